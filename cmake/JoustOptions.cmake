@@ -1,0 +1,36 @@
+# Build options and the one place where compiler flags are set.
+set(JOUST_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,undefined or thread)")
+option(JOUST_FUZZ "Build the libFuzzer programs (clang only)" OFF)
+option(JOUST_COVERAGE "Instrument for coverage" OFF)
+option(JOUST_CUDA "Compile the CUDA sources where nvcc is present" ON)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
+endif()
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+# assert() stays on in every build: a broken invariant must never become a wrong record.
+string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELEASE "${CMAKE_C_FLAGS_RELEASE}")
+string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELWITHDEBINFO "${CMAKE_C_FLAGS_RELWITHDEBINFO}")
+
+add_library(joust_warnings INTERFACE)
+target_compile_options(joust_warnings INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
+  # Numbers are ours to the last bit: the compiler may not fuse or reorder floating point.
+  -ffp-contract=off -fno-fast-math -fno-math-errno)
+target_compile_definitions(joust_warnings INTERFACE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)
+
+if(JOUST_SANITIZE)
+  add_compile_options(-fsanitize=${JOUST_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${JOUST_SANITIZE})
+endif()
+if(JOUST_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+if(JOUST_COVERAGE)
+  add_compile_options(--coverage)
+  add_link_options(--coverage)
+endif()

@@ -1,0 +1,28 @@
+/* Allocation: counted, and failable for tests.
+ * Thread: any. Every block from here is freed with joust_free, never with free(). */
+#ifndef JOUST_PROTO_BASE_ALLOC_H
+#define JOUST_PROTO_BASE_ALLOC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* As malloc, calloc, realloc, strdup, strndup; NULL when out of memory. n = 0 gives a block that can be freed.
+ * joust_calloc and joust_realloc_array refuse n * size that overflows. */
+void *joust_malloc(size_t n_bytes);
+void *joust_calloc(size_t n, size_t size);
+void *joust_realloc(void *block, size_t n_bytes);
+void *joust_realloc_array(void *block, size_t n, size_t size);
+char *joust_strdup(const char *s);
+char *joust_strndup(const char *s, size_t n);
+void *joust_memdup(const void *data, size_t n_bytes);
+/* 64-byte aligned, zeroed; for weights and activations. Free with joust_free_aligned. */
+void *joust_calloc_aligned(size_t n, size_t size);
+void joust_free_aligned(void *block);
+void joust_free(void *block); /* NULL is fine */
+
+/* Live blocks, for leak tests. */
+int64_t joust_alloc_live(void);
+/* The n-th allocation from now (1 = the next) and all after it fail, until called with 0. Tests only. */
+void joust_alloc_fail_at(int64_t n);
+
+#endif

@@ -1,0 +1,229 @@
+#include "proto/base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/base/alloc.h"
+
+joust_status joust_status_of_errno(int number)
+{
+    switch (number) {
+    case ENOENT:
+    case ENOTDIR:
+        return JOUST_NOT_FOUND;
+    case ENOSPC:
+    case EDQUOT:
+        return JOUST_DISK_FULL;
+    case ENOMEM:
+        return JOUST_NOMEM;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return JOUST_DENIED;
+    default:
+        return JOUST_IO;
+    }
+}
+
+static joust_status fail_errno(joust_error *err, const char *what, const char *path)
+{
+    int number = errno;
+    return joust_fail(err, joust_status_of_errno(number), "%s: %s: %s", path, what,
+                      strerror(number));
+}
+
+joust_status joust_file_read(const char *path, uint64_t max_bytes, joust_buf *to, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    joust_buf_clear(to);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_errno(err, "can't open", path);
+    struct stat info;
+    if (fstat(fd, &info) != 0) {
+        st = fail_errno(err, "can't stat", path);
+        goto undo_open;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        st = joust_fail(err, JOUST_INVALID, "%s: not a regular file", path);
+        goto undo_open;
+    }
+    for (;;) {
+        size_t step = to->n == 0 && info.st_size > 0 ? (size_t)info.st_size + 1 : 65536;
+        if (to->n > max_bytes || (uint64_t)info.st_size > max_bytes) {
+            st = joust_fail(err, JOUST_TOO_LARGE, "%s: larger than %llu bytes", path,
+                            (unsigned long long)max_bytes);
+            goto undo_open;
+        }
+        size_t had = to->n;
+        uint8_t *at = joust_buf_grow(to, step);
+        if (!at) {
+            st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
+            goto undo_open;
+        }
+        ssize_t n = read(fd, at, step);
+        to->n = had + (n > 0 ? (size_t)n : 0);
+        to->data[to->n] = 0;
+        if (n < 0 && errno != EINTR) {
+            st = fail_errno(err, "can't read", path);
+            goto undo_open;
+        }
+        if (n == 0)
+            break;
+    }
+undo_open:
+    close(fd);
+    if (st != JOUST_OK)
+        joust_buf_clear(to);
+    return st;
+}
+
+static joust_status write_all(int fd, const uint8_t *data, uint64_t n, const char *path,
+                              joust_error *err)
+{
+    while (n > 0) {
+        ssize_t done = write(fd, data, n > (1u << 30) ? 1u << 30 : (size_t)n);
+        if (done < 0) {
+            if (errno == EINTR)
+                continue;
+            return fail_errno(err, "can't write", path);
+        }
+        data += done;
+        n -= (uint64_t)done;
+    }
+    return JOUST_OK;
+}
+
+/* Length of the folder part of path, without the slash; 0 if there is none. */
+static size_t folder_length(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) : 0;
+}
+
+joust_status joust_file_write(const char *path, const void *data, uint64_t n, joust_error *err)
+{
+    joust_status st;
+    char temporary[4096], folder[4096];
+    size_t length = folder_length(path);
+    if (length + 1 >= sizeof(folder) || strlen(path) + 40 >= sizeof(temporary))
+        return joust_fail(err, JOUST_INVALID, "%.200s…: path too long", path);
+    snprintf(folder, sizeof(folder), "%.*s", (int)length, length ? path : ".");
+    if (length == 0)
+        snprintf(folder, sizeof(folder), "%s", path[0] == '/' ? "/" : ".");
+    static _Thread_local unsigned serial;
+    snprintf(temporary, sizeof(temporary), "%s.%ld-%u-%p.tmp", path, (long)getpid(), serial++,
+             (void *)&serial);
+
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return fail_errno(err, "can't create", temporary);
+    st = write_all(fd, data, n, path, err);
+    if (st == JOUST_OK && fsync(fd) != 0)
+        st = fail_errno(err, "can't sync", path);
+    if (close(fd) != 0 && st == JOUST_OK)
+        st = fail_errno(err, "can't close", path);
+    if (st == JOUST_OK && rename(temporary, path) != 0)
+        st = fail_errno(err, "can't rename to", path);
+    if (st == JOUST_OK)
+        return joust_dir_sync(folder, err);
+    unlink(temporary);
+    return st;
+}
+
+joust_status joust_dir_sync(const char *path, joust_error *err)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fail_errno(err, "can't open folder", path);
+    joust_status st = JOUST_OK;
+    if (fsync(fd) != 0)
+        st = fail_errno(err, "can't sync folder", path);
+    close(fd);
+    return st;
+}
+
+joust_status joust_dir_make(const char *path, joust_error *err)
+{
+    char part[4096];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof(part))
+        return joust_fail(err, JOUST_INVALID, "'%.200s': not a usable folder name", path);
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        memcpy(part, path, i);
+        part[i] = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST)
+            return fail_errno(err, "can't make folder", part);
+    }
+    if (!joust_dir_exists(path))
+        return joust_fail(err, JOUST_EXISTS, "%s: exists and is not a folder", path);
+    return JOUST_OK;
+}
+
+static joust_status remove_below(int parent, const char *name, const char *path, joust_error *err)
+{
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? JOUST_OK : fail_errno(err, "can't open folder", path);
+    DIR *dir = fdopendir(fd);
+    if (!dir) {
+        close(fd);
+        return fail_errno(err, "can't read folder", path);
+    }
+    joust_status st = JOUST_OK;
+    struct dirent *entry;
+    while (st == JOUST_OK && (entry = readdir(dir))) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+            continue;
+        if (unlinkat(fd, entry->d_name, 0) == 0 || errno == ENOENT)
+            continue;
+        if (errno == EISDIR || errno == EPERM)
+            st = remove_below(fd, entry->d_name, path, err);
+        else
+            st = fail_errno(err, "can't remove an entry", path);
+    }
+    closedir(dir);
+    if (st == JOUST_OK && unlinkat(parent, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
+        st = fail_errno(err, "can't remove folder", path);
+    return st;
+}
+
+joust_status joust_dir_remove(const char *path, joust_error *err)
+{
+    return remove_below(AT_FDCWD, path, path, err);
+}
+
+bool joust_file_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool joust_dir_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+char *joust_path_join(const char *a, const char *b)
+{
+    if (!a || !*a || b[0] == '/')
+        return joust_strdup(b);
+    size_t n = strlen(a), m = strlen(b);
+    size_t slash = a[n - 1] != '/';
+    char *path = joust_malloc(n + slash + m + 1);
+    if (path) {
+        memcpy(path, a, n);
+        if (slash)
+            path[n] = '/';
+        memcpy(path + n + slash, b, m + 1);
+    }
+    return path;
+}

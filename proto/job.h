@@ -1,0 +1,194 @@
+/* The typed job: what a job file says, with every default filled in. Made by ops/jobfile, carried to
+ * workers and judges in HELLO_ACK by its canonical encoding, compiled to stages by proto/plan.h.
+ * A job's identity is the digest of that encoding; name, cluster, status and notify are not in it. */
+#ifndef JOUST_PROTO_JOB_H
+#define JOUST_PROTO_JOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/base/bytes.h"
+#include "proto/records.h"
+
+#define JOUST_MAX_MODELS  64u
+#define JOUST_MAX_SETS    64u
+#define JOUST_MAX_JUDGES  64u
+#define JOUST_MAX_STAGES  256u
+#define JOUST_MAX_LABELS  16u
+
+/* models: NAME: {path: DIR} or {path: DIR, init: SEED}. */
+typedef struct joust_job_model {
+    char *name;
+    char *path;          /* absolute after reading; not part of the identity: `content` is */
+    joust_digest content; /* manifest digest of the folder's files, filled when the job is opened */
+    bool init;           /* weights are drawn from init_seed: the folder has config.json and tokenizer.json */
+    uint64_t init_seed;
+} joust_job_model;
+
+typedef enum joust_order { JOUST_ORDER_FILE = 1, JOUST_ORDER_SHUFFLE = 2 } joust_order;
+
+/* A file of prompts (JSONL). prompts, promote.prompts and evaluate.prompts each name one. */
+typedef struct joust_job_set {
+    char *name; /* "prompts", "validation", "test": unique */
+    char *path;
+    joust_digest content; /* digest of the file's bytes, filled when the job is opened */
+    uint32_t per_round;   /* prompts a round; 0 = all of them, every round */
+    joust_order order;    /* SHUFFLE: one permutation of the file a pass, by the job's seed */
+} joust_job_set;
+
+typedef struct joust_job_rollout {
+    uint32_t samples;
+    joust_sampling sampling;
+    char *template_text; /* how a prompt becomes tokens: "{prompt}" is the slot; special tokens allowed
+                            outside it. Default "{prompt}" with the tokenizer's own bos. */
+} joust_job_rollout;
+
+typedef enum joust_judge_kind { /* stored: never renumber */
+    JOUST_JUDGE_YES_NO = 1,
+    JOUST_JUDGE_COMPARE = 2,
+    JOUST_JUDGE_RULE = 3,
+    JOUST_JUDGE_RANDOM = 4 /* control: scores from the job's seed, standard normal x 5 */
+} joust_judge_kind;
+
+typedef enum joust_rule_kind {
+    JOUST_RULE_NONE = 0,
+    JOUST_RULE_FINAL_NUMBER = 1,     /* last number after "####" (or the last number) equals the reference's */
+    JOUST_RULE_STEPS_AND_NUMBER = 2, /* every step "a+b=c" and the final number equal the reference's */
+    JOUST_RULE_EXACT = 3,            /* texts equal after trimming white space */
+    JOUST_RULE_REGEX = 4             /* PCRE2 pattern matches */
+} joust_rule_kind;
+
+typedef enum joust_judge_role { JOUST_ROLE_REWARD = 1, JOUST_ROLE_EVALUATE = 2 } joust_judge_role;
+
+/* Which version of a lineage a stage uses. */
+typedef enum joust_version_pick {
+    JOUST_PICK_ROUND_START = 1, /* the version this round began with */
+    JOUST_PICK_LATEST = 2,      /* the newest made in this round, else the round's start */
+    JOUST_PICK_INITIAL = 3      /* version 0 of the lineage */
+} joust_version_pick;
+
+typedef struct joust_job_judge {
+    char *name;
+    joust_judge_kind kind;
+    joust_judge_role role;
+    char *model; /* lineage name, or NULL */
+    joust_version_pick version;
+    joust_rule_kind rule;
+    char *pattern;       /* regex */
+    char *template_text; /* yes-no: "{prompt_tokens}{response_tokens}<eos><judge>"; compare: {prompt} {first} {second} */
+    uint32_t n_labels;
+    char *labels[JOUST_MAX_LABELS]; /* yes-no: {yes, no}; compare: {first, second} or {first, second, tie} */
+    bool both_orders;               /* compare; default true */
+} joust_job_judge;
+
+typedef enum joust_combine { JOUST_COMBINE_MEAN = 1, JOUST_COMBINE_MIN = 2, JOUST_COMBINE_MAX = 3 } joust_combine;
+
+typedef struct joust_job_pairs {
+    char *build;                      /* "best-worst" */
+    double min_chosen, max_rejected;  /* floors on rewards; -inf / +inf when absent */
+    double min_margin;                /* default 0: margin must be > it */
+    char *rejected_model;             /* lineage whose samples the rejected one comes from, or NULL: same as chosen */
+    joust_version_pick rejected_version;
+} joust_job_pairs;
+
+typedef enum joust_loss { JOUST_LOSS_DPO = 1, JOUST_LOSS_SFT = 2 } joust_loss;
+typedef enum joust_schedule { JOUST_SCHEDULE_CONSTANT = 1, JOUST_SCHEDULE_LINEAR = 2, JOUST_SCHEDULE_COSINE = 3 } joust_schedule;
+
+typedef struct joust_job_train {
+    joust_loss loss;
+    char *model;              /* lineage trained; default "policy" */
+    char *data;               /* SFT: JSONL file of rows; NULL for pairs */
+    joust_digest data_content;
+    joust_order data_order;
+    double beta, sft_weight, learning_rate, min_learning_rate_ratio; /* ratio: final / peak */
+    joust_schedule schedule;
+    double adam_beta1, adam_beta2, adam_eps, weight_decay, clip;
+    uint32_t warmup_steps, batch_size, max_steps;
+    uint32_t save_every; /* durable training state every so many steps; 0 = only at the end */
+    joust_version_pick reference; /* ROUND_START or INITIAL */
+} joust_job_train;
+
+typedef struct joust_job_promote {
+    bool on;
+    char *prompts; /* set name */
+    char *judge;
+    bool gate;     /* not_worse_than: best; false: every round is promoted, the figure is recorded all the same */
+} joust_job_promote;
+
+typedef struct joust_job_evaluate {
+    bool on;
+    char *prompts;
+    char *judge;           /* external measure */
+    char *judged_by;       /* a judge whose accuracy and AUC on the sampled answers are measured, or NULL */
+    uint32_t samples;      /* sampled answers a prompt beside the greedy one; 0: none */
+    joust_sampling sampling;
+    bool against_base, against_previous;
+} joust_job_evaluate;
+
+/* One entry of `stages:`; empty list = the default for what the job declares. */
+typedef enum joust_stage_kind { /* stored in keys and events: never renumber */
+    JOUST_STAGE_INIT = 1,     /* a lineage's weights are drawn */
+    JOUST_STAGE_GENERATE = 2,
+    JOUST_STAGE_JUDGE = 3,
+    JOUST_STAGE_PAIR = 4,
+    JOUST_STAGE_TRAIN = 5,
+    JOUST_STAGE_MEASURE = 6,  /* reduces verdicts to figures */
+    JOUST_STAGE_PROMOTE = 7
+} joust_stage_kind;
+
+typedef enum joust_declared { /* what a job file may list under stages: */
+    JOUST_DECLARED_GENERATE = 1,
+    JOUST_DECLARED_JUDGE = 2,
+    JOUST_DECLARED_PAIR = 3,
+    JOUST_DECLARED_TRAIN = 4,
+    JOUST_DECLARED_EVALUATE = 5,
+    JOUST_DECLARED_PROMOTE = 6
+} joust_declared;
+
+typedef struct joust_job_stage {
+    joust_declared kind;
+    bool has_train;        /* train: its own settings instead of the job's `train:` */
+    joust_job_train train;
+} joust_job_stage;
+
+typedef struct joust_job_cluster { /* not identity */
+    uint32_t workers, judges, threads; /* threads a worker; 0 = cores / processes */
+    uint32_t heartbeat_ms, lease_ms, grace_ms;
+} joust_job_cluster;
+
+typedef struct joust_job {
+    char *name;
+    uint64_t seed;
+    uint32_t rounds; /* may grow on resume; not in the identity digest */
+    uint32_t n_models, n_sets, n_judges, n_stages;
+    joust_job_model *models; /* the first is the one trained by default */
+    joust_job_set *sets;     /* the first is `prompts` where the job has rollouts */
+    joust_job_judge *judges;
+    joust_job_stage *stages;
+    joust_job_rollout rollout;
+    joust_combine combine;
+    joust_job_pairs pairs;
+    joust_job_train train;
+    joust_job_promote promote;
+    joust_job_evaluate evaluate;
+    joust_job_cluster cluster;
+    bool has_prompts, has_train;
+} joust_job;
+
+/* Every default of the job file's reference; zero elsewhere. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_job_init(joust_job *job, joust_error *err);
+void joust_job_fini(joust_job *job); /* frees and zeroes */
+/* What no single key shows: names that refer to nothing, a judge without a model, stages that need what isn't declared.
+ * Errors: JOUST_INVALID; err says which key. ret_key (may be NULL) gets its path ("judges[0].model"), a static
+ * or job-owned-free small buffer of at least 128 bytes given by the caller. */
+JOUST_MUST_USE joust_status joust_job_validate(const joust_job *job, char ret_key[128], joust_error *err);
+/* Canonical bytes. identity: without name, rounds, paths and cluster; else everything (for the wire). */
+JOUST_MUST_USE joust_status joust_job_encode(const joust_job *job, bool identity, joust_buf *to, joust_error *err);
+JOUST_MUST_USE joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_job_digest(const joust_job *job, joust_digest *ret, joust_error *err);
+/* Index by name, or JOUST_NONE. */
+uint32_t joust_job_find_model(const joust_job *job, const char *name);
+uint32_t joust_job_find_set(const joust_job *job, const char *name);
+uint32_t joust_job_find_judge(const joust_job *job, const char *name);
+
+#endif

@@ -1,0 +1,58 @@
+/* The plan: a job's declared stages compiled to a flat list of primitive stages, the same list on every
+ * process. A stage's index here is the `stage` of every key; it never depends on the number of rounds.
+ *
+ * Round 0 is the baseline: only stages with `baseline` run in it (initialise weights, generate for
+ * evaluation, judge, measure, and promote: which records the first best). Rounds 1 … job.rounds run the others in
+ * list order, each stage starting when the stages it reads are complete, except that a JUDGE
+ * stage takes a group as soon as the group is durable, and a PAIR stage pairs a group as soon as its last
+ * verdict is.
+ *
+ * Default list for a job with prompts, judges and train:
+ *   generate · judge (one a reward judge) · pair · train ·
+ *   evaluate = generate greedy + generate sampled + judge each by `judge` (+ sampled by judged_by) + measure ·
+ *   promote  = generate greedy on the gate's set + judge + promote */
+#ifndef JOUST_PROTO_PLAN_H
+#define JOUST_PROTO_PLAN_H
+
+#include "proto/job.h"
+
+typedef struct joust_stage {
+    uint32_t index;
+    joust_stage_kind kind;
+    char name[64];          /* "generate", "judge.self", "evaluate.greedy", … */
+    uint32_t first_round;   /* 0 or 1 */
+    uint32_t last_round;    /* UINT32_MAX, or 0 for baseline-only stages (INIT) */
+    uint32_t model;         /* lineage index, or JOUST_NONE */
+    joust_version_pick version;
+    uint32_t set;           /* GENERATE: prompt set */
+    uint32_t samples;
+    joust_sampling sampling;
+    uint32_t of;            /* JUDGE: generate stage; PAIR: generate stage of chosen; MEASURE, PROMOTE: greedy stage */
+    uint32_t of_rejected;   /* PAIR: generate stage of rejected (may equal of) */
+    uint32_t of_sampled;    /* MEASURE: sampled generate stage, or JOUST_NONE */
+    uint32_t judge;         /* JUDGE: judge index; MEASURE, PROMOTE: the JUDGE stage of the greedy answers */
+    uint32_t judge_sampled; /* MEASURE: JUDGE stage of the sampled answers by the external judge, or JOUST_NONE */
+    uint32_t judged_by;     /* MEASURE: JUDGE stage of the sampled answers by the judge under test, or JOUST_NONE */
+    joust_job_train train;  /* TRAIN: borrowed strings, owned by the job */
+    uint32_t pairs;         /* TRAIN: PAIR stage, or JOUST_NONE for a data file */
+} joust_stage;
+
+typedef struct joust_plan {
+    uint32_t n_stages;
+    joust_stage stages[JOUST_MAX_STAGES];
+} joust_plan;
+
+/* Compiles job (borrowed: must outlive the plan). Errors: JOUST_INVALID, JOUST_TOO_LARGE. */
+JOUST_MUST_USE joust_status joust_plan_compile(const joust_job *job, joust_plan *ret, joust_error *err);
+/* Number of positions (groups) of a GENERATE stage in a round, given the set's number of prompts. */
+uint64_t joust_plan_positions(const joust_job *job, const joust_stage *stage, uint64_t n_prompts);
+/* Line number (0-based) in the set's file of the prompt at `position` in `round` (1-based; 0 for the baseline):
+ * sets with per_round walk through the file, round after round, pass after pass; the others start at 0 each round.
+ * order: permutation of a pass for SHUFFLE (see joust_plan_order), NULL for FILE. */
+uint64_t joust_plan_line(const joust_job_set *set, uint64_t n_prompts, uint32_t round, uint64_t position);
+/* The permutation that SHUFFLE uses in pass number `pass`: lines[0 .. n-1]. Errors: none. */
+void joust_plan_order(const joust_job *job, uint32_t set, uint64_t pass, uint32_t *lines, uint32_t n);
+/* Random stream of one sample: keyed by (seed, stage, round, position, sample). */
+joust_stream joust_plan_sample_stream(const joust_job *job, const joust_unit_key *key, uint32_t sample);
+
+#endif

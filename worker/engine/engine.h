@@ -1,0 +1,36 @@
+/* The engine: a decoder-only transformer in float32 on CPU threads. One engine a process, shared by its models.
+ * Results never depend on the number of threads, the instruction set, or what else is in a batch: a row's
+ * result is a function of that row and the weights alone, to the last bit.
+ * Thread: an engine and its models are used by one thread at a time; the engine's own threads are inside. */
+#ifndef JOUST_WORKER_ENGINE_ENGINE_H
+#define JOUST_WORKER_ENGINE_ENGINE_H
+
+#include <stdint.h>
+
+#include "proto/base/status.h"
+
+typedef struct joust_engine joust_engine;
+
+typedef enum joust_isa {
+    JOUST_ISA_AUTO = 0, /* the widest the processor has, or JOUST_ISA=portable|avx2|avx512 from the environment */
+    JOUST_ISA_PORTABLE = 1,
+    JOUST_ISA_AVX2 = 2,
+    JOUST_ISA_AVX512 = 3
+} joust_isa;
+
+typedef struct joust_engine_options {
+    uint32_t n_threads; /* 0: the processors this process may use */
+    joust_isa isa;
+    uint64_t cache_bytes; /* key-value memory of joust_generate at most; 0: 256 MiB */
+} joust_engine_options;
+
+/* Errors: JOUST_UNSUPPORTED if the processor lacks the instruction set asked for, JOUST_NOMEM. options may be NULL. */
+JOUST_MUST_USE joust_status joust_engine_create(const joust_engine_options *options,
+                                                joust_engine **ret, joust_error *err);
+void joust_engine_free(joust_engine **engine);
+/* "cpu-f32-1": backend, precision, kernel version. The same for every instruction set, since the bits are. */
+const char *joust_engine_numeric_class(const joust_engine *engine);
+const char *joust_engine_isa_name(const joust_engine *engine); /* "portable", "avx2", "avx512" */
+uint32_t joust_engine_threads(const joust_engine *engine);
+
+#endif

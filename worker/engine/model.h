@@ -1,0 +1,59 @@
+/* Models of the Llama family: RMSNorm, rotary positions (half-split), grouped-query attention, SwiGLU; head tied or not.
+ * On disk: Hugging Face layout (config.json, model.safetensors, tokenizer.json). Weights are float32 in memory. */
+#ifndef JOUST_WORKER_ENGINE_MODEL_H
+#define JOUST_WORKER_ENGINE_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/base/digest.h"
+#include "worker/engine/engine.h"
+
+#define JOUST_MAX_END_TOKENS 8u
+
+typedef struct joust_model_config {
+    char architecture[64]; /* "LlamaForCausalLM" */
+    uint32_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_ff, vocab_size, context;
+    float norm_eps, rope_theta;
+    bool tied;                       /* the head is the embedding */
+    uint32_t bos_token;              /* UINT32_MAX: none */
+    uint32_t n_end_tokens, end_tokens[JOUST_MAX_END_TOKENS]; /* eos_token_id, one or several */
+    float init_range;                /* initializer_range, for joust_model_init */
+} joust_model_config;
+
+/* config.json. Errors name file and key: JOUST_UNSUPPORTED (what isn't handled, by name), JOUST_INVALID. */
+JOUST_MUST_USE joust_status joust_model_config_read(const char *path, joust_model_config *ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_model_config_write(const joust_model_config *config, const char *path, joust_error *err);
+JOUST_MUST_USE joust_status joust_model_config_validate(const joust_model_config *config, joust_error *err);
+uint64_t joust_model_config_parameters(const joust_model_config *config);
+
+/* A tensor as the checkpoint names it: a view into the model's one block of weights. */
+typedef struct joust_tensor {
+    char name[96]; /* "model.layers.0.self_attn.q_proj.weight" */
+    uint32_t n_dims, dims[2]; /* row-major: (out, in) for matrices */
+    float *data;
+    uint64_t n; /* elements */
+} joust_tensor;
+
+typedef struct joust_model joust_model;
+
+/* Reads config.json and model.safetensors (f32, f16, bf16) from dir. Errors name file and tensor. */
+JOUST_MUST_USE joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *err);
+/* Draws the weights by the seed: normal, standard deviation by the tensor's kind (see KERNELS.md, "Initial weights"),
+ * norms 1; stream JOUST_PURPOSE_INIT, stage = the tensor's index, index = element. */
+JOUST_MUST_USE joust_status joust_model_init(const joust_model_config *config, uint64_t seed, joust_model **ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_model_clone(const joust_model *model, joust_model **ret, joust_error *err);
+void joust_model_free(joust_model **model);
+/* Writes config.json and model.safetensors (f32) into dir (made if absent), each complete and durable or absent,
+ * and copies tokenizer files from tokenizer_dir (NULL: none). The same weights give the same bytes. */
+JOUST_MUST_USE joust_status joust_model_save(const joust_model *model, const char *tokenizer_dir, const char *dir, joust_error *err);
+
+const joust_model_config *joust_model_get_config(const joust_model *model);
+/* Tensors in the order of the block (fixed by the config); n_tensors and a view, valid until the model is freed. */
+const joust_tensor *joust_model_tensors(const joust_model *model, uint32_t *ret_n);
+float *joust_model_weights(joust_model *model, uint64_t *ret_n); /* the block; after writing call joust_model_changed */
+void joust_model_changed(joust_model *model); /* packed copies are stale */
+/* BLAKE2b-256 over tensor names, shapes and float32 little-endian bytes, in block order. */
+joust_digest joust_model_digest(const joust_model *model);
+
+#endif

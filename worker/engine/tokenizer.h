@@ -1,0 +1,53 @@
+/* Tokenizers: Hugging Face tokenizer.json with word-level or BPE models. Text is UTF-8. Thread: any (immutable). */
+#ifndef JOUST_WORKER_ENGINE_TOKENIZER_H
+#define JOUST_WORKER_ENGINE_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "proto/base/bytes.h"
+#include "proto/base/digest.h"
+
+typedef struct joust_tokenizer joust_tokenizer;
+
+/* Growable list of token ids; zero-initialise, free `ids` by joust_tokens_fini. */
+typedef struct joust_tokens {
+    uint32_t *ids;
+    uint32_t n, capacity;
+} joust_tokens;
+void joust_tokens_fini(joust_tokens *t);
+JOUST_MUST_USE joust_status joust_tokens_add(joust_tokens *t, const uint32_t *ids, uint32_t n, joust_error *err);
+
+/* Reads dir/tokenizer.json. Errors name file and place; JOUST_UNSUPPORTED names the component. */
+JOUST_MUST_USE joust_status joust_tokenizer_load(const char *dir, joust_tokenizer **ret, joust_error *err);
+/* The same from the file's bytes; name stands for it in errors. */
+JOUST_MUST_USE joust_status joust_tokenizer_parse(const void *json, size_t n, const char *name, joust_tokenizer **ret, joust_error *err);
+void joust_tokenizer_free(joust_tokenizer **t);
+
+/* Appends the tokens of text. special: added tokens written in the text ("<eos>") are recognised; without it they
+ * are ordinary text (so that text from a model or a user can't forge them). No bos or eos is added.
+ * Errors: JOUST_INVALID (not UTF-8, or a word outside a vocabulary without an unknown token: err quotes it). */
+JOUST_MUST_USE joust_status joust_tokenizer_encode(const joust_tokenizer *t, const char *text, size_t n, bool special, joust_tokens *to, joust_error *err);
+/* Appends the text of ids, as decode(skip_special_tokens) of the ecosystem gives it. Bytes that form no UTF-8 become U+FFFD. */
+JOUST_MUST_USE joust_status joust_tokenizer_decode(const joust_tokenizer *t, const uint32_t *ids, uint32_t n, bool skip_special, joust_buf *to, joust_error *err);
+uint32_t joust_tokenizer_size(const joust_tokenizer *t);          /* ids are below it */
+bool joust_tokenizer_find(const joust_tokenizer *t, const char *token, uint32_t *ret); /* exact piece */
+joust_digest joust_tokenizer_digest(const joust_tokenizer *t);    /* of the file's bytes */
+
+/* A template: literal text (its special tokens count) with {named} slots, compiled once, substituted in one pass: what
+ * fills a slot can never open another or become a special token. "{{" and "}}" stand for braces. */
+typedef struct joust_template joust_template;
+typedef struct joust_slot {
+    const char *name;
+    const char *text;        /* filled by text … */
+    const uint32_t *tokens;  /* … or by token ids, if not NULL */
+    uint32_t n_tokens;
+} joust_slot;
+/* Errors: JOUST_INVALID: an unclosed brace, a slot that is not among allowed[] (nearest name given), text that can't be encoded. */
+JOUST_MUST_USE joust_status joust_template_compile(const joust_tokenizer *t, const char *text, const char *const *allowed, uint32_t n_allowed, joust_template **ret, joust_error *err);
+/* Appends the rendered token ids. Errors: JOUST_INVALID if a slot that the template uses is missing. */
+JOUST_MUST_USE joust_status joust_template_render(const joust_template *t, const joust_slot *slots, uint32_t n_slots, joust_tokens *to, joust_error *err);
+joust_digest joust_template_digest(const joust_template *t); /* of its text */
+void joust_template_free(joust_template **t);
+
+#endif

@@ -1,0 +1,73 @@
+/* Training: losses, backward pass, AdamW, schedules, exact resume.
+ * Gradients are summed by a pairwise tree over row index with a micro-batch of one row, so that the sum doesn't depend
+ * on who computes which subtree. The forward pass here gives the same log-probabilities as generation, to the last bit. */
+#ifndef JOUST_WORKER_ENGINE_TRAIN_H
+#define JOUST_WORKER_ENGINE_TRAIN_H
+
+#include "proto/job.h"
+#include "worker/engine/model.h"
+#include "worker/engine/tokenizer.h"
+
+/* One preference pair as tokens; log-probabilities are sums over response tokens, in nats. */
+typedef struct joust_pair_row {
+    const uint32_t *prompt, *chosen, *rejected; /* end tokens included where they were generated */
+    uint32_t n_prompt, n_chosen, n_rejected;
+    double ref_chosen, ref_rejected; /* summed log-probs under the reference policy */
+} joust_pair_row;
+
+/* One target of a row of supervised training: cross-entropy of `token` at `position` (predicted from tokens[0..position-1];
+ * position n = after the last), over the whole vocabulary (n_among = 0) or over the tokens among[] alone. */
+typedef struct joust_target {
+    uint32_t position, token;
+    float weight;
+    uint32_t n_among;
+    const uint32_t *among;
+} joust_target;
+
+typedef struct joust_sft_row {
+    const uint32_t *tokens;
+    uint32_t n;
+    const joust_target *targets;
+    uint32_t n_targets;
+} joust_sft_row;
+
+typedef struct joust_step_report {
+    uint32_t step;         /* index of the step just done, from 0 */
+    double loss, gradient_norm, learning_rate;
+    double accuracy;       /* pairs: share with chosen - rejected implicit reward > 0; else 0 */
+    double chosen_reward, rejected_reward; /* means of beta * (logp - ref) */
+} joust_step_report;
+
+typedef struct joust_trainer joust_trainer;
+
+/* Trains model in place (keeps model until joust_trainer_free). params is copied; `loss`, beta, sft_weight, optimiser,
+ * schedule, clip, max_steps are used. loss = mean over rows of:
+ *   dpo: -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
+ *   sft: sum over targets of weight * -log p(token) */
+JOUST_MUST_USE joust_status joust_trainer_create(joust_engine *engine, joust_model *model, const joust_job_train *params,
+                                                 joust_trainer **ret, joust_error *err);
+void joust_trainer_free(joust_trainer **trainer);
+/* One optimiser step over n rows (n >= 1). Errors: JOUST_INVALID (row, position), JOUST_NOT_FINITE (weights untouched), JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *rows, uint32_t n,
+                                                     joust_step_report *ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows, uint32_t n,
+                                                    joust_step_report *ret, joust_error *err);
+/* Token log-probs of tokens[first .. n-1] by the forward pass that keeps activations for the backward pass. */
+JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint32_t n, uint32_t first,
+                                                float *ret_logps, joust_error *err);
+uint32_t joust_trainer_steps_done(const joust_trainer *t);
+/* Whole state (weights, moments, step) as one file, complete and durable or absent; and back, into a trainer made with
+ * the same config and params. Errors: JOUST_CORRUPT, JOUST_CONFLICT (another shape). */
+JOUST_MUST_USE joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_error *err);
+
+/* A JSONL file of supervised rows, read in order; line numbers in errors. Format: worker/engine/sft_rows.h of the engine's
+ * documentation, KERNELS.md "Supervised rows". */
+typedef struct joust_rows joust_rows;
+JOUST_MUST_USE joust_status joust_rows_open(const char *path, const joust_tokenizer *tokenizer, joust_rows **ret, joust_error *err);
+uint64_t joust_rows_count(const joust_rows *r);
+/* Row i (0-based line) as a view valid until the next call. */
+JOUST_MUST_USE joust_status joust_rows_get(joust_rows *r, uint64_t i, joust_sft_row *ret, joust_error *err);
+void joust_rows_close(joust_rows **r);
+
+#endif
