@@ -80,7 +80,7 @@ static void print_help(void)
 
 static int unknown_verb(const char *name)
 {
-    const char *names[N_VERBS + 1];
+    const char *names[N_VERBS + 1] = {NULL};
     for (int i = 0; i < N_VERBS; i++)
         names[i] = VERBS[i].name;
     const char *nearest = joust_text_nearest(name, names, N_VERBS);
