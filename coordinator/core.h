@@ -38,7 +38,7 @@ typedef struct joust_core_options {
 } joust_core_options;
 
 typedef enum joust_core_event_kind {
-    JOUST_EVENT_START,     /* this process takes over: a new epoch, recorded first of all */
+    JOUST_EVENT_START, /* this process takes over: records `epoch`, the new one of the store (0: last + 1) */
     JOUST_EVENT_HELLO,     /* u.hello */
     JOUST_EVENT_HEARTBEAT, /* u.heartbeat */
     JOUST_EVENT_CREDIT,    /* u.credit */
@@ -143,8 +143,6 @@ joust_unit_state joust_core_unit(const joust_core *core, const joust_unit_key *u
 uint64_t joust_core_positions(const joust_core *core, uint32_t round, uint32_t stage);
 /* Version that the stage's model has in the current round (as a lease of it would say). */
 uint64_t joust_core_model_version(const joust_core *core, uint32_t stage);
-/* Version that a TRAIN stage makes in a round: a function of the plan alone. INIT makes version 0. */
-uint64_t joust_plan_out_version(const joust_plan *plan, uint32_t round, uint32_t stage);
 
 /* Counts of visited table cells since creation, for coverage; index [state * JOUST_UNIT_EVENTS + event]. */
 const uint64_t *joust_core_coverage(const joust_core *core);

@@ -44,12 +44,20 @@ typedef struct joust_plan {
 
 /* Compiles job (borrowed: must outlive the plan). Errors: JOUST_INVALID, JOUST_TOO_LARGE. */
 JOUST_MUST_USE joust_status joust_plan_compile(const joust_job *job, joust_plan *ret, joust_error *err);
+/* Whether the stage runs in that round. */
+bool joust_stage_runs(const joust_stage *stage, uint32_t round);
+const char *joust_stage_kind_name(joust_stage_kind kind); /* "generate" … "unknown" */
+/* The version number that a TRAIN stage gives its result in `round`: rounds and stages in order, so it is monotone and a
+ * function of the plan alone. INIT makes version 0 of its lineage. */
+uint64_t joust_plan_out_version(const joust_plan *plan, uint32_t round, uint32_t stage);
 /* Number of positions (groups) of a GENERATE stage in a round, given the set's number of prompts. */
 uint64_t joust_plan_positions(const joust_job *job, const joust_stage *stage, uint64_t n_prompts);
-/* Line number (0-based) in the set's file of the prompt at `position` in `round` (1-based; 0 for the baseline):
- * sets with per_round walk through the file, round after round, pass after pass; the others start at 0 each round.
- * order: permutation of a pass for SHUFFLE (see joust_plan_order), NULL for FILE. */
+/* Where the prompt at `position` in `round` (1-based; 0 for the baseline) stands: sets with per_round walk through the
+ * file, round after round, pass after pass; the others start at 0 each round. The walk is in pass joust_plan_pass, at place
+ * joust_plan_line (0-based, below n_prompts) of it: for FILE that is the line number in the set's file, for SHUFFLE
+ * the line number is lines[place] of joust_plan_order for that pass. */
 uint64_t joust_plan_line(const joust_job_set *set, uint64_t n_prompts, uint32_t round, uint64_t position);
+uint64_t joust_plan_pass(const joust_job_set *set, uint64_t n_prompts, uint32_t round, uint64_t position);
 /* The permutation that SHUFFLE uses in pass number `pass`: lines[0 .. n-1]. Errors: none. */
 void joust_plan_order(const joust_job *job, uint32_t set, uint64_t pass, uint32_t *lines, uint32_t n);
 /* Random stream of one sample: keyed by (seed, stage, round, position, sample). */
