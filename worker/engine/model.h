@@ -37,6 +37,8 @@ typedef struct joust_tensor {
 
 typedef struct joust_model joust_model;
 
+/* All weights zero, every tensor named and laid out; for loaders. Errors: JOUST_INVALID (config), JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_model_create(const joust_model_config *config, joust_model **ret, joust_error *err);
 /* Reads config.json and model.safetensors (f32, f16, bf16) from dir. Errors name file and tensor. */
 JOUST_MUST_USE joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *err);
 /* Draws the weights by the seed: normal, standard deviation by the tensor's kind (see KERNELS.md, "Initial weights"),

@@ -1,0 +1,15 @@
+/* Inside of an engine: its threads and its kernels. */
+#ifndef JOUST_WORKER_ENGINE_ENGINE_INTERNAL_H
+#define JOUST_WORKER_ENGINE_ENGINE_INTERNAL_H
+
+#include "kernels_internal.h"
+#include "pool_internal.h"
+#include "worker/engine/engine.h"
+
+struct joust_engine {
+    joust_pool *pool;
+    const joust_kernels *kernels;
+    uint64_t cache_bytes;
+};
+
+#endif

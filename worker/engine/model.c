@@ -1,0 +1,272 @@
+#include "worker/engine/model.h"
+
+#include <math.h> /* isfinite, sqrt */
+#include <stdio.h>
+#include <string.h>
+
+#include "model_internal.h"
+#include "proto/base/alloc.h"
+#include "proto/base/random.h"
+
+/* The embedding's standard deviation where the config gives none (KERNELS.md, "Initial weights"). */
+#define EMBEDDING_DEVIATION 0.5
+
+#define OUTSIDE_LAYERS UINT32_MAX
+
+#define MAX_WIDTH   (1u << 20) /* of any dimension but the vocabulary */
+#define MAX_VOCAB   (1u << 22)
+#define MAX_LAYERS  1024u
+#define MAX_WEIGHTS (UINT64_C(1) << 36)
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "weights are digested and saved as they lie in memory: little-endian");
+
+static joust_status check_size(const char *name, uint32_t value, uint32_t max, joust_error *err)
+{
+    if (value >= 1 && value <= max)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_INVALID, "model config: %s is %u, must be from 1 to %u", name,
+                      value, max);
+}
+
+static joust_status check_tokens(const joust_model_config *c, joust_error *err)
+{
+    if (c->bos_token != UINT32_MAX && c->bos_token >= c->vocab_size)
+        return joust_fail(err, JOUST_INVALID,
+                          "model config: bos_token %u is outside the vocabulary of %u",
+                          c->bos_token, c->vocab_size);
+    if (c->n_end_tokens > JOUST_MAX_END_TOKENS)
+        return joust_fail(err, JOUST_INVALID, "model config: %u end tokens, at most %u",
+                          c->n_end_tokens, JOUST_MAX_END_TOKENS);
+    for (uint32_t i = 0; i < c->n_end_tokens; i++)
+        if (c->end_tokens[i] >= c->vocab_size)
+            return joust_fail(err, JOUST_INVALID,
+                              "model config: end token %u is outside the vocabulary of %u",
+                              c->end_tokens[i], c->vocab_size);
+    return JOUST_OK;
+}
+
+joust_status joust_model_config_validate(const joust_model_config *c, joust_error *err)
+{
+    const struct {
+        const char *name;
+        uint32_t value, max;
+    } sizes[] = {{"n_layers", c->n_layers, MAX_LAYERS},    {"d_model", c->d_model, MAX_WIDTH},
+                 {"n_heads", c->n_heads, MAX_WIDTH},       {"n_kv_heads", c->n_kv_heads, MAX_WIDTH},
+                 {"d_head", c->d_head, MAX_WIDTH},         {"d_ff", c->d_ff, MAX_WIDTH},
+                 {"vocab_size", c->vocab_size, MAX_VOCAB}, {"context", c->context, MAX_WIDTH}};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        joust_status st = check_size(sizes[i].name, sizes[i].value, sizes[i].max, err);
+        if (st)
+            return st;
+    }
+    if (c->n_heads % c->n_kv_heads)
+        return joust_fail(err, JOUST_INVALID,
+                          "model config: n_heads %u must be a multiple of n_kv_heads %u",
+                          c->n_heads, c->n_kv_heads);
+    if (c->d_head % 2)
+        return joust_fail(err, JOUST_INVALID, "model config: d_head %u must be even", c->d_head);
+    if ((uint64_t)c->n_heads * c->d_head > MAX_WIDTH)
+        return joust_fail(err, JOUST_INVALID, "model config: n_heads x d_head is above %u",
+                          MAX_WIDTH);
+    if (!(c->norm_eps >= 0 && isfinite(c->norm_eps)))
+        return joust_fail(err, JOUST_INVALID, "model config: norm_eps must be a number >= 0");
+    if (!(c->rope_theta > 0 && isfinite(c->rope_theta)))
+        return joust_fail(err, JOUST_INVALID, "model config: rope_theta must be a number > 0");
+    if (!(c->init_range >= 0 && isfinite(c->init_range)))
+        return joust_fail(err, JOUST_INVALID, "model config: init_range must be a number >= 0");
+    if (joust_model_config_parameters(c) > MAX_WEIGHTS)
+        return joust_fail(err, JOUST_INVALID, "model config: more than 2^36 parameters");
+    return check_tokens(c, err);
+}
+
+uint64_t joust_model_config_parameters(const joust_model_config *c)
+{
+    uint64_t d = c->d_model, query = (uint64_t)c->n_heads * c->d_head,
+             key_value = (uint64_t)c->n_kv_heads * c->d_head;
+    uint64_t layer = d * (query + 2 * key_value) + query * d + 3 * d * c->d_ff + 2 * d;
+    return c->n_layers * layer + (c->tied ? 1 : 2) * c->vocab_size * d + d;
+}
+
+/* Names the next tensor and gives it its place in the block; returns its offset. */
+static uint64_t tensor_add(joust_model *m, uint32_t layer, const char *name, uint32_t rows,
+                           uint32_t columns)
+{
+    joust_tensor *t = &m->tensors[m->n_tensors++];
+    if (layer == OUTSIDE_LAYERS)
+        snprintf(t->name, sizeof(t->name), "%s.weight", name);
+    else
+        snprintf(t->name, sizeof(t->name), "model.layers.%u.%s.weight", layer, name);
+    t->n_dims = columns ? 2 : 1;
+    t->dims[0] = rows;
+    t->dims[1] = columns;
+    t->n = (uint64_t)rows * (columns ? columns : 1);
+    uint64_t offset = m->n_weights;
+    t->data = m->weights + offset;
+    m->n_weights += t->n;
+    return offset;
+}
+
+static void model_lay_out(joust_model *m)
+{
+    const joust_model_config *c = &m->config;
+    uint32_t d = c->d_model, query = c->n_heads * c->d_head, key_value = c->n_kv_heads * c->d_head;
+    m->embedding = tensor_add(m, OUTSIDE_LAYERS, "model.embed_tokens", c->vocab_size, d);
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        joust_layer_offsets *at = &m->offsets[i];
+        at->qkv = tensor_add(m, i, "self_attn.q_proj", query, d);
+        tensor_add(m, i, "self_attn.k_proj", key_value, d);
+        tensor_add(m, i, "self_attn.v_proj", key_value, d);
+        at->o = tensor_add(m, i, "self_attn.o_proj", d, query);
+        at->gate_up = tensor_add(m, i, "mlp.gate_proj", c->d_ff, d);
+        tensor_add(m, i, "mlp.up_proj", c->d_ff, d);
+        at->down = tensor_add(m, i, "mlp.down_proj", d, c->d_ff);
+        at->attention_norm = tensor_add(m, i, "input_layernorm", d, 0);
+        at->ff_norm = tensor_add(m, i, "post_attention_layernorm", d, 0);
+    }
+    m->norm = tensor_add(m, OUTSIDE_LAYERS, "model.norm", d, 0);
+    m->head = c->tied ? m->embedding : tensor_add(m, OUTSIDE_LAYERS, "lm_head", c->vocab_size, d);
+}
+
+joust_status joust_model_create(const joust_model_config *config, joust_model **ret,
+                                joust_error *err)
+{
+    joust_status st = joust_model_config_validate(config, err);
+    if (st)
+        return st;
+    uint64_t n = joust_model_config_parameters(config);
+    joust_model *m = joust_calloc(1, sizeof(*m));
+    if (!m)
+        return joust_fail(err, JOUST_NOMEM, "model: out of memory");
+    m->config = *config;
+    m->tensors = joust_calloc(9 * (size_t)config->n_layers + 3, sizeof(*m->tensors));
+    m->offsets = joust_calloc(config->n_layers, sizeof(*m->offsets));
+    m->weights =
+        joust_calloc_aligned(n + JOUST_LANES, sizeof(*m->weights)); /* kernels read whole lanes */
+    if (!m->tensors || !m->offsets || !m->weights) {
+        joust_model_free(&m);
+        return joust_fail(err, JOUST_NOMEM, "model: no memory for %llu parameters",
+                          (unsigned long long)n);
+    }
+    model_lay_out(m);
+    *ret = m;
+    return JOUST_OK;
+}
+
+void joust_model_free(joust_model **model)
+{
+    joust_model *m = *model;
+    *model = NULL;
+    if (!m)
+        return;
+    joust_model_unprepare(m);
+    joust_free(m->tensors);
+    joust_free(m->offsets);
+    joust_free_aligned(m->weights);
+    joust_free(m);
+}
+
+/* Whether name ends with suffix. */
+static bool ends_with(const char *name, const char *suffix)
+{
+    size_t n = strlen(name), n_suffix = strlen(suffix);
+    return n >= n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
+}
+
+/* Standard deviation of a matrix's initial weights (KERNELS.md, "Initial weights"). */
+static double initial_deviation(const joust_model_config *c, const joust_tensor *t)
+{
+    double fan_in = t->dims[1], deviation = c->init_range;
+    if (!(c->init_range > 0)) {
+        if (ends_with(t->name, "embed_tokens.weight"))
+            deviation = c->tied ? 0.5 / sqrt(fan_in) : EMBEDDING_DEVIATION;
+        else if (ends_with(t->name, "lm_head.weight"))
+            deviation = 0.5 / sqrt(fan_in);
+        else
+            deviation = 1.0 / sqrt(fan_in);
+    }
+    bool into_residual =
+        ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
+    return into_residual ? deviation / sqrt(2.0 * c->n_layers) : deviation;
+}
+
+joust_status joust_model_init(const joust_model_config *config, uint64_t seed, joust_model **ret,
+                              joust_error *err)
+{
+    joust_model *m;
+    joust_status st = joust_model_create(config, &m, err);
+    if (st)
+        return st;
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        joust_tensor *t = &m->tensors[i];
+        joust_stream_name name = {.job_seed = seed, .stage = i, .purpose = JOUST_PURPOSE_INIT};
+        joust_stream stream = joust_stream_open(&name);
+        double deviation = t->n_dims == 2 ? initial_deviation(config, t) : 0;
+        for (uint64_t k = 0; k < t->n; k++)
+            t->data[k] =
+                t->n_dims == 2 ? (float)(deviation * joust_stream_normal(&stream, k)) : 1.0f;
+    }
+    *ret = m;
+    return JOUST_OK;
+}
+
+joust_status joust_model_clone(const joust_model *model, joust_model **ret, joust_error *err)
+{
+    joust_model *m;
+    joust_status st = joust_model_create(&model->config, &m, err);
+    if (st)
+        return st;
+    memcpy(m->weights, model->weights, model->n_weights * sizeof(*m->weights));
+    *ret = m;
+    return JOUST_OK;
+}
+
+const joust_model_config *joust_model_get_config(const joust_model *model)
+{
+    return &model->config;
+}
+
+const joust_tensor *joust_model_tensors(const joust_model *model, uint32_t *ret_n)
+{
+    *ret_n = model->n_tensors;
+    return model->tensors;
+}
+
+float *joust_model_weights(joust_model *model, uint64_t *ret_n)
+{
+    *ret_n = model->n_weights;
+    return model->weights;
+}
+
+void joust_model_changed(joust_model *model)
+{
+    model->ready = false;
+}
+
+joust_digest joust_model_digest(const joust_model *model)
+{
+    joust_hasher h;
+    joust_hasher_init(&h);
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        const joust_tensor *t = &model->tensors[i];
+        joust_hasher_field(&h, t->name, strlen(t->name));
+        joust_hasher_u64(&h, t->n_dims);
+        for (uint32_t k = 0; k < t->n_dims; k++)
+            joust_hasher_u64(&h, t->dims[k]);
+        joust_hasher_field(&h, t->data, t->n * sizeof(float));
+    }
+    return joust_hasher_end(&h);
+}
+
+joust_widths joust_model_widths(const joust_model_config *c)
+{
+    joust_widths w = {.query = c->n_heads * c->d_head, .key_value = c->n_kv_heads * c->d_head};
+    w.qkv = w.query + 2 * w.key_value;
+    w.d_ld = joust_lanes_up(c->d_model);
+    w.query_ld = joust_lanes_up(w.query);
+    w.qkv_ld = joust_lanes_up(w.qkv);
+    w.ff_ld = joust_lanes_up(c->d_ff);
+    w.gate_up_ld = joust_lanes_up(2 * c->d_ff);
+    w.vocab_ld = joust_lanes_up(c->vocab_size);
+    return w;
+}

@@ -1,0 +1,48 @@
+/* Inside of a model: the block of weights, and the copies of it that the kernels read. */
+#ifndef JOUST_WORKER_ENGINE_MODEL_INTERNAL_H
+#define JOUST_WORKER_ENGINE_MODEL_INTERNAL_H
+
+#include "kernels_internal.h"
+#include "worker/engine/model.h"
+
+/* Where a layer's tensors begin in the block of weights (and of gradients), in elements. query, key and value
+ * stand one after the other, so do gate and up: each group is one matrix to the kernels. */
+typedef struct joust_layer_offsets {
+    uint64_t qkv, o, gate_up, down, attention_norm, ff_norm;
+} joust_layer_offsets;
+
+/* A layer's matrices as the forward pass reads them. (The backward pass reads the block itself.) */
+typedef struct joust_layer_packs {
+    joust_pack qkv, o, gate_up, down;
+} joust_layer_packs;
+
+struct joust_model {
+    joust_model_config config;
+    joust_tensor *tensors;
+    uint32_t n_tensors;
+    float *weights;
+    uint64_t n_weights;
+    joust_layer_offsets *offsets;   /* (n_layers) */
+    uint64_t embedding, norm, head; /* head == embedding if tied */
+
+    /* Made by joust_model_prepare. */
+    joust_layer_packs *packs; /* (n_layers) */
+    joust_pack head_pack;
+    float *packed; /* the one block that the packs lie in */
+    float *rope;   /* (context, d_head): cos then sin of d_head / 2 angles */
+    bool ready;
+};
+
+/* Widths of a row's activations. */
+typedef struct joust_widths {
+    uint32_t query, key_value, qkv; /* n_heads d_head, n_kv_heads d_head, their sum */
+    uint32_t d_ld, query_ld, qkv_ld, ff_ld, gate_up_ld, vocab_ld; /* rounded up to whole lanes */
+} joust_widths;
+joust_widths joust_model_widths(const joust_model_config *config);
+
+/* Brings the packed copies up to date, on the engine's threads. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_model_prepare(joust_engine *engine, joust_model *model,
+                                                joust_error *err);
+void joust_model_unprepare(joust_model *model); /* frees the packed copies */
+
+#endif
