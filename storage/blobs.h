@@ -41,8 +41,8 @@ JOUST_MUST_USE joust_status joust_blobs_verify(joust_blobs *blobs, const joust_d
  * with '.' and folders are left out. Errors: JOUST_INVALID if nothing is left; JOUST_NOT_FOUND, JOUST_IO. */
 JOUST_MUST_USE joust_status joust_blobs_import(joust_blobs *blobs, const char *path,
                                                joust_digest *ret_manifest, joust_error *err);
-/* Writes the manifest's files into dir (made if absent), each verified, synced and renamed into place: what is there
- * under these names is replaced. */
+/* Makes dir hold the manifest's files: written beside it, verified, synced, renamed; so dir is whole or absent. A dir
+ * that holds them already is a no-op. Errors: JOUST_EXISTS if it holds something else; as verify; JOUST_DISK_FULL. */
 JOUST_MUST_USE joust_status joust_blobs_export(joust_blobs *blobs, const joust_digest *manifest,
                                                const char *dir, joust_error *err);
 

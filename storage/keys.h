@@ -62,6 +62,9 @@ joust_key joust_key_round(joust_round_field field, uint32_t round, uint32_t stag
 joust_key joust_key_model(const char *lineage, uint64_t version);
 joust_key joust_key_sequence(uint64_t sequence); /* of events and snapshots */
 
+/* Whether these are the bytes of key. */
+bool joust_key_equal(const joust_key *key, joust_span bytes);
+
 /* Keys that share their leading numbers: first <= key < before (before.n = 0: no end). */
 typedef struct joust_key_range {
     joust_key first, before;
@@ -75,12 +78,16 @@ joust_key_range joust_range_stage(uint32_t round, uint32_t stage);
 /* n positions of a stage from `first` on. */
 joust_key_range joust_range_positions(uint32_t round, uint32_t stage, uint64_t first, uint64_t n);
 joust_key_range joust_range_unit(const joust_unit_key *unit);
+/* Of the family `prompts`: the lines of a set. */
+joust_key_range joust_range_prompts(uint32_t set);
 /* Of the family `rounds`: one field of every round, or of one. */
 joust_key_range joust_range_round_field(joust_round_field field);
 joust_key_range joust_range_round_field_of(joust_round_field field, uint32_t round);
 /* Sequences from `first` on. */
 joust_key_range joust_range_sequence(uint64_t first);
 
+/* The unit that the key of a trajectory, verdict, pair or provenance begins with. False if it is too short. */
+bool joust_key_get_unit(joust_span key, joust_unit_key *ret);
 /* The number a key of events or snapshots holds; 0 if it isn't one. */
 uint64_t joust_key_get_sequence(joust_span key);
 /* Family and key as a person reads them: "trajectories r3.s1.p120.2"; odd keys as hex. Returns to. */

@@ -124,7 +124,7 @@ JOUST_MUST_USE joust_status joust_store_list_pairs(joust_store *store, uint32_t 
 JOUST_MUST_USE joust_status joust_store_count(joust_store *store, joust_family family,
                                               const joust_key_range *range, uint64_t *ret,
                                               joust_error *err);
-/* A folder of the store that isn't there yet is nothing to count: number of lines of a set. */
+/* Number of prompts stored of a set. */
 JOUST_MUST_USE joust_status joust_store_count_prompts(joust_store *store, uint32_t set,
                                                       uint64_t *ret, joust_error *err);
 
@@ -142,6 +142,8 @@ joust_span joust_cursor_key(const joust_cursor *cursor);
 /* Its canonical bytes, undecoded; view until the next call. */
 joust_span joust_cursor_payload(const joust_cursor *cursor);
 
+/* Next record undecoded, its checksum verified: see joust_cursor_key and joust_cursor_payload. */
+JOUST_MUST_USE joust_status joust_cursor_next(joust_cursor *cursor, joust_error *err);
 JOUST_MUST_USE joust_status joust_cursor_next_prompt(joust_cursor *cursor, joust_prompt *ret,
                                                      joust_error *err);
 JOUST_MUST_USE joust_status joust_cursor_next_trajectory(joust_cursor *cursor,
