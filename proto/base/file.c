@@ -106,33 +106,101 @@ static size_t folder_length(const char *path)
     return slash ? (size_t)(slash - path) : 0;
 }
 
+struct joust_file_writer {
+    int fd;
+    joust_status failed; /* of an add */
+    char *path, *temporary, *folder;
+};
+
+static void writer_free(joust_file_writer **writer)
+{
+    joust_file_writer *w = *writer;
+    joust_free(w->path);
+    joust_free(w->temporary);
+    joust_free(w->folder);
+    joust_free(w);
+    *writer = NULL;
+}
+
+/* Names a file beside path that no other thread or process uses, and path's folder. */
+static bool writer_name(joust_file_writer *w, const char *path)
+{
+    static _Thread_local unsigned serial;
+    size_t length = folder_length(path), room = strlen(path) + 64;
+    w->path = joust_strdup(path);
+    w->folder = length ? joust_strndup(path, length) : joust_strdup(path[0] == '/' ? "/" : ".");
+    w->temporary = joust_malloc(room);
+    if (!w->path || !w->folder || !w->temporary)
+        return false;
+    snprintf(w->temporary, room, "%s.%ld-%u-%p.tmp", path, (long)getpid(), serial++,
+             (void *)&serial);
+    return true;
+}
+
+joust_status joust_file_writer_open(const char *path, joust_file_writer **ret, joust_error *err)
+{
+    joust_file_writer *w = joust_calloc(1, sizeof(*w));
+    if (!w || !writer_name(w, path)) {
+        if (w)
+            writer_free(&w);
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
+    }
+    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (w->fd < 0) {
+        joust_status st = fail_errno(err, "can't create", w->temporary);
+        writer_free(&w);
+        return st;
+    }
+    *ret = w;
+    return JOUST_OK;
+}
+
+joust_status joust_file_writer_add(joust_file_writer *w, const void *data, uint64_t n,
+                                   joust_error *err)
+{
+    w->failed = write_all(w->fd, data, n, w->path, err);
+    return w->failed;
+}
+
+joust_status joust_file_writer_commit(joust_file_writer **writer, joust_error *err)
+{
+    joust_file_writer *w = *writer;
+    joust_status st = w->failed;
+    if (st != JOUST_OK)
+        joust_fail(err, st, "%s: can't write", w->path);
+    else if (fsync(w->fd) != 0)
+        st = fail_errno(err, "can't sync", w->path);
+    if (close(w->fd) != 0 && st == JOUST_OK)
+        st = fail_errno(err, "can't close", w->path);
+    if (st == JOUST_OK && rename(w->temporary, w->path) != 0)
+        st = fail_errno(err, "can't rename to", w->path);
+    if (st == JOUST_OK)
+        st = joust_dir_sync(w->folder, err);
+    else
+        unlink(w->temporary);
+    writer_free(writer);
+    return st;
+}
+
+void joust_file_writer_abort(joust_file_writer **writer)
+{
+    if (!*writer)
+        return;
+    close((*writer)->fd);
+    unlink((*writer)->temporary);
+    writer_free(writer);
+}
+
 joust_status joust_file_write(const char *path, const void *data, uint64_t n, joust_error *err)
 {
-    joust_status st;
-    char temporary[4096], folder[4096];
-    size_t length = folder_length(path);
-    if (length + 1 >= sizeof(folder) || strlen(path) + 40 >= sizeof(temporary))
-        return joust_fail(err, JOUST_INVALID, "%.200s…: path too long", path);
-    snprintf(folder, sizeof(folder), "%.*s", (int)length, length ? path : ".");
-    if (length == 0)
-        snprintf(folder, sizeof(folder), "%s", path[0] == '/' ? "/" : ".");
-    static _Thread_local unsigned serial;
-    snprintf(temporary, sizeof(temporary), "%s.%ld-%u-%p.tmp", path, (long)getpid(), serial++,
-             (void *)&serial);
-
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0)
-        return fail_errno(err, "can't create", temporary);
-    st = write_all(fd, data, n, path, err);
-    if (st == JOUST_OK && fsync(fd) != 0)
-        st = fail_errno(err, "can't sync", path);
-    if (close(fd) != 0 && st == JOUST_OK)
-        st = fail_errno(err, "can't close", path);
-    if (st == JOUST_OK && rename(temporary, path) != 0)
-        st = fail_errno(err, "can't rename to", path);
+    joust_file_writer *w;
+    joust_status st = joust_file_writer_open(path, &w, err);
+    if (st != JOUST_OK)
+        return st;
+    st = joust_file_writer_add(w, data, n, err);
     if (st == JOUST_OK)
-        return joust_dir_sync(folder, err);
-    unlink(temporary);
+        return joust_file_writer_commit(&w, err);
+    joust_file_writer_abort(&w);
     return st;
 }
 

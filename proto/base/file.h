@@ -13,9 +13,19 @@
 JOUST_MUST_USE joust_status joust_file_read(const char *path, uint64_t max_bytes, joust_buf *to,
                                             joust_error *err);
 /* Writes to a temporary name in the same folder, syncs, renames, syncs the folder.
- * Errors: JOUST_IO, JOUST_DISK_FULL; path is untouched then. */
+ * Errors: JOUST_IO, JOUST_DISK_FULL, JOUST_NOMEM; path is untouched then. */
 JOUST_MUST_USE joust_status joust_file_write(const char *path, const void *data, uint64_t n,
                                              joust_error *err);
+/* The same in pieces, for what is too large to hold twice: open, add any number of times, then commit, which syncs,
+ * renames and frees the writer whatever happens; or abort. Without a commit path stays untouched.
+ * After an error only commit (which gives that error again) or abort may follow. */
+typedef struct joust_file_writer joust_file_writer;
+JOUST_MUST_USE joust_status joust_file_writer_open(const char *path, joust_file_writer **ret,
+                                                   joust_error *err);
+JOUST_MUST_USE joust_status joust_file_writer_add(joust_file_writer *w, const void *data,
+                                                  uint64_t n, joust_error *err);
+JOUST_MUST_USE joust_status joust_file_writer_commit(joust_file_writer **w, joust_error *err);
+void joust_file_writer_abort(joust_file_writer **w); /* NULL is fine */
 /* Syncs a folder's entries to disk. */
 JOUST_MUST_USE joust_status joust_dir_sync(const char *path, joust_error *err);
 /* Makes path and its missing parents, mode 0777 less umask; fine if it exists as a folder. */
