@@ -10,7 +10,7 @@
 typedef enum joust_action_kind {
     /* Into the store, in one batch with the records of the message that caused it. Never waits in the outbox. */
     JOUST_ACTION_WRITE, /* joust_action_bytes: event to append; snapshot: also store joust_core_encode's
-                           bytes, taken right after this step */
+                           bytes, taken right after this step, as of event joust_core_events */
     /* To a peer. */
     JOUST_ACTION_HELLO_ACK, /* HELLO_ACK with epoch, job, times */
     JOUST_ACTION_LEASE, /* LEASE of one unit: see joust_lease_order; neighbours may share a message */
@@ -58,6 +58,8 @@ typedef struct joust_action {
     joust_unit_id id;
     joust_status status;
     bool snapshot, skipped;
+    bool
+        records; /* WRITE: the records that came with the event go into the batch; without it they are dropped */
     joust_digest content;
     uint32_t text, n_text; /* place in the list's text: joust_action_text, joust_action_bytes */
     union {
@@ -72,13 +74,14 @@ typedef struct joust_actions {
     size_t n, capacity;
     joust_buf text;
     bool failed;
+    joust_action spare; /* what joust_actions_add hands out once memory is out */
 } joust_actions;
 
 void joust_actions_fini(joust_actions *a);  /* frees and zeroes */
 void joust_actions_clear(joust_actions *a); /* empties, keeps the memory */
 joust_status joust_actions_status(const joust_actions *a,
                                   joust_error *err); /* JOUST_OK or JOUST_NOMEM */
-/* Appends a zeroed action; view until the next. Never NULL (a spare one when out of memory). */
+/* Appends a zeroed action; view until the next. Never NULL (the spare one when out of memory). */
 joust_action *joust_actions_add(joust_actions *a, joust_action_kind kind);
 /* Sets the text (bytes) of the action added last. */
 void joust_actions_set_text(joust_actions *a, const char *format, ...) JOUST_PRINTF(2, 3);
