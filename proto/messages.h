@@ -206,6 +206,9 @@ typedef struct joust_message {
     } u;
 } joust_message;
 
+/* To keep a unit or a result when its message goes: copy the struct, zero it in the message, and free the copy. */
+void joust_lease_unit_fini(joust_lease_unit *u);
+void joust_unit_result_fini(joust_unit_result *r);
 void joust_message_fini(joust_message *m); /* frees what it points to and zeroes it */
 const char *joust_message_name(joust_message_type type); /* "HELLO" … "UNKNOWN" */
 

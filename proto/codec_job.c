@@ -1,0 +1,187 @@
+/* The tables of the job (proto/job.h): the wire form, and the identity that its digest is taken of.
+ */
+#include <string.h>
+
+#include "joust.pb-c.h"
+#include "proto/base/alloc.h"
+#include "proto/codec_internal.h"
+#include "proto/job.h"
+
+#define MAX_PATH_BYTES 4096u
+
+/* clang-format off: one line a field */
+static const joust_field model_fields[] = {
+    TEXT(joust_job_model, 1, name, JOUST_MAX_NAME_BYTES - 1),
+    TEXT(joust_job_model, 2, path, MAX_PATH_BYTES), DIGEST(joust_job_model, 3, content),
+    VALUE(joust_job_model, 4, init), VALUE(joust_job_model, 5, init_seed)};
+static const joust_record_type model_type =
+    RECORD_TYPE(joust_job_model, joust__wire__job_model__descriptor, model_fields);
+
+static const joust_field set_fields[] = {
+    TEXT(joust_job_set, 1, name, JOUST_MAX_NAME_BYTES - 1),
+    TEXT(joust_job_set, 2, path, MAX_PATH_BYTES), DIGEST(joust_job_set, 3, content),
+    VALUE(joust_job_set, 4, per_round), ENUM(joust_job_set, 5, order, JOUST_ORDER_SHUFFLE)};
+static const joust_record_type set_type =
+    RECORD_TYPE(joust_job_set, joust__wire__job_set__descriptor, set_fields);
+
+static const joust_field rollout_fields[] = {
+    VALUE(joust_job_rollout, 1, samples),
+    RECORD(joust_job_rollout, 2, sampling, joust_sampling_type),
+    TEXT(joust_job_rollout, 3, template_text, JOUST_MAX_TEXT_BYTES)};
+static const joust_record_type rollout_type =
+    RECORD_TYPE(joust_job_rollout, joust__wire__job_rollout__descriptor, rollout_fields);
+
+static const joust_field judge_fields[] = {
+    TEXT(joust_job_judge, 1, name, JOUST_MAX_NAME_BYTES - 1),
+    ENUM(joust_job_judge, 2, kind, JOUST_JUDGE_RANDOM),
+    ENUM(joust_job_judge, 3, role, JOUST_ROLE_EVALUATE),
+    TEXT(joust_job_judge, 4, model, JOUST_MAX_NAME_BYTES - 1),
+    ENUM_OR_0(joust_job_judge, 5, version, JOUST_PICK_INITIAL),
+    ENUM_OR_0(joust_job_judge, 6, rule, JOUST_RULE_REGEX),
+    TEXT(joust_job_judge, 7, pattern, JOUST_MAX_TEXT_BYTES),
+    TEXT(joust_job_judge, 8, template_text, JOUST_MAX_TEXT_BYTES),
+    TEXTS(joust_job_judge, 9, labels, n_labels, JOUST_MAX_LABELS),
+    VALUE(joust_job_judge, 10, both_orders)};
+static const joust_record_type judge_type =
+    RECORD_TYPE(joust_job_judge, joust__wire__job_judge__descriptor, judge_fields);
+
+static const joust_field pairs_fields[] = {
+    TEXT(joust_job_pairs, 1, build, JOUST_MAX_NAME_BYTES - 1),
+    VALUE(joust_job_pairs, 2, min_chosen),
+    VALUE(joust_job_pairs, 3, max_rejected),
+    VALUE(joust_job_pairs, 4, min_margin),
+    TEXT(joust_job_pairs, 5, rejected_model, JOUST_MAX_NAME_BYTES - 1),
+    ENUM_OR_0(joust_job_pairs, 6, rejected_version, JOUST_PICK_INITIAL)};
+static const joust_record_type pairs_type =
+    RECORD_TYPE(joust_job_pairs, joust__wire__job_pairs__descriptor, pairs_fields);
+
+static const joust_field train_fields[] = {
+    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_SFT),
+    TEXT(joust_job_train, 2, model, JOUST_MAX_NAME_BYTES - 1),
+    TEXT(joust_job_train, 3, data, MAX_PATH_BYTES),
+    DIGEST(joust_job_train, 4, data_content),
+    ENUM_OR_0(joust_job_train, 5, data_order, JOUST_ORDER_SHUFFLE),
+    VALUE(joust_job_train, 6, beta),
+    VALUE(joust_job_train, 7, sft_weight),
+    VALUE(joust_job_train, 8, learning_rate),
+    VALUE(joust_job_train, 9, min_learning_rate_ratio),
+    ENUM_OR_0(joust_job_train, 10, schedule, JOUST_SCHEDULE_COSINE),
+    VALUE(joust_job_train, 11, adam_beta1),
+    VALUE(joust_job_train, 12, adam_beta2),
+    VALUE(joust_job_train, 13, adam_eps),
+    VALUE(joust_job_train, 14, weight_decay),
+    VALUE(joust_job_train, 15, clip),
+    VALUE(joust_job_train, 16, warmup_steps),
+    VALUE(joust_job_train, 17, batch_size),
+    VALUE(joust_job_train, 18, max_steps),
+    VALUE(joust_job_train, 19, save_every),
+    ENUM_OR_0(joust_job_train, 20, reference, JOUST_PICK_INITIAL)};
+static const joust_record_type train_type =
+    RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);
+
+static const joust_field promote_fields[] = {
+    VALUE(joust_job_promote, 1, on), TEXT(joust_job_promote, 2, prompts, JOUST_MAX_NAME_BYTES - 1),
+    TEXT(joust_job_promote, 3, judge, JOUST_MAX_NAME_BYTES - 1), VALUE(joust_job_promote, 4, gate)};
+static const joust_record_type promote_type =
+    RECORD_TYPE(joust_job_promote, joust__wire__job_promote__descriptor, promote_fields);
+
+static const joust_field evaluate_fields[] = {
+    VALUE(joust_job_evaluate, 1, on),
+    TEXT(joust_job_evaluate, 2, prompts, JOUST_MAX_NAME_BYTES - 1),
+    TEXT(joust_job_evaluate, 3, judge, JOUST_MAX_NAME_BYTES - 1),
+    TEXT(joust_job_evaluate, 4, judged_by, JOUST_MAX_NAME_BYTES - 1),
+    VALUE(joust_job_evaluate, 5, samples),
+    RECORD(joust_job_evaluate, 6, sampling, joust_sampling_type),
+    VALUE(joust_job_evaluate, 7, against_base),
+    VALUE(joust_job_evaluate, 8, against_previous)};
+static const joust_record_type evaluate_type =
+    RECORD_TYPE(joust_job_evaluate, joust__wire__job_evaluate__descriptor, evaluate_fields);
+
+static const joust_field stage_fields[] = {
+    ENUM(joust_job_stage, 1, kind, JOUST_DECLARED_PROMOTE),
+    RECORD_IF(joust_job_stage, 2, train, has_train, train_type)};
+static const joust_record_type stage_type =
+    RECORD_TYPE(joust_job_stage, joust__wire__job_stage__descriptor, stage_fields);
+
+static const joust_field cluster_fields[] = {
+    VALUE(joust_job_cluster, 1, workers),  VALUE(joust_job_cluster, 2, judges),
+    VALUE(joust_job_cluster, 3, threads),  VALUE(joust_job_cluster, 4, heartbeat_ms),
+    VALUE(joust_job_cluster, 5, lease_ms), VALUE(joust_job_cluster, 6, grace_ms)};
+static const joust_record_type cluster_type =
+    RECORD_TYPE(joust_job_cluster, joust__wire__job_cluster__descriptor, cluster_fields);
+
+static const joust_field job_fields[] =
+    {/* without a name it is an identity */
+     TEXT(joust_job, 1, name, JOUST_MAX_NAME_BYTES - 1),
+     VALUE(joust_job, 2, seed),
+     VALUE(joust_job, 3, rounds),
+     RECORDS(joust_job, 4, models, n_models, JOUST_MAX_MODELS, model_type),
+     RECORDS(joust_job, 5, sets, n_sets, JOUST_MAX_SETS, set_type),
+     RECORDS(joust_job, 6, judges, n_judges, JOUST_MAX_JUDGES, judge_type),
+     RECORDS(joust_job, 7, stages, n_stages, JOUST_MAX_STAGES, stage_type),
+     RECORD(joust_job, 8, rollout, rollout_type),
+     ENUM(joust_job, 9, combine, JOUST_COMBINE_MAX),
+     RECORD(joust_job, 10, pairs, pairs_type),
+     RECORD(joust_job, 11, train, train_type),
+     RECORD(joust_job, 12, promote, promote_type),
+     RECORD(joust_job, 13, evaluate, evaluate_type),
+     RECORD_WITH(joust_job, 14, cluster, name, cluster_type),
+     VALUE(joust_job, 15, has_prompts),
+     VALUE(joust_job, 16, has_train)};
+const joust_record_type joust_job_type =
+    RECORD_TYPE(joust_job, joust__wire__job__descriptor, job_fields);
+/* clang-format on */
+
+/* The identity leaves out what may change on resume: names, rounds, paths, the cluster. */
+static joust_status encode_identity(const joust_job *job, joust_buf *to, joust_error *err)
+{
+    joust_status st;
+    joust_job identity =
+        *job; /* arrays that change are replaced by copies; their texts are views */
+    identity.name = NULL;
+    identity.rounds = 0;
+    identity.train.data = NULL;
+    identity.models = joust_memdup(job->models, job->n_models * sizeof(*job->models));
+    identity.sets = joust_memdup(job->sets, job->n_sets * sizeof(*job->sets));
+    identity.stages = joust_memdup(job->stages, job->n_stages * sizeof(*job->stages));
+    if (!identity.models || !identity.sets || !identity.stages) {
+        st = joust_fail(err, JOUST_NOMEM, "job: out of memory");
+        goto out;
+    }
+    for (uint32_t i = 0; i < job->n_models; i++)
+        identity.models[i].path = NULL;
+    for (uint32_t i = 0; i < job->n_sets; i++)
+        identity.sets[i].path = NULL;
+    for (uint32_t i = 0; i < job->n_stages; i++)
+        identity.stages[i].train.data = NULL;
+    st = joust_record_encode(&joust_job_type, &identity, to, err);
+out:
+    joust_free(identity.models);
+    joust_free(identity.sets);
+    joust_free(identity.stages);
+    return st;
+}
+
+joust_status joust_job_encode(const joust_job *job, bool identity, joust_buf *to, joust_error *err)
+{
+    if (identity)
+        return encode_identity(job, to, err);
+    if (!job->name)
+        return joust_fail(err, JOUST_INVALID, "name: missing; give the job a name");
+    return joust_record_encode(&joust_job_type, job, to, err);
+}
+
+joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err)
+{
+    return joust_record_decode(&joust_job_type, data, n, ret, err);
+}
+
+joust_status joust_job_digest(const joust_job *job, joust_digest *ret, joust_error *err)
+{
+    joust_buf bytes = {0};
+    joust_status st = joust_job_encode(job, true, &bytes, err);
+    if (st == JOUST_OK)
+        *ret = joust_digest_of(bytes.data, bytes.n);
+    joust_buf_fini(&bytes);
+    return st;
+}

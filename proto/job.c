@@ -1,0 +1,79 @@
+#include "proto/job.h"
+
+#include <math.h> /* HUGE_VAL alone */
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/codec_internal.h"
+
+joust_status joust_job_init(joust_job *job, joust_error *err)
+{
+    *job = (joust_job){
+        .rounds = 1,
+        .rollout = {.samples = 8,
+                    .sampling = {.temperature = 1.0f, .top_p = 1.0f, .max_tokens = 256}},
+        .combine = JOUST_COMBINE_MEAN,
+        .pairs = {.min_chosen = -HUGE_VAL,
+                  .max_rejected = HUGE_VAL,
+                  .rejected_version = JOUST_PICK_ROUND_START},
+        .train = {.loss = JOUST_LOSS_DPO,
+                  .data_order = JOUST_ORDER_SHUFFLE,
+                  .beta = 0.1,
+                  .learning_rate = 5e-7,
+                  .schedule = JOUST_SCHEDULE_LINEAR,
+                  .adam_beta1 = 0.9,
+                  .adam_beta2 = 0.999,
+                  .adam_eps = 1e-8,
+                  .clip = 1.0,
+                  .batch_size = 16,
+                  .max_steps = 100,
+                  .reference = JOUST_PICK_ROUND_START},
+        .promote = {.gate = true},
+        .evaluate = {.sampling = {.temperature = 1.0f, .top_p = 1.0f, .max_tokens = 256}},
+        .cluster = {.workers = 1,
+                    .judges = 1,
+                    .heartbeat_ms = 1000,
+                    .lease_ms = 60000,
+                    .grace_ms = 15 * 60 * 1000},
+    };
+    job->name = joust_strdup("job");
+    job->rollout.template_text = joust_strdup("{prompt}");
+    job->pairs.build = joust_strdup("best-worst");
+    job->train.model = joust_strdup("policy");
+    if (job->name && job->rollout.template_text && job->pairs.build && job->train.model)
+        return JOUST_OK;
+    joust_job_fini(job);
+    return joust_fail(err, JOUST_NOMEM, "job: out of memory");
+}
+
+void joust_job_fini(joust_job *job)
+{
+    joust_record_fini(&joust_job_type, job);
+}
+
+/* --------------------------------------------------------------------------------------------------
+ * find */
+
+uint32_t joust_job_find_model(const joust_job *job, const char *name)
+{
+    for (uint32_t i = 0; name && i < job->n_models; i++)
+        if (!strcmp(job->models[i].name, name))
+            return i;
+    return JOUST_NONE;
+}
+
+uint32_t joust_job_find_set(const joust_job *job, const char *name)
+{
+    for (uint32_t i = 0; name && i < job->n_sets; i++)
+        if (!strcmp(job->sets[i].name, name))
+            return i;
+    return JOUST_NONE;
+}
+
+uint32_t joust_job_find_judge(const joust_job *job, const char *name)
+{
+    for (uint32_t i = 0; name && i < job->n_judges; i++)
+        if (!strcmp(job->judges[i].name, name))
+            return i;
+    return JOUST_NONE;
+}

@@ -1,0 +1,253 @@
+/* What no single key of a job shows: references between its parts. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/job.h"
+
+typedef struct check {
+    const joust_job *job;
+    char *key; /* 128 bytes, or NULL */
+    joust_error *err;
+} check;
+
+static void set_key(const check *c, const char *format, ...) JOUST_PRINTF(2, 3);
+
+/* Names the key that is looked at: what fails next is blamed on it. */
+static void set_key(const check *c, const char *format, ...)
+{
+    va_list args;
+    if (!c->key)
+        return;
+    va_start(args, format);
+    vsnprintf(c->key, 128, format, args);
+    va_end(args);
+}
+
+#define REFUSE(c, ...) return joust_fail((c)->err, JOUST_INVALID, __VA_ARGS__)
+
+static joust_status check_models(const check *c)
+{
+    const joust_job *job = c->job;
+    set_key(c, "models");
+    if (job->n_models == 0 || job->n_models > JOUST_MAX_MODELS)
+        REFUSE(c, "expected 1 … %u models, there are %u", JOUST_MAX_MODELS, job->n_models);
+    for (uint32_t i = 0; i < job->n_models; i++) {
+        const joust_job_model *m = &job->models[i];
+        set_key(c, "models.%.100s", m->name);
+        if (joust_job_find_model(job, m->name) != i)
+            REFUSE(c, "a model of this name was declared before");
+        if (!m->path)
+            REFUSE(c, "no path; add path: DIR");
+    }
+    return JOUST_OK;
+}
+
+static joust_status check_sets(const check *c)
+{
+    const joust_job *job = c->job;
+    set_key(c, "prompts");
+    if (job->n_sets > JOUST_MAX_SETS)
+        REFUSE(c, "more than %u files of prompts", JOUST_MAX_SETS);
+    if (job->has_prompts && job->n_sets == 0)
+        REFUSE(c, "no file of prompts; add prompts: {file: FILE.jsonl}");
+    for (uint32_t i = 0; i < job->n_sets; i++) {
+        if (joust_job_find_set(job, job->sets[i].name) != i)
+            REFUSE(c, "two files of prompts are called '%s'", job->sets[i].name);
+        if (!job->sets[i].path)
+            REFUSE(c, "'%s' has no file", job->sets[i].name);
+    }
+    return JOUST_OK;
+}
+
+static joust_status check_judge(const check *c, uint32_t i)
+{
+    const joust_job_judge *j = &c->job->judges[i];
+    bool asks_model = j->kind == JOUST_JUDGE_YES_NO || j->kind == JOUST_JUDGE_COMPARE;
+    set_key(c, "judges[%u].name", i);
+    if (joust_job_find_judge(c->job, j->name) != i)
+        REFUSE(c, "a judge called '%s' was declared before", j->name);
+    set_key(c, "judges[%u].model", i);
+    if (asks_model && !j->model)
+        REFUSE(c, "judge '%s' needs a model; name one of models:", j->name);
+    if (j->model && joust_job_find_model(c->job, j->model) == JOUST_NONE)
+        REFUSE(c, "'%s' isn't one of models:", j->model);
+    set_key(c, "judges[%u].labels", i);
+    if (j->kind == JOUST_JUDGE_YES_NO && j->n_labels != 2)
+        REFUSE(c, "expected 2 labels (yes, no), there are %u", j->n_labels);
+    if (j->kind == JOUST_JUDGE_COMPARE && j->n_labels != 2 && j->n_labels != 3)
+        REFUSE(c, "expected 2 or 3 labels (first, second, tie), there are %u", j->n_labels);
+    set_key(c, "judges[%u].template", i);
+    if (asks_model && !j->template_text)
+        REFUSE(c, "judge '%s' needs a template", j->name);
+    set_key(c, "judges[%u].rule", i);
+    if (j->kind == JOUST_JUDGE_RULE && j->rule == JOUST_RULE_NONE)
+        REFUSE(c, "missing: final-number, steps-and-number, exact or regex");
+    set_key(c, "judges[%u].pattern", i);
+    if (j->rule == JOUST_RULE_REGEX && !j->pattern)
+        REFUSE(c, "missing: rule regex needs a pattern");
+    return JOUST_OK;
+}
+
+static bool has_reward_judge(const joust_job *job)
+{
+    for (uint32_t i = 0; i < job->n_judges; i++)
+        if (job->judges[i].role == JOUST_ROLE_REWARD)
+            return true;
+    return false;
+}
+
+static joust_status check_rollout(const check *c)
+{
+    const joust_job_rollout *r = &c->job->rollout;
+    set_key(c, "rollout.samples");
+    if (r->samples == 0 || r->samples > JOUST_MAX_GROUP)
+        REFUSE(c, "expected 1 … %u, not %u", JOUST_MAX_GROUP, r->samples);
+    set_key(c, "rollout.max_tokens");
+    if (r->sampling.max_tokens == 0 || r->sampling.max_tokens > JOUST_MAX_TOKENS)
+        REFUSE(c, "expected 1 … %u, not %u", JOUST_MAX_TOKENS, r->sampling.max_tokens);
+    return JOUST_OK;
+}
+
+static joust_status check_pairs(const check *c)
+{
+    const joust_job_pairs *p = &c->job->pairs;
+    set_key(c, "pairs.build");
+    if (!p->build || strcmp(p->build, "best-worst") != 0)
+        REFUSE(c, "'%s' isn't known; expected best-worst", p->build ? p->build : "");
+    set_key(c, "pairs.min_margin");
+    if (!(p->min_margin >= 0))
+        REFUSE(c, "must be 0 or above");
+    set_key(c, "pairs.rejected_model");
+    if (p->rejected_model && joust_job_find_model(c->job, p->rejected_model) == JOUST_NONE)
+        REFUSE(c, "'%s' isn't one of models:", p->rejected_model);
+    return JOUST_OK;
+}
+
+/* at: "train", or "stages[2].train". */
+static joust_status check_train(const check *c, const joust_job_train *t, const char *at)
+{
+    const joust_job *job = c->job;
+    set_key(c, "%s.model", at);
+    if (!t->model || joust_job_find_model(job, t->model) == JOUST_NONE)
+        REFUSE(c, "'%s' isn't one of models:", t->model ? t->model : "");
+    set_key(c, "%s.batch_size", at);
+    if (t->batch_size == 0)
+        REFUSE(c, "must be 1 or above");
+    set_key(c, "%s.max_steps", at);
+    if (t->max_steps == 0)
+        REFUSE(c, "must be 1 or above");
+    set_key(c, "%s.loss", at);
+    if (t->loss == JOUST_LOSS_DPO && t->data)
+        REFUSE(c,
+               "dpo trains on the round's pairs, not on a file; use loss: sft or leave data out");
+    if (t->data)
+        return JOUST_OK;
+    set_key(c, "%s", at);
+    if (!job->has_prompts)
+        REFUSE(c, "needs pairs, but the job has no prompts; add prompts: or %s.data", at);
+    set_key(c, "judges");
+    if (!has_reward_judge(job))
+        REFUSE(c, "training on pairs needs a judge with role: reward");
+    set_key(c, "rollout.samples");
+    if (job->rollout.samples < 2 && !job->pairs.rejected_model)
+        REFUSE(c, "a pair needs 2 samples of a prompt or more");
+    return check_pairs(c);
+}
+
+static joust_status check_measure(const check *c, const char *at, const char *prompts,
+                                  const char *judge)
+{
+    set_key(c, "%s.prompts", at);
+    if (joust_job_find_set(c->job, prompts) == JOUST_NONE)
+        REFUSE(c, "missing; name a file of prompts");
+    set_key(c, "%s.judge", at);
+    if (joust_job_find_judge(c->job, judge) == JOUST_NONE)
+        REFUSE(c, "'%s' isn't one of judges:", judge ? judge : "");
+    return JOUST_OK;
+}
+
+static joust_status check_evaluate(const check *c)
+{
+    const joust_job_evaluate *e = &c->job->evaluate;
+    joust_status st = check_measure(c, "evaluate", e->prompts, e->judge);
+    if (st != JOUST_OK)
+        return st;
+    set_key(c, "evaluate.judged_by");
+    if (e->judged_by && joust_job_find_judge(c->job, e->judged_by) == JOUST_NONE)
+        REFUSE(c, "'%s' isn't one of judges:", e->judged_by);
+    set_key(c, "evaluate.samples");
+    if (e->samples > JOUST_MAX_GROUP)
+        REFUSE(c, "at most %u, not %u", JOUST_MAX_GROUP, e->samples);
+    if (e->judged_by && e->samples == 0)
+        REFUSE(c, "judged_by is measured on sampled answers: 1 or more are needed");
+    return JOUST_OK;
+}
+
+/* What each declared stage needs of those before it. */
+static joust_status check_stages(const check *c)
+{
+    const joust_job *job = c->job;
+    bool seen[JOUST_DECLARED_PROMOTE + 1] = {false};
+    set_key(c, "stages");
+    if (job->n_stages > JOUST_MAX_STAGES)
+        REFUSE(c, "more than %u stages", JOUST_MAX_STAGES);
+    for (uint32_t i = 0; i < job->n_stages; i++) {
+        const joust_job_stage *s = &job->stages[i];
+        char at[64];
+        set_key(c, "stages[%u]", i);
+        snprintf(at, sizeof(at), "stages[%u].train", i);
+        if (s->kind == JOUST_DECLARED_GENERATE && !job->has_prompts)
+            REFUSE(c, "generate needs prompts:");
+        if (s->kind == JOUST_DECLARED_JUDGE && !seen[JOUST_DECLARED_GENERATE])
+            REFUSE(c, "judge needs a generate before it");
+        if (s->kind == JOUST_DECLARED_PAIR && !seen[JOUST_DECLARED_JUDGE])
+            REFUSE(c, "pair needs a judge before it");
+        if (s->kind == JOUST_DECLARED_EVALUATE && !job->evaluate.on)
+            REFUSE(c, "evaluate needs evaluate:");
+        if (s->kind == JOUST_DECLARED_PROMOTE && !job->promote.on)
+            REFUSE(c, "promote needs promote:");
+        if (s->kind == JOUST_DECLARED_TRAIN && !s->has_train && !job->has_train)
+            REFUSE(c, "train needs train:");
+        if (s->kind == JOUST_DECLARED_TRAIN) {
+            const joust_job_train *t = s->has_train ? &s->train : &job->train;
+            if (!t->data && !seen[JOUST_DECLARED_PAIR])
+                REFUSE(c, "train needs a pair before it, or data: FILE");
+            joust_status st = check_train(c, t, s->has_train ? at : "train");
+            if (st != JOUST_OK)
+                return st;
+        }
+        seen[s->kind] = true;
+    }
+    return JOUST_OK;
+}
+
+joust_status joust_job_validate(const joust_job *job, char ret_key[128], joust_error *err)
+{
+    check c = {.job = job, .key = ret_key, .err = err};
+    set_key(&c, "name");
+    if (!job->name || !*job->name || strlen(job->name) >= JOUST_MAX_NAME_BYTES)
+        return joust_fail(err, JOUST_INVALID, "expected 1 … %u bytes", JOUST_MAX_NAME_BYTES - 1);
+    joust_status st = check_models(&c);
+    if (st == JOUST_OK)
+        st = check_sets(&c);
+    if (st == JOUST_OK && job->n_judges > JOUST_MAX_JUDGES) {
+        set_key(&c, "judges");
+        st = joust_fail(err, JOUST_INVALID, "more than %u judges", JOUST_MAX_JUDGES);
+    }
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_judges; i++)
+        st = check_judge(&c, i);
+    if (st == JOUST_OK && job->has_prompts)
+        st = check_rollout(&c);
+    if (st == JOUST_OK && job->has_train && job->n_stages == 0)
+        st = check_train(&c, &job->train, "train");
+    if (st == JOUST_OK && job->promote.on)
+        st = check_measure(&c, "promote", job->promote.prompts, job->promote.judge);
+    if (st == JOUST_OK && job->evaluate.on)
+        st = check_evaluate(&c);
+    if (st == JOUST_OK)
+        st = check_stages(&c);
+    if (st == JOUST_OK && ret_key)
+        ret_key[0] = '\0';
+    return st;
+}
