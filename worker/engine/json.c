@@ -13,6 +13,9 @@ joust_status joust_json_parse(const void *data, size_t n, const char *name, json
     if (!document) {
         if (json_error_code(&problem) == json_error_out_of_memory)
             return joust_fail(err, JOUST_NOMEM, "%s: out of memory", name);
+        if (!memchr(data, '\n', n)) /* a line of a larger file, whose number name says */
+            return joust_fail(err, JOUST_MALFORMED, "%s: column %d: %s", name, problem.column,
+                              problem.text);
         return joust_fail(err, JOUST_MALFORMED, "%s:%d:%d: %s", name, problem.line, problem.column,
                           problem.text);
     }

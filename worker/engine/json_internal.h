@@ -11,7 +11,7 @@
 #include "proto/base/status.h"
 
 /* The document, owned by the caller (json_decref). Duplicate keys are refused; the top must be an object.
- * Errors: JOUST_MALFORMED "name:line:column: …", JOUST_NOMEM. */
+ * Errors: JOUST_MALFORMED "name:line:column: …" ("name: column …" if it is all one line), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_json_parse(const void *data, size_t n, const char *name,
                                              json_t **ret, joust_error *err);
 /* The same from a file of at most max_bytes. */

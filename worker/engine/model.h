@@ -23,6 +23,8 @@ typedef struct joust_model_config {
 
 /* config.json. Errors name file and key: JOUST_UNSUPPORTED (what isn't handled, by name), JOUST_INVALID. */
 JOUST_MUST_USE joust_status joust_model_config_read(const char *path, joust_model_config *ret, joust_error *err);
+/* The same from the file's bytes; name stands for it in errors. */
+JOUST_MUST_USE joust_status joust_model_config_parse(const void *json, size_t n, const char *name, joust_model_config *ret, joust_error *err);
 JOUST_MUST_USE joust_status joust_model_config_write(const joust_model_config *config, const char *path, joust_error *err);
 JOUST_MUST_USE joust_status joust_model_config_validate(const joust_model_config *config, joust_error *err);
 uint64_t joust_model_config_parameters(const joust_model_config *config);

@@ -61,12 +61,12 @@ uint32_t joust_trainer_steps_done(const joust_trainer *t);
 JOUST_MUST_USE joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err);
 JOUST_MUST_USE joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_error *err);
 
-/* A JSONL file of supervised rows, read in order; line numbers in errors. Format: worker/engine/sft_rows.h of the engine's
- * documentation, KERNELS.md "Supervised rows". */
+/* A JSONL file of supervised rows, by an index of its lines. Format: worker/engine/rows.h. Keeps tokenizer until closed.
+ * Errors are "file:line: place: …". */
 typedef struct joust_rows joust_rows;
 JOUST_MUST_USE joust_status joust_rows_open(const char *path, const joust_tokenizer *tokenizer, joust_rows **ret, joust_error *err);
 uint64_t joust_rows_count(const joust_rows *r);
-/* Row i (0-based line) as a view valid until the next call. */
+/* Row i (line i + 1) as a view valid until the next call. */
 JOUST_MUST_USE joust_status joust_rows_get(joust_rows *r, uint64_t i, joust_sft_row *ret, joust_error *err);
 void joust_rows_close(joust_rows **r);
 
