@@ -74,7 +74,7 @@ static size_t escape(char *to, size_t room, const char *text)
     return n;
 }
 
-void joust_log(joust_log_level level, const char *module, const char *format, ...)
+void joust_log_write(joust_log_level level, const char *module, const char *format, ...)
 {
     if (!joust_log_on(level))
         return;

@@ -28,16 +28,16 @@ void joust_log_set_role(const char *role);
 void joust_log_set_fd(int fd);
 bool joust_log_on(joust_log_level level);
 /* module is one word; text is `key value …` or a sentence, without a newline. */
-void joust_log(joust_log_level level, const char *module, const char *format, ...)
+void joust_log_write(joust_log_level level, const char *module, const char *format, ...)
     JOUST_PRINTF(3, 4);
 
-#define joust_log_error(module, ...) joust_log(JOUST_LOG_ERROR, module, __VA_ARGS__)
-#define joust_log_warn(module, ...)  joust_log(JOUST_LOG_WARN, module, __VA_ARGS__)
-#define joust_log_info(module, ...)  joust_log(JOUST_LOG_INFO, module, __VA_ARGS__)
+#define joust_log_error(module, ...) joust_log_write(JOUST_LOG_ERROR, module, __VA_ARGS__)
+#define joust_log_warn(module, ...)  joust_log_write(JOUST_LOG_WARN, module, __VA_ARGS__)
+#define joust_log_info(module, ...)  joust_log_write(JOUST_LOG_INFO, module, __VA_ARGS__)
 #define joust_log_debug(module, ...)                                                               \
     do {                                                                                           \
         if (joust_log_on(JOUST_LOG_DEBUG))                                                         \
-            joust_log(JOUST_LOG_DEBUG, module, __VA_ARGS__);                                       \
+            joust_log_write(JOUST_LOG_DEBUG, module, __VA_ARGS__);                                 \
     } while (0)
 
 #endif
