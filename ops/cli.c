@@ -40,7 +40,7 @@ static int unknown_option(const joust_usage *usage, const char *name)
     fprintf(stderr, "joust %s: no option '%s'", usage->verb, name);
     if (nearest)
         fprintf(stderr, "; did you mean '%s'?", nearest);
-    fprintf(stderr, " `joust %s --help` lists them\n", usage->verb);
+    fprintf(stderr, "\n`joust %s --help` lists them\n", usage->verb);
     return JOUST_EXIT_USAGE;
 }
 

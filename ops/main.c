@@ -87,7 +87,7 @@ static int unknown_verb(const char *name)
     fprintf(stderr, "joust: no verb '%s'", name);
     if (nearest)
         fprintf(stderr, "; did you mean '%s'?", nearest);
-    fprintf(stderr, " `joust --help` lists them\n");
+    fprintf(stderr, "\n`joust --help` lists them\n");
     return JOUST_EXIT_USAGE;
 }
 

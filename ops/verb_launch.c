@@ -1,0 +1,159 @@
+/* joust launch JOB: a whole job on this machine, by one command; the same command resumes it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ops/cli.h"
+#include "ops/jobfile.h"
+#include "ops/launch.h"
+#include "ops/verbs.h"
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
+
+static uint32_t at_least_one(long n)
+{
+    return n < 1 ? 1 : (uint32_t)n;
+}
+
+/* Threads of each of n processes of one role: workers and judges seldom compute at the same time. */
+static uint32_t share_of_cores(uint32_t n)
+{
+    return n ? at_least_one(sysconf(_SC_NPROCESSORS_ONLN) / (long)n) : 1;
+}
+
+static void print_place(const char *what, const char *store, const char *below)
+{
+    char *path = joust_path_join(store, below);
+    if (path && (joust_dir_exists(path) || joust_file_exists(path)))
+        printf("%-12s %s\n", what, path);
+    joust_free(path);
+}
+
+/* The table of rounds, and where everything is. */
+static void print_end(const joust_launch_options *options, int status)
+{
+    const char *store = options->store;
+    if (status == JOUST_EXIT_INTERRUPTED) {
+        printf("interrupted; the same command goes on from here: joust launch %s --store %s\n",
+               options->job_path, store);
+        return;
+    }
+#ifdef JOUST_HAVE_VERB_ROUNDS
+    if (status == JOUST_EXIT_OK || status == JOUST_EXIT_FAILED) {
+        char verb[] = "rounds", option[] = "--store";
+        char *argument = joust_strdup(store);
+        char *argv[] = {verb, option, argument, NULL};
+        putchar('\n');
+        fflush(stdout);
+        if (argument)
+            joust_verb_rounds(3, argv);
+        joust_free(argument);
+        putchar('\n');
+    }
+#endif
+    printf("%-12s %s\n", "store", store);
+    print_place("checkpoints", store, "checkpoints");
+    print_place("export", store, "export");
+    print_place("logs", store, "logs");
+    if (status == JOUST_EXIT_OK)
+        printf("%-12s joust pairs export --store %s\n", "pairs", store);
+}
+
+/* notify: {command: ...}: whoever left the launch alone is told how it ended. */
+static void notify(const joust_launch_options *options, int status)
+{
+    const char *command = options->jobfile->notify_command;
+    if (!command)
+        return;
+    char text[16];
+    snprintf(text, sizeof(text), "%d", status);
+    setenv("JOUST_JOB", options->jobfile->job.name, 1);
+    setenv("JOUST_STORE", options->store, 1);
+    setenv("JOUST_EXIT", text, 1);
+    fflush(stdout);
+    int result = system(command);
+    if (result != 0)
+        fprintf(stderr, "joust launch: notify.command ended with status %d\n",
+                WIFEXITED(result) ? WEXITSTATUS(result) : -1);
+}
+
+static int run(const joust_launch_options *options, bool dry_run)
+{
+    joust_error err;
+    int status = JOUST_EXIT_OK;
+    if (dry_run) {
+        joust_buf commands = {0};
+        joust_status st = joust_launch_print(options, &commands, &err);
+        if (!st)
+            fwrite(commands.data, 1, commands.n, stdout);
+        joust_buf_fini(&commands);
+        return st ? joust_cli_fail("launch", &err) : JOUST_EXIT_OK;
+    }
+    if (joust_launch(options, &status, &err))
+        return joust_cli_fail("launch", &err);
+    print_end(options, status);
+    notify(options, status);
+    return status;
+}
+
+int joust_verb_launch(int argc, char **argv)
+{
+    joust_text_list sets = {0};
+    const char *store = NULL, *on = "local", *program = "/proc/self/exe";
+    uint32_t workers = 0, judges = UINT32_MAX, threads = 0;
+    bool dry_run = false;
+    const joust_option cli[] = {
+        {"--store", JOUST_OPTION_TEXT, &store, "DIR", "all of the job's truth (store/NAME)"},
+        {"--workers", JOUST_OPTION_U32, &workers, "N", "processes that generate and train"},
+        {"--judges", JOUST_OPTION_U32, &judges, "N", "processes that judge"},
+        {"--threads", JOUST_OPTION_U32, &threads, "N", "threads of each (cores / processes)"},
+        {"--set", JOUST_OPTION_LIST, &sets, "KEY=VALUE", "override a key of the job file"},
+        {"--on", JOUST_OPTION_TEXT, &on, "WHERE", "local"},
+        {"--program", JOUST_OPTION_TEXT, &program, "FILE", "start this as roles, for tests"},
+        {"--dry-run", JOUST_OPTION_FLAG, &dry_run, NULL, "print what would be started"}};
+    const joust_usage usage = {
+        .verb = "launch",
+        .synopsis = "joust launch JOB.yaml [--store DIR] [--workers N] [--judges N] [--set K=V]",
+        .about = "Runs a job on this machine: starts its coordinator, workers and judges, starts\n"
+                 "again what dies, and ends with the job's status. After ctrl-C, a crash or a\n"
+                 "power cut the same command goes on where it was.",
+        .options = cli,
+        .n_options = sizeof(cli) / sizeof(cli[0]),
+        .min_positional = 1,
+        .max_positional = 1};
+    const char *path[1];
+    int status = joust_cli_parse(&usage, argc, argv, path, NULL);
+    if (status >= 0)
+        return status;
+    if (strcmp(on, "local") != 0) {
+        fprintf(stderr, "joust launch: --on: expected local; found '%s'\n", on);
+        return JOUST_EXIT_USAGE;
+    }
+    joust_jobfile jobfile;
+    status = joust_jobfile_open("launch", path[0], &sets, &jobfile);
+    if (status >= 0)
+        return status;
+    const joust_job_cluster *cluster = &jobfile.job.cluster;
+    joust_launch_options options = {.job_path = path[0],
+                                    .jobfile = &jobfile,
+                                    .sets = &sets,
+                                    .workers = workers ? workers : cluster->workers,
+                                    .judges = judges != UINT32_MAX ? judges : cluster->judges,
+                                    .program = program};
+    threads = threads ? threads : cluster->threads;
+    options.worker_threads = threads ? threads : share_of_cores(options.workers);
+    options.judge_threads = threads ? threads : share_of_cores(options.judges);
+    char *default_store = joust_path_join("store", jobfile.job.name);
+    options.store = store ? store : default_store;
+    if (default_store) {
+        status = run(&options, dry_run);
+    } else {
+        fprintf(stderr, "joust launch: out of memory\n");
+        status = JOUST_EXIT_FAILED;
+    }
+    joust_free(default_store);
+    joust_jobfile_fini(&jobfile);
+    return status;
+}

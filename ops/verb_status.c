@@ -1,0 +1,119 @@
+/* joust status: one screen about a running job, from its coordinator's status socket. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/cli.h"
+#include "ops/status_client.h"
+#include "ops/verbs.h"
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+static long long number_of(const json_t *object, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(object, key));
+}
+
+static void print_stages(const json_t *stages)
+{
+    size_t n = json_array_size(stages);
+    if (n)
+        printf("\n%-24s %-9s %17s %7s %7s\n", "stage", "state", "done", "leased", "queued");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *stage = json_array_get(stages, i);
+        bool steps = json_object_get(stage, "max_steps") != NULL;
+        bool complete = !strcmp(text_of(stage, "state"), "complete");
+        long long total = number_of(stage, steps ? "max_steps" : "units");
+        char done[48];
+        snprintf(done, sizeof(done), "%lld/%lld",
+                 steps && complete ? total : number_of(stage, steps ? "durable_step" : "done"),
+                 total);
+        printf("%-24s %-9s %17s %7lld %7lld\n", text_of(stage, "name"), text_of(stage, "state"),
+               done, number_of(stage, "leased"), number_of(stage, "queued"));
+    }
+}
+
+static void print_peers(const json_t *peers)
+{
+    size_t n = json_array_size(peers);
+    if (n)
+        printf("\n%-24s %-7s %11s %13s %9s\n", "peer", "role", "outstanding", "oldest lease",
+               "silent");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *peer = json_array_get(peers, i);
+        char held[32];
+        snprintf(held, sizeof(held), "%lld/%lld", number_of(peer, "outstanding"),
+                 number_of(peer, "credit"));
+        printf("%-24s %-7s %11s %11.1f s %7.1f s%s\n", text_of(peer, "name"), text_of(peer, "role"),
+               held, (double)number_of(peer, "oldest_lease_ms") / 1000,
+               (double)number_of(peer, "silent_ms") / 1000,
+               json_is_true(json_object_get(peer, "quarantined")) ? " quarantined" : "");
+    }
+}
+
+static int print_screen(const joust_buf *snapshot)
+{
+    json_error_t why;
+    json_t *root = json_loadb((const char *)snapshot->data, snapshot->n, 0, &why);
+    if (!json_is_object(root)) {
+        fprintf(stderr, "joust status: the answer isn't a snapshot: %s\n", why.text);
+        json_decref(root);
+        return JOUST_EXIT_FAILED;
+    }
+    printf("%s%s%s, round %lld of %lld\n%s\n", text_of(root, "name"),
+           *text_of(root, "name") ? " is " : "", text_of(root, "phase"), number_of(root, "round"),
+           number_of(root, "rounds"), text_of(root, "why"));
+    print_stages(json_object_get(root, "stages"));
+    print_peers(json_object_get(root, "peers"));
+    json_decref(root);
+    return JOUST_EXIT_OK;
+}
+
+int joust_verb_status(int argc, char **argv)
+{
+    const char *store = NULL, *connect = NULL;
+    uint32_t timeout_ms = 2000;
+    bool json = false;
+    const joust_option options[] = {
+        {"--store", JOUST_OPTION_TEXT, &store, "DIR", "of the running job"},
+        {"--connect", JOUST_OPTION_TEXT, &connect, "ENDPOINT", "or its status socket"},
+        {"--timeout-ms", JOUST_OPTION_U32, &timeout_ms, "N", "how long an answer may take (2000)"},
+        {"--json", JOUST_OPTION_FLAG, &json, NULL, "the snapshot as it came"}};
+    const joust_usage usage = {.verb = "status",
+                               .synopsis = "joust status --store DIR | --connect ENDPOINT [--json]",
+                               .about = "Shows where a running job is and what it waits for.",
+                               .options = options,
+                               .n_options = sizeof(options) / sizeof(options[0])};
+    int status = joust_cli_parse(&usage, argc, argv, NULL, NULL);
+    if (status >= 0)
+        return status;
+    if (!store == !connect) {
+        fprintf(stderr, "joust status: one of --store and --connect; usage: %s\n", usage.synopsis);
+        return JOUST_EXIT_USAGE;
+    }
+    joust_buf endpoint = {0}, snapshot = {0};
+    joust_error err;
+    joust_status st = JOUST_OK;
+    if (store)
+        st = joust_status_endpoint(store, &endpoint, &err);
+    else
+        joust_buf_text(&endpoint, connect);
+    if (!st)
+        st = joust_buf_status(&endpoint, &err);
+    if (!st)
+        st = joust_status_fetch((const char *)endpoint.data, timeout_ms, &snapshot, &err);
+    if (st)
+        status = joust_cli_fail("status", &err);
+    else if (json)
+        status =
+            printf("%s\n", (const char *)snapshot.data) > 0 ? JOUST_EXIT_OK : JOUST_EXIT_FAILED;
+    else
+        status = print_screen(&snapshot);
+    joust_buf_fini(&endpoint);
+    joust_buf_fini(&snapshot);
+    return status;
+}
