@@ -1,0 +1,96 @@
+/* The coordinator's process: what its parts share. Loop thread only. */
+#ifndef JOUST_COORDINATOR_COORDINATOR_INTERNAL_H
+#define JOUST_COORDINATOR_COORDINATOR_INTERNAL_H
+
+#include "coordinator/committer.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/core.h"
+#include "coordinator/lease_units.h"
+#include "coordinator/outbox.h"
+#include "coordinator/training_rows.h"
+#include "proto/loop.h"
+#include "storage/blobs.h"
+
+/* A connection, from its first HELLO to its GOODBYE. The handle is what the core calls `peer`; never reused. */
+typedef struct joust_link {
+    uint64_t handle;
+    joust_peer_id id;
+    int64_t heard_ms;
+} joust_link;
+
+/* Units on their way to one peer, gathered into one message. */
+typedef struct joust_sending {
+    uint64_t peer;
+    joust_message_type type; /* LEASE, REVOKE or RESULT_ACK */
+    uint32_t n;
+    uint64_t bytes;
+    joust_lease_unit leases[64];
+    joust_unit_id ids[64];
+} joust_sending;
+
+struct joust_coordinator {
+    const joust_job *job;
+    joust_plan plan;
+    joust_digest job_digest;
+    uint64_t n_prompts[JOUST_MAX_SETS];
+    joust_buf job_bytes; /* as HELLO_ACK carries it */
+
+    joust_store *store;
+    joust_blobs *blobs;
+    joust_lease_sources sources;
+    joust_training_rows *rows; /* of the TRAIN unit under way, or NULL */
+    joust_core *core;
+    joust_outbox *outbox;
+
+    joust_loop *loop;
+    joust_context *context;
+    joust_socket *socket, *status_socket;
+    joust_committer *committer;
+    joust_actor *blob_actor;
+
+    joust_link *links;
+    uint32_t n_links;
+    uint64_t next_handle, next_event, status_sequence;
+    joust_sending sending;
+    bool pumping, stopping;
+    int64_t stop_at_ms;
+    int64_t started_ms;
+
+    joust_core_phase phase;
+    joust_status status; /* why the process ends, if not by the core's phase */
+    joust_error err;
+};
+
+/* The process can't go on: the loop stops. First reason wins. */
+void joust_coordinator_fail(joust_coordinator *c, joust_status status, const joust_error *err);
+
+/* steps.c: one step of the core, its records and events into the batch, its actions into the outbox. put (may be NULL)
+ * adds the records that belong to the event; it is called only if the step wrote. */
+typedef joust_status joust_put_fn(joust_coordinator *c, void *records, joust_error *err);
+void joust_coordinator_step(joust_coordinator *c, const joust_core_event *event, joust_put_fn *put,
+                            void *records);
+/* Does what the outbox has released. */
+void joust_coordinator_pump(joust_coordinator *c);
+
+/* incoming.c: everything peers say. */
+void joust_coordinator_readable(void *arg, uint32_t events);
+/* links */
+joust_link *joust_coordinator_link(joust_coordinator *c, const joust_peer_id *id);
+joust_link *joust_coordinator_link_of(joust_coordinator *c, uint64_t handle);
+void joust_coordinator_unlink(joust_coordinator *c, uint64_t handle);
+/* Sends; a peer that can't be reached becomes an event. */
+void joust_coordinator_send(joust_coordinator *c, uint64_t peer, joust_message *message);
+void joust_coordinator_send_to(joust_coordinator *c, const joust_peer_id *to,
+                               joust_message *message);
+void joust_coordinator_send_text(joust_coordinator *c, const joust_peer_id *to,
+                                 joust_message_type type, joust_status code, const char *text);
+
+/* local.c: RUN_LOCAL units. */
+void joust_coordinator_run_local(joust_coordinator *c, const joust_action *action);
+/* summaries.c: the figures of a finished stage, from the store; a no-op if they are there. */
+joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, uint32_t stage,
+                                         joust_error *err);
+/* status.c: the status socket. */
+void joust_coordinator_status_readable(void *arg, uint32_t events);
+
+#endif

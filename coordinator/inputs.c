@@ -1,0 +1,216 @@
+#include "coordinator/inputs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/prompt_file.h"
+#include "proto/codec.h"
+#include "proto/manifest.h"
+#include "storage/tables.h"
+
+#define IMPORT_BATCH_BYTES (4u << 20)
+
+static bool ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), m = strlen(end);
+    return n >= m && !strcmp(name + n - m, end);
+}
+
+/* A checkpoint's files: configuration, tokenizer and weights; not the README beside them. */
+static bool is_model_file(void *arg, const char *name)
+{
+    const joust_job_model *model = arg;
+    if (ends_with(name, ".safetensors") || ends_with(name, ".safetensors.index.json"))
+        return !model->init;
+    return ends_with(name, ".json") || ends_with(name, ".jinja") || !strcmp(name, "merges.txt");
+}
+
+static joust_status digest_model(joust_job_model *model, joust_error *err)
+{
+    joust_manifest manifest;
+    joust_status st = joust_manifest_of_dir(model->path, is_model_file, model, &manifest, err);
+    if (st == JOUST_OK) {
+        if (!joust_manifest_find(&manifest, "config.json"))
+            st = joust_fail(err, JOUST_NOT_FOUND, "%s: no config.json in it", model->path);
+        else if (!model->init && !joust_manifest_find(&manifest, "model.safetensors") &&
+                 !joust_manifest_find(&manifest, "model.safetensors.index.json"))
+            st = joust_fail(err, JOUST_NOT_FOUND,
+                            "%s: no model.safetensors in it (to draw new weights, say init: SEED)",
+                            model->path);
+        else
+            st = joust_manifest_digest(&manifest, &model->content, err);
+        joust_manifest_fini(&manifest);
+    }
+    return st == JOUST_OK ? st : joust_blame(err, st, "models.%s", model->name);
+}
+
+static joust_status digest_data(joust_job_train *train, joust_error *err)
+{
+    if (!train->data)
+        return JOUST_OK;
+    joust_manifest manifest;
+    joust_status st = joust_manifest_of_file(train->data, &manifest, err);
+    if (st == JOUST_OK) {
+        st = joust_manifest_digest(&manifest, &train->data_content, err);
+        joust_manifest_fini(&manifest);
+    }
+    return st == JOUST_OK ? st : joust_blame(err, st, "train.data");
+}
+
+joust_status joust_inputs_digest(joust_job *job, uint64_t *ret_n_prompts, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_models; i++)
+        st = digest_model(&job->models[i], err);
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_sets; i++)
+        st = joust_prompt_file_read(job->sets[i].path, NULL, NULL, &ret_n_prompts[i],
+                                    &job->sets[i].content, err);
+    if (st == JOUST_OK && job->has_train)
+        st = digest_data(&job->train, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_stages; i++)
+        if (job->stages[i].has_train)
+            st = digest_data(&job->stages[i].train, err);
+    return st;
+}
+
+joust_digest joust_inputs_weights(const joust_manifest *manifest)
+{
+    joust_digest digest = {0};
+    joust_hasher hasher;
+    joust_hasher_init(&hasher);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < manifest->n_files; i++) {
+        const joust_manifest_file *file = &manifest->files[i];
+        if (!ends_with(file->name, ".safetensors"))
+            continue;
+        joust_hasher_field(&hasher, file->name, strlen(file->name));
+        joust_hasher_add(&hasher, file->digest.bytes, sizeof(file->digest.bytes));
+        n++;
+    }
+    return n ? joust_hasher_end(&hasher) : digest;
+}
+
+/* Copies the files of a manifest that describes `dir` into the blobs. */
+static joust_status import_files(joust_blobs *blobs, const char *dir,
+                                 const joust_manifest *manifest, joust_error *err)
+{
+    joust_buf chunk = {0}, bytes = {0};
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < manifest->n_files; i++) {
+        const joust_manifest_file *file = &manifest->files[i];
+        for (uint32_t k = 0; st == JOUST_OK && k < file->n_chunks; k++) {
+            if (joust_blobs_has(blobs, &file->chunks[k]))
+                continue;
+            st = joust_manifest_read_chunk(dir, file, k, &chunk, err);
+            if (st == JOUST_OK)
+                st = joust_blobs_put(blobs, &file->chunks[k], chunk.data, chunk.n, err);
+        }
+    }
+    joust_digest digest;
+    if (st == JOUST_OK)
+        st = joust_manifest_encode(manifest, &bytes, err);
+    if (st == JOUST_OK)
+        st = joust_manifest_digest(manifest, &digest, err);
+    if (st == JOUST_OK)
+        st = joust_blobs_put(blobs, &digest, bytes.data, bytes.n, err);
+    joust_buf_fini(&chunk);
+    joust_buf_fini(&bytes);
+    return st;
+}
+
+static joust_status import_model(const joust_job_model *model, joust_store *store,
+                                 joust_blobs *blobs, joust_batch *batch, joust_error *err)
+{
+    joust_model_version version = {.parent = 0};
+    snprintf(version.model.lineage, sizeof(version.model.lineage), "%s", model->name);
+    version.model.manifest = model->content;
+
+    joust_manifest manifest;
+    joust_status st =
+        joust_manifest_of_dir(model->path, is_model_file, (void *)(uintptr_t)model, &manifest, err);
+    if (st != JOUST_OK)
+        return st;
+    st = import_files(blobs, model->path, &manifest, err);
+    version.model.weights = joust_inputs_weights(&manifest);
+    joust_manifest_fini(&manifest);
+    if (st != JOUST_OK || model->init)
+        return st;
+    bool present;
+    st = joust_store_check_model_version(store, &version, &present, err);
+    if (st == JOUST_OK && !present)
+        st = joust_batch_put_model_version(batch, &version, err);
+    return st;
+}
+
+static joust_status import_data(const joust_job_train *train, joust_blobs *blobs, joust_error *err)
+{
+    if (!train->data)
+        return JOUST_OK;
+    joust_manifest manifest;
+    joust_status st = joust_manifest_of_file(train->data, &manifest, err);
+    if (st != JOUST_OK)
+        return st;
+    char dir[4096];
+    const char *slash = strrchr(train->data, '/');
+    snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - train->data) : 1,
+             slash ? train->data : ".");
+    st = import_files(blobs, slash == train->data ? "/" : dir, &manifest, err);
+    joust_manifest_fini(&manifest);
+    return st;
+}
+
+typedef struct prompt_import {
+    joust_store *store;
+    joust_batch *batch;
+    uint32_t set;
+} prompt_import;
+
+static joust_status import_prompt(void *user, uint64_t line, const joust_prompt *prompt,
+                                  joust_error *err)
+{
+    prompt_import *import = user;
+    joust_status st = joust_batch_put_prompt(import->batch, import->set, line, prompt, err);
+    if (st == JOUST_OK && joust_batch_bytes(import->batch) > IMPORT_BATCH_BYTES)
+        st = joust_store_commit(import->store, import->batch, false, err);
+    return st;
+}
+
+static joust_status import_set(const joust_job *job, uint32_t set, uint64_t n_prompts,
+                               joust_store *store, joust_batch *batch, joust_error *err)
+{
+    uint64_t stored, lines;
+    joust_digest content;
+    joust_status st = joust_store_count_prompts(store, set, &stored, err);
+    if (st != JOUST_OK || stored == n_prompts)
+        return st;
+    prompt_import import = {.store = store, .batch = batch, .set = set};
+    const joust_job_set *from = &job->sets[set];
+    st = joust_prompt_file_read(from->path, import_prompt, &import, &lines, &content, err);
+    if (st == JOUST_OK && !joust_digest_equal(&content, &from->content))
+        st = joust_fail(err, JOUST_CONFLICT, "%s: changed while the job was starting; start again",
+                        from->path);
+    return st;
+}
+
+joust_status joust_inputs_import(const joust_job *job, const uint64_t *n_prompts,
+                                 joust_store *store, joust_blobs *blobs, uint64_t epoch,
+                                 joust_error *err)
+{
+    joust_batch *batch;
+    joust_status st = joust_batch_create(store, epoch, &batch, err);
+    if (st != JOUST_OK)
+        return st;
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_models; i++)
+        st = import_model(&job->models[i], store, blobs, batch, err);
+    if (st == JOUST_OK && job->has_train)
+        st = import_data(&job->train, blobs, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_stages; i++)
+        if (job->stages[i].has_train)
+            st = import_data(&job->stages[i].train, blobs, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_sets; i++)
+        st = import_set(job, i, n_prompts[i], store, batch, err);
+    if (st == JOUST_OK && joust_batch_records(batch))
+        st = joust_store_commit(store, batch, true, err);
+    joust_batch_free(&batch);
+    return st;
+}

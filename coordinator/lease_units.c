@@ -1,0 +1,134 @@
+#include "coordinator/lease_units.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "storage/tables.h"
+
+void joust_lease_sources_fini(joust_lease_sources *s)
+{
+    for (uint32_t i = 0; i < JOUST_MAX_SETS; i++)
+        joust_free(s->orders[i].lines);
+    memset(s->orders, 0, sizeof(s->orders));
+}
+
+joust_status joust_lease_model(const joust_lease_sources *s, uint32_t lineage, uint64_t version,
+                               joust_model_ref *ret, joust_error *err)
+{
+    const joust_job_model *model = &s->job->models[lineage];
+    joust_model_version record;
+    joust_status st = joust_store_get_model_version(s->store, model->name, version, &record, err);
+    if (st == JOUST_OK) {
+        *ret = record.model;
+    } else if (st == JOUST_NOT_FOUND && version == 0 && model->init) {
+        *ret = (joust_model_ref){.version = 0, .manifest = model->content};
+        snprintf(ret->lineage, sizeof(ret->lineage), "%s", model->name);
+        st = JOUST_OK;
+    }
+    return st;
+}
+
+/* Line in the set's file, through the pass's permutation where the set is shuffled. */
+static joust_status find_line(joust_lease_sources *s, uint32_t set, const joust_unit_key *unit,
+                              uint64_t *ret, joust_error *err)
+{
+    const joust_job_set *from = &s->job->sets[set];
+    uint64_t n = s->n_prompts[set];
+    uint64_t place = joust_plan_line(from, n, unit->round, unit->position);
+    if (from->order != JOUST_ORDER_SHUFFLE) {
+        *ret = place;
+        return JOUST_OK;
+    }
+    uint64_t pass = joust_plan_pass(from, n, unit->round, unit->position);
+    struct joust_shuffled_set *order = &s->orders[set];
+    if (!order->lines || order->pass != pass) {
+        if (!order->lines && !(order->lines = joust_calloc(n, sizeof(*order->lines))))
+            return joust_fail(err, JOUST_NOMEM, "order of %llu prompts", (unsigned long long)n);
+        joust_plan_order(s->job, set, pass, order->lines, (uint32_t)n);
+        order->pass = pass;
+    }
+    *ret = order->lines[place];
+    return JOUST_OK;
+}
+
+joust_status joust_lease_prompt(joust_lease_sources *s, const joust_unit_key *unit,
+                                joust_prompt *ret, joust_error *err)
+{
+    uint32_t set = s->plan->stages[unit->stage].set;
+    uint64_t line = 0;
+    joust_status st = find_line(s, set, unit, &line, err);
+    return st == JOUST_OK ? joust_store_get_prompt(s->store, set, line, ret, err) : st;
+}
+
+static joust_status fill_judge(joust_lease_sources *s, const joust_stage *stage,
+                               joust_lease_unit *u, joust_error *err)
+{
+    joust_unit_key of = {.round = u->unit.round, .stage = stage->of, .position = u->unit.position};
+    joust_status st = joust_lease_prompt(s, &of, &u->prompt, err);
+    if (st == JOUST_OK)
+        st = joust_store_get_group(s->store, &of, &u->trajectories, &u->n_trajectories, err);
+    if (st == JOUST_OK && u->n_trajectories != s->plan->stages[stage->of].samples)
+        st = joust_fail(err, JOUST_CORRUPT, "round %u stage %u position %llu: %u of %u answers",
+                        of.round, of.stage, (unsigned long long)of.position, u->n_trajectories,
+                        s->plan->stages[stage->of].samples);
+    return st;
+}
+
+static joust_status fill_train(joust_lease_sources *s, const joust_stage *stage,
+                               const joust_lease_order *order, joust_lease_unit *u,
+                               joust_error *err)
+{
+    u->out_version = order->out_version;
+    u->n_rows = order->n_rows;
+    u->resume_step = order->resume_step;
+    u->resume = order->resume;
+    if (stage->kind == JOUST_STAGE_INIT)
+        return JOUST_OK;
+    if (stage->pairs == JOUST_NONE)
+        u->data = stage->train.data_content;
+    return joust_lease_model(s, stage->model, order->reference_version, &u->reference, err);
+}
+
+joust_status joust_lease_fill(joust_lease_sources *s, const joust_action *action,
+                              joust_lease_unit *ret, joust_error *err)
+{
+    const joust_stage *stage = &s->plan->stages[action->id.unit.stage];
+    const joust_lease_order *order = &action->u.lease;
+    joust_lease_unit u = {.unit = action->id.unit,
+                          .lease = action->id.lease,
+                          .attempt = action->id.attempt,
+                          .deadline_ms = order->deadline_ms};
+    joust_status st = JOUST_OK;
+    if (order->model != JOUST_NONE)
+        st = joust_lease_model(s, order->model, order->model_version, &u.model, err);
+    if (st == JOUST_OK) {
+        switch (stage->kind) {
+        case JOUST_STAGE_GENERATE:
+            u.samples = stage->samples;
+            st = joust_lease_prompt(s, &u.unit, &u.prompt, err);
+            break;
+        case JOUST_STAGE_JUDGE:
+            st = fill_judge(s, stage, &u, err);
+            break;
+        case JOUST_STAGE_INIT:
+        case JOUST_STAGE_TRAIN:
+            st = fill_train(s, stage, order, &u, err);
+            break;
+        default:
+            st = joust_fail(err, JOUST_BUG, "stage %s is not leased", stage->name);
+        }
+    }
+    if (st == JOUST_OK)
+        *ret = u;
+    else
+        joust_lease_unit_fini(&u);
+    return st;
+}
+
+void joust_lease_unit_fini(joust_lease_unit *u)
+{
+    joust_prompt_fini(&u->prompt);
+    joust_trajectories_free(u->trajectories, u->n_trajectories);
+    memset(u, 0, sizeof(*u));
+}

@@ -1,0 +1,300 @@
+/* Units that the coordinator computes itself, from what is durable: pairs of a group, figures, promotion. */
+#include <string.h>
+
+#include "coordinator/coordinator_internal.h"
+#include "coordinator/measure.h"
+#include "coordinator/pairing.h"
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "proto/codec.h"
+#include "storage/metrics.h"
+#include "storage/tables.h"
+
+/* Pairs ---------------------------------------------------------------------------------------- */
+
+/* One side of a group: its trajectories, and the reward of each. */
+typedef struct side {
+    joust_trajectory *trajectories;
+    const char **texts;
+    joust_reward *rewards;
+    uint32_t n;
+} side;
+
+static void side_fini(side *s)
+{
+    joust_trajectories_free(s->trajectories, s->n);
+    joust_free(s->texts);
+    joust_free(s->rewards);
+    memset(s, 0, sizeof(*s));
+}
+
+/* A JUDGE stage that scores this generate stage for this PAIR stage. */
+static bool scores(const joust_plan *plan, uint32_t judge, uint32_t generate, uint32_t pair)
+{
+    const joust_stage *s = &plan->stages[judge];
+    return s->kind == JOUST_STAGE_JUDGE && judge < pair && s->of == generate;
+}
+
+/* Adds one judge's verdicts of the group to the hasher, and its scores to scores[]. */
+static joust_status score_by(joust_coordinator *c, const joust_unit_key *unit, uint32_t n,
+                             joust_hasher *hasher, joust_reward *ret, joust_error *err)
+{
+    joust_verdict *verdicts;
+    uint32_t n_verdicts;
+    joust_buf bytes = {0};
+    joust_status st = joust_store_get_verdicts(c->store, unit, &verdicts, &n_verdicts, err);
+    if (st != JOUST_OK)
+        return st;
+    for (uint32_t i = 0; st == JOUST_OK && i < n_verdicts; i++) {
+        joust_buf_clear(&bytes);
+        st = joust_verdict_encode(&verdicts[i], &bytes, err);
+        if (st == JOUST_OK)
+            joust_hasher_field(hasher, bytes.data, bytes.n);
+    }
+    if (st == JOUST_OK)
+        st = joust_rewards_score(verdicts, n_verdicts, n, ret, err);
+    joust_buf_fini(&bytes);
+    joust_verdicts_free(verdicts, n_verdicts);
+    return st;
+}
+
+static joust_status read_side(joust_coordinator *c, const joust_unit_key *pair, uint32_t generate,
+                              joust_hasher *hasher, side *ret, joust_error *err)
+{
+    side s = {0};
+    joust_unit_key unit = {.round = pair->round, .stage = generate, .position = pair->position};
+    joust_status st = joust_store_get_group(c->store, &unit, &s.trajectories, &s.n, err);
+    if (st != JOUST_OK)
+        return st;
+    uint32_t n_judges = 0;
+    for (uint32_t j = 0; j < pair->stage; j++)
+        n_judges += scores(&c->plan, j, generate, pair->stage);
+    joust_reward *by_judge = joust_calloc((size_t)n_judges * s.n, sizeof(*by_judge));
+    s.texts = joust_calloc(s.n, sizeof(*s.texts));
+    s.rewards = joust_calloc(s.n, sizeof(*s.rewards));
+    if (!by_judge || !s.texts || !s.rewards)
+        st = joust_fail(err, JOUST_NOMEM, "pairing: out of memory");
+    for (uint32_t i = 0; st == JOUST_OK && i < s.n; i++)
+        s.texts[i] = s.trajectories[i].text;
+    uint32_t k = 0;
+    for (uint32_t j = 0; st == JOUST_OK && j < pair->stage; j++) {
+        if (!scores(&c->plan, j, generate, pair->stage))
+            continue;
+        unit.stage = j;
+        st = score_by(c, &unit, s.n, hasher, by_judge + (size_t)k++ * s.n, err);
+    }
+    if (st == JOUST_OK)
+        joust_rewards_combine(c->job->combine, by_judge, n_judges, s.n, s.rewards);
+    joust_free(by_judge);
+    if (st == JOUST_OK)
+        *ret = s;
+    else
+        side_fini(&s);
+    return st;
+}
+
+typedef struct pair_records {
+    joust_pair pair;
+    bool decided;
+} pair_records;
+
+static joust_status put_pair(joust_coordinator *c, void *records, joust_error *err)
+{
+    pair_records *r = records;
+    return r->decided ? joust_batch_put_pair(joust_committer_batch(c->committer), &r->pair, err)
+                      : JOUST_OK;
+}
+
+static joust_status build_pair(joust_coordinator *c, const joust_unit_key *unit, const side *chosen,
+                               const side *rejected, joust_hasher *hasher, pair_records *ret,
+                               joust_error *err)
+{
+    joust_pairing pairing;
+    joust_group best = {.n = chosen->n, .texts = chosen->texts, .rewards = chosen->rewards};
+    joust_group worst = {.n = rejected->n, .texts = rejected->texts, .rewards = rejected->rewards};
+    joust_status st = joust_pairing_decide(&c->job->pairs, &best, &worst, &pairing, err);
+    if (st != JOUST_OK || pairing.outcome != JOUST_PAIRING_DECIDED)
+        return st;
+    joust_pair_source source = {.key = *unit,
+                                .chosen = &chosen->trajectories[pairing.chosen],
+                                .rejected = &rejected->trajectories[pairing.rejected],
+                                .verdicts = joust_hasher_end(hasher)};
+    st = joust_trajectory_digest(source.chosen, &source.chosen_digest, err);
+    if (st == JOUST_OK)
+        st = joust_trajectory_digest(source.rejected, &source.rejected_digest, err);
+    if (st == JOUST_OK) {
+        joust_pairing_record(&c->job->pairs, &pairing, &source, &ret->pair);
+        ret->decided = true;
+    }
+    return st;
+}
+
+static joust_status run_pair(joust_coordinator *c, const joust_unit_key *unit, joust_error *err)
+{
+    const joust_stage *stage = &c->plan.stages[unit->stage];
+    bool two = stage->of_rejected != JOUST_NONE && stage->of_rejected != stage->of;
+    side chosen = {0}, rejected = {0};
+    pair_records records = {0};
+    joust_hasher hasher;
+    joust_hasher_init(&hasher);
+    joust_status st = read_side(c, unit, stage->of, &hasher, &chosen, err);
+    if (st == JOUST_OK && two)
+        st = read_side(c, unit, stage->of_rejected, &hasher, &rejected, err);
+    if (st == JOUST_OK)
+        st = build_pair(c, unit, &chosen, two ? &rejected : &chosen, &hasher, &records, err);
+    side_fini(&chosen);
+    side_fini(&rejected);
+    if (st != JOUST_OK)
+        return st;
+    joust_core_event event = {.kind = JOUST_EVENT_LOCAL_DONE};
+    event.u.local = (joust_core_local){.unit = *unit, .n_pairs = records.decided};
+    joust_coordinator_step(c, &event, put_pair, &records);
+    return JOUST_OK;
+}
+
+/* Figures -------------------------------------------------------------------------------------- */
+
+/* A judge's values over a whole stage, in key order. *ret owns its items. stage JOUST_NONE, or a round in which the stage
+ * doesn't run: nothing. */
+static joust_status read_scores(joust_coordinator *c, uint32_t round, uint32_t stage,
+                                joust_scores *ret, joust_error *err)
+{
+    *ret = (joust_scores){0};
+    if (stage == JOUST_NONE || !joust_stage_runs(&c->plan.stages[stage], round))
+        return JOUST_OK;
+    ret->threshold = joust_measure_threshold(c->job->judges[c->plan.stages[stage].judge].kind);
+    joust_key_range range = joust_range_stage(round, stage);
+    joust_cursor *cursor;
+    joust_status st = joust_cursor_open(c->store, JOUST_FAMILY_VERDICTS, &range, &cursor, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_buf items = {0};
+    joust_verdict v;
+    while ((st = joust_cursor_next_verdict(cursor, &v, err)) == JOUST_OK) {
+        joust_reward reward = {.has = v.has_value, .value = v.has_value ? v.value : 0};
+        joust_buf_add(&items, &reward, sizeof(reward));
+        joust_verdict_fini(&v);
+    }
+    joust_cursor_close(&cursor);
+    st = st == JOUST_END ? joust_buf_status(&items, err) : st;
+    ret->n = items.n / sizeof(joust_reward);
+    ret->items = (const joust_reward *)(const void *)joust_buf_take(&items, NULL);
+    if (st != JOUST_OK) {
+        joust_free((void *)(uintptr_t)ret->items);
+        *ret = (joust_scores){0};
+    }
+    return st;
+}
+
+static void scores_fini(joust_scores *s)
+{
+    joust_free((void *)(uintptr_t)s->items);
+}
+
+static joust_status put_summary(joust_coordinator *c, void *records, joust_error *err)
+{
+    return joust_batch_put_stage_summary(joust_committer_batch(c->committer), records, err);
+}
+
+static joust_status run_measure(joust_coordinator *c, const joust_unit_key *unit, joust_error *err)
+{
+    const joust_stage *stage = &c->plan.stages[unit->stage];
+    const joust_job_evaluate *evaluate = &c->job->evaluate;
+    joust_measure_input in = {0};
+    joust_metric metrics[JOUST_MEASURE_METRICS];
+    uint32_t n = 0;
+    joust_status st = read_scores(c, unit->round, stage->judge, &in.greedy, err);
+    if (st == JOUST_OK)
+        st = read_scores(c, unit->round, stage->judge_sampled, &in.sampled, err);
+    if (st == JOUST_OK)
+        st = read_scores(c, unit->round, stage->judged_by, &in.judged_by, err);
+    if (st == JOUST_OK && unit->round && evaluate->against_base)
+        st = read_scores(c, 0, stage->judge, &in.base, err);
+    if (st == JOUST_OK && unit->round && evaluate->against_previous)
+        st = read_scores(c, unit->round - 1, stage->judge, &in.previous, err);
+    if (st == JOUST_OK)
+        st = joust_measure(&in, metrics, &n, err);
+    scores_fini(&in.greedy);
+    scores_fini(&in.sampled);
+    scores_fini(&in.judged_by);
+    scores_fini(&in.base);
+    scores_fini(&in.previous);
+    if (st != JOUST_OK)
+        return st;
+    joust_stage_summary summary = {
+        .round = unit->round, .stage = unit->stage, .n_metrics = n, .metrics = metrics};
+    joust_core_event event = {.kind = JOUST_EVENT_LOCAL_DONE};
+    event.u.local = (joust_core_local){.unit = *unit};
+    for (uint32_t i = 0; i < n; i++)
+        joust_log_info("measure", "round %u %s %.4f (%.4f to %.4f)", unit->round, metrics[i].name,
+                       metrics[i].value, metrics[i].low, metrics[i].high);
+    joust_coordinator_step(c, &event, put_summary, &summary);
+    return JOUST_OK;
+}
+
+/* Promotion ------------------------------------------------------------------------------------ */
+
+static joust_status put_promotion(joust_coordinator *c, void *records, joust_error *err)
+{
+    return joust_batch_put_promotion(joust_committer_batch(c->committer), records, err);
+}
+
+static joust_status run_promote(joust_coordinator *c, const joust_unit_key *unit,
+                                const joust_local_order *order, joust_error *err)
+{
+    const joust_stage *stage = &c->plan.stages[unit->stage];
+    joust_gate_input in = {.key = *unit,
+                           .candidate = order->candidate,
+                           .best = order->best,
+                           .has_best = order->has_best,
+                           .gate = c->job->promote.gate};
+    joust_promotion promotion;
+    joust_status st = read_scores(c, unit->round, stage->judge, &in.of_candidate, err);
+    if (st == JOUST_OK && order->has_best)
+        st = read_scores(c, order->best_round, stage->judge, &in.of_best, err);
+    if (st == JOUST_OK)
+        st = joust_gate_decide(&in, &promotion, err);
+    scores_fini(&in.of_candidate);
+    scores_fini(&in.of_best);
+    if (st != JOUST_OK)
+        return st;
+    joust_log_info("promote", "round %u version %llu %s: %.4f, best so far %.4f", unit->round,
+                   (unsigned long long)promotion.candidate,
+                   promotion.promoted ? "promoted" : "blocked", promotion.candidate_value,
+                   promotion.best_value);
+    joust_core_event event = {.kind = JOUST_EVENT_LOCAL_DONE};
+    event.u.local = (joust_core_local){.unit = *unit, .promoted = promotion.promoted};
+    joust_coordinator_step(c, &event, put_promotion, &promotion);
+    return JOUST_OK;
+}
+
+void joust_coordinator_run_local(joust_coordinator *c, const joust_action *action)
+{
+    joust_error err;
+    const joust_unit_key unit = action->id.unit;
+    const joust_local_order order = action->u.local; /* stepping may move the action */
+    joust_status st;
+    switch (c->plan.stages[unit.stage].kind) {
+    case JOUST_STAGE_PAIR:
+        st = run_pair(c, &unit, &err);
+        break;
+    case JOUST_STAGE_MEASURE:
+        st = run_measure(c, &unit, &err);
+        break;
+    case JOUST_STAGE_PROMOTE:
+        st = run_promote(c, &unit, &order, &err);
+        break;
+    default:
+        st = joust_fail(&err, JOUST_BUG, "stage %s is not computed here",
+                        c->plan.stages[unit.stage].name);
+    }
+    if (st == JOUST_OK)
+        return;
+    if (joust_status_scope(st) == JOUST_SCOPE_PROCESS || st == JOUST_NOT_FOUND) {
+        joust_coordinator_fail(c, st, &err);
+        return;
+    }
+    joust_core_event event = {.kind = JOUST_EVENT_LOCAL_FAILED, .text = err.text};
+    event.u.local.unit = unit;
+    joust_coordinator_step(c, &event, NULL, NULL);
+}

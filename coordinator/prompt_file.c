@@ -1,0 +1,210 @@
+#include "coordinator/prompt_file.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/bytes.h"
+#include "proto/base/file.h"
+#include "proto/base/text.h"
+
+/* How often each content was met, by digest: open addressing, 40 bytes a distinct prompt at half load. */
+typedef struct seen_table {
+    struct seen {
+        joust_digest digest;
+        uint32_t count; /* 0: empty place */
+    } * places;
+    size_t n, capacity; /* capacity: a power of two */
+} seen_table;
+
+static struct seen *seen_find(const seen_table *t, const joust_digest *digest)
+{
+    size_t at = (size_t)joust_get_be64(digest->bytes) & (t->capacity - 1);
+    while (t->places[at].count && !joust_digest_equal(&t->places[at].digest, digest))
+        at = (at + 1) & (t->capacity - 1);
+    return &t->places[at];
+}
+
+static joust_status seen_grow(seen_table *t, joust_error *err)
+{
+    seen_table larger = {.capacity = t->capacity ? 2 * t->capacity : 1024, .n = t->n};
+    larger.places = joust_calloc(larger.capacity, sizeof(*larger.places));
+    if (!larger.places)
+        return joust_fail(err, JOUST_NOMEM, "prompts: out of memory");
+    for (size_t i = 0; i < t->capacity; i++)
+        if (t->places[i].count)
+            *seen_find(&larger, &t->places[i].digest) = t->places[i];
+    joust_free(t->places);
+    *t = larger;
+    return JOUST_OK;
+}
+
+/* Number of times the digest was met before; counts this one. */
+static joust_status seen_count(seen_table *t, const joust_digest *digest, uint32_t *ret,
+                               joust_error *err)
+{
+    joust_status st = 2 * t->n >= t->capacity ? seen_grow(t, err) : JOUST_OK;
+    if (st != JOUST_OK)
+        return st;
+    struct seen *place = seen_find(t, digest);
+    place->digest = *digest;
+    *ret = place->count++;
+    t->n += *ret == 0;
+    return JOUST_OK;
+}
+
+/* The text under one of two keys; NULL with JOUST_OK if neither is there (or it is null). View of object. */
+static joust_status text_of(json_t *object, const char *key, const char *alias, const char **ret,
+                            joust_error *err)
+{
+    json_t *value = json_object_get(object, key);
+    if (!value || json_is_null(value)) {
+        key = alias;
+        value = json_object_get(object, alias);
+    }
+    *ret = NULL;
+    if (!value || json_is_null(value))
+        return JOUST_OK;
+    if (!json_is_string(value))
+        return joust_fail(err, JOUST_INVALID, "key '%s': expected a string", key);
+    if (strlen(json_string_value(value)) != json_string_length(value))
+        return joust_fail(err, JOUST_INVALID, "key '%s': contains a NUL character", key);
+    *ret = json_string_value(value);
+    return JOUST_OK;
+}
+
+/* {"messages": [{"role": "user", "content": "…"}]} */
+static joust_status text_of_messages(json_t *object, const char **ret, joust_error *err)
+{
+    json_t *messages = json_object_get(object, "messages");
+    if (!messages)
+        return joust_fail(err, JOUST_INVALID,
+                          "no prompt: expected the key 'prompt' (or 'question', or 'messages')");
+    json_t *first = json_array_get(messages, 0);
+    const char *role = json_string_value(json_object_get(first, "role"));
+    if (json_array_size(messages) != 1 || !role || strcmp(role, "user"))
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "key 'messages': expected exactly one message, with role 'user'; "
+                          "write longer conversations as one 'prompt'");
+    joust_status st = text_of(first, "content", "content", ret, err);
+    if (st == JOUST_OK && !*ret)
+        st = joust_fail(err, JOUST_INVALID, "key 'messages': no 'content'");
+    return st;
+}
+
+static joust_status fill_prompt(json_t *object, joust_prompt *p, joust_error *err)
+{
+    const char *text, *reference, *id = NULL;
+    char number[32];
+    joust_status st = text_of(object, "prompt", "question", &text, err);
+    if (st == JOUST_OK && !text)
+        st = text_of_messages(object, &text, err);
+    if (st == JOUST_OK)
+        st = text_of(object, "reference", "answer", &reference, err);
+    if (st != JOUST_OK)
+        return st;
+    json_t *given = json_object_get(object, "id");
+    if (json_is_integer(given)) {
+        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(given));
+        id = number;
+    } else if ((st = text_of(object, "id", "id", &id, err)) != JOUST_OK) {
+        return st;
+    }
+    json_t *weight = json_object_get(object, "weight");
+    if (weight && !json_is_number(weight))
+        return joust_fail(err, JOUST_INVALID, "key 'weight': expected a number");
+    p->weight = weight ? json_number_value(weight) : 1;
+    p->digest = joust_prompt_digest(id, text, reference);
+    p->text = joust_strdup(text);
+    p->reference = reference ? joust_strdup(reference) : NULL;
+    p->id = id ? joust_strdup(id) : NULL;
+    if (!p->text || (reference && !p->reference) || (id && !p->id))
+        return joust_fail(err, JOUST_NOMEM, "out of memory");
+    return joust_prompt_validate(p, err);
+}
+
+joust_status joust_prompt_parse(const void *line, size_t n, joust_prompt *ret, joust_error *err)
+{
+    if (n > JOUST_MAX_PROMPT_LINE_BYTES)
+        return joust_fail(err, JOUST_TOO_LARGE, "longer than %u bytes",
+                          JOUST_MAX_PROMPT_LINE_BYTES);
+    json_error_t problem;
+    json_t *object = json_loadb(line, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &problem);
+    if (!object)
+        return joust_fail(err, JOUST_MALFORMED, "not JSON: %s (column %d)", problem.text,
+                          problem.column);
+    joust_prompt p = {0};
+    joust_status st = json_is_object(object)
+                          ? fill_prompt(object, &p, err)
+                          : joust_fail(err, JOUST_INVALID, "expected an object {\"prompt\": …}");
+    json_decref(object);
+    if (st == JOUST_OK)
+        *ret = p;
+    else
+        joust_prompt_fini(&p);
+    return st;
+}
+
+typedef struct reading {
+    const char *path;
+    FILE *file;
+    char *line;
+    size_t room;
+    seen_table seen;
+    joust_hasher hasher;
+} reading;
+
+static joust_status see_line(reading *r, ssize_t n, uint64_t number, joust_prompt_see *see,
+                             void *user, joust_error *err)
+{
+    joust_prompt prompt = {0};
+    joust_hasher_add(&r->hasher, r->line, (size_t)n);
+    size_t length = (size_t)n;
+    if (length && r->line[length - 1] == '\n')
+        length--;
+    if (length && r->line[length - 1] == '\r')
+        length--;
+    joust_status st = joust_prompt_parse(r->line, length, &prompt, err);
+    if (st == JOUST_OK)
+        st = seen_count(&r->seen, &prompt.digest, &prompt.occurrence, err);
+    if (st != JOUST_OK)
+        return joust_blame(err, st, "%s:%llu", r->path, (unsigned long long)number + 1);
+    if (see)
+        st = see(user, number, &prompt, err);
+    joust_prompt_fini(&prompt);
+    return st;
+}
+
+joust_status joust_prompt_file_read(const char *path, joust_prompt_see *see, void *user,
+                                    uint64_t *ret_lines, joust_digest *ret_content,
+                                    joust_error *err)
+{
+    reading r = {.path = path, .file = fopen(path, "re")};
+    if (!r.file)
+        return joust_fail(err, joust_status_of_errno(errno), "%s: can't open: %s", path,
+                          strerror(errno));
+    joust_hasher_init(&r.hasher);
+    joust_status st = JOUST_OK;
+    uint64_t lines = 0;
+    ssize_t n;
+    while (st == JOUST_OK && (n = getline(&r.line, &r.room, r.file)) > 0)
+        st = see_line(&r, n, lines++, see, user, err);
+    if (st == JOUST_OK && ferror(r.file))
+        st = joust_fail(err, JOUST_IO, "%s: can't read: %s", path, strerror(errno));
+    if (st == JOUST_OK && lines == 0)
+        st = joust_fail(err, JOUST_INVALID, "%s: empty: expected one JSON object a line", path);
+    if (st == JOUST_OK && lines > UINT32_MAX)
+        st = joust_fail(err, JOUST_TOO_LARGE, "%s: more than %u lines", path, UINT32_MAX);
+    if (st == JOUST_OK) {
+        *ret_lines = lines;
+        *ret_content = joust_hasher_end(&r.hasher);
+    }
+    free(r.line);
+    joust_free(r.seen.places);
+    fclose(r.file);
+    return st;
+}

@@ -1,0 +1,174 @@
+/* Figures of a finished stage, from what the store holds: the same whenever they are computed. */
+#include <string.h>
+
+#include "coordinator/coordinator_internal.h"
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "storage/metrics.h"
+#include "storage/tables.h"
+
+typedef struct figures {
+    joust_metric metrics[16];
+    uint32_t n;
+} figures;
+
+static void add(figures *f, const char *name, double value, uint64_t n)
+{
+    joust_metric *m = &f->metrics[f->n++];
+    *m = (joust_metric){.value = value, .low = value, .high = value, .n = n};
+    strncpy(m->name, name, sizeof(m->name) - 1);
+}
+
+static double share(double sum, uint64_t n)
+{
+    return n ? sum / (double)n : 0;
+}
+
+typedef struct generate_count {
+    uint64_t groups, trajectories, tokens, stopped, identical;
+    /* of the group being read */
+    uint64_t position;
+    joust_digest text;
+    uint32_t in_group;
+    bool all_same;
+} generate_count;
+
+static void close_group(generate_count *c)
+{
+    c->identical += c->in_group > 1 && c->all_same;
+    c->in_group = 0;
+}
+
+static void count_trajectory(generate_count *c, const joust_trajectory *t)
+{
+    if (c->in_group && t->key.position != c->position)
+        close_group(c);
+    joust_digest text = joust_digest_of(t->text, strlen(t->text));
+    if (!c->in_group) {
+        c->groups++;
+        c->position = t->key.position;
+        c->text = text;
+        c->all_same = true;
+    }
+    c->all_same = c->all_same && joust_digest_equal(&c->text, &text);
+    c->in_group++;
+    c->trajectories++;
+    c->tokens += t->n_tokens;
+    c->stopped += t->finish == JOUST_FINISH_STOP || t->finish == JOUST_FINISH_STOP_STRING;
+}
+
+static joust_status count_generate(joust_cursor *cursor, figures *f, joust_error *err)
+{
+    generate_count c = {0};
+    joust_trajectory t;
+    joust_status st;
+    while ((st = joust_cursor_next_trajectory(cursor, &t, err)) == JOUST_OK) {
+        count_trajectory(&c, &t);
+        joust_trajectory_fini(&t);
+    }
+    close_group(&c);
+    add(f, JOUST_METRIC_GROUPS, (double)c.groups, c.groups);
+    add(f, JOUST_METRIC_TRAJECTORIES, (double)c.trajectories, c.trajectories);
+    add(f, JOUST_METRIC_MEAN_TOKENS, share((double)c.tokens, c.trajectories), c.trajectories);
+    add(f, JOUST_METRIC_STOPPED, share((double)c.stopped, c.trajectories), c.trajectories);
+    add(f, JOUST_METRIC_IDENTICAL_GROUPS, (double)c.identical, c.groups);
+    return st;
+}
+
+static joust_status count_judge(joust_cursor *cursor, figures *f, joust_error *err)
+{
+    uint64_t n = 0, failed = 0, groups = 0, position = 0;
+    double sum = 0;
+    joust_verdict v;
+    joust_status st;
+    while ((st = joust_cursor_next_verdict(cursor, &v, err)) == JOUST_OK) {
+        groups += n == 0 || v.key.position != position;
+        position = v.key.position;
+        n++;
+        if (v.has_value)
+            sum += v.value;
+        else
+            failed++;
+        joust_verdict_fini(&v);
+    }
+    add(f, JOUST_METRIC_GROUPS, (double)groups, groups);
+    add(f, JOUST_METRIC_VERDICTS, (double)n, n);
+    add(f, JOUST_METRIC_FAILED_VERDICTS, (double)failed, n);
+    add(f, JOUST_METRIC_MEAN_VALUE, share(sum, n - failed), n - failed);
+    return st;
+}
+
+static joust_status count_pairs(joust_cursor *cursor, uint64_t positions, figures *f,
+                                joust_error *err)
+{
+    uint64_t n = 0, decided = 0, position = 0;
+    double margin = 0, chosen = 0, rejected = 0;
+    joust_pair p;
+    joust_status st;
+    while ((st = joust_cursor_next_pair(cursor, &p, err)) == JOUST_OK) {
+        decided += n == 0 || p.key.position != position;
+        position = p.key.position;
+        n++;
+        margin += p.margin;
+        chosen += p.chosen_reward;
+        rejected += p.rejected_reward;
+    }
+    add(f, JOUST_METRIC_GROUPS, (double)positions, positions);
+    add(f, JOUST_METRIC_PAIRS, (double)n, positions);
+    add(f, JOUST_METRIC_UNDECIDED_GROUPS, (double)(positions - decided), positions);
+    add(f, JOUST_METRIC_MEAN_MARGIN, share(margin, n), n);
+    add(f, JOUST_METRIC_MEAN_CHOSEN, share(chosen, n), n);
+    add(f, JOUST_METRIC_MEAN_REJECTED, share(rejected, n), n);
+    return st;
+}
+
+static joust_family family_of(joust_stage_kind kind)
+{
+    return kind == JOUST_STAGE_GENERATE ? JOUST_FAMILY_TRAJECTORIES
+           : kind == JOUST_STAGE_JUDGE  ? JOUST_FAMILY_VERDICTS
+                                        : JOUST_FAMILY_PAIRS;
+}
+
+static joust_status count(joust_coordinator *c, uint32_t round, const joust_stage *stage,
+                          figures *f, joust_error *err)
+{
+    joust_key_range range = joust_range_stage(round, stage->index);
+    joust_cursor *cursor;
+    joust_status st = joust_cursor_open(c->store, family_of(stage->kind), &range, &cursor, err);
+    if (st != JOUST_OK)
+        return st;
+    if (stage->kind == JOUST_STAGE_GENERATE)
+        st = count_generate(cursor, f, err);
+    else if (stage->kind == JOUST_STAGE_JUDGE)
+        st = count_judge(cursor, f, err);
+    else
+        st = count_pairs(cursor, joust_core_positions(c->core, round, stage->index), f, err);
+    joust_cursor_close(&cursor);
+    return st == JOUST_END ? JOUST_OK : st;
+}
+
+joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, uint32_t stage,
+                                         joust_error *err)
+{
+    const joust_stage *s = &c->plan.stages[stage];
+    if (s->kind != JOUST_STAGE_GENERATE && s->kind != JOUST_STAGE_JUDGE &&
+        s->kind != JOUST_STAGE_PAIR)
+        return JOUST_OK; /* the others' figures come with their results */
+    joust_stage_summary summary;
+    joust_status st = joust_store_get_stage_summary(c->store, round, stage, &summary, err);
+    if (st == JOUST_OK) {
+        joust_stage_summary_fini(&summary);
+        return JOUST_OK;
+    }
+    figures f = {0};
+    if (st == JOUST_NOT_FOUND)
+        st = count(c, round, s, &f, err);
+    if (st != JOUST_OK)
+        return st;
+    if (s->kind == JOUST_STAGE_GENERATE && s->samples > 1 && f.metrics[4].value > 0)
+        joust_log_warn("stage", "round %u %s: %.0f of %.0f groups have only identical answers",
+                       round, s->name, f.metrics[4].value, f.metrics[0].value);
+    summary = (joust_stage_summary){
+        .round = round, .stage = stage, .n_metrics = f.n, .metrics = f.metrics};
+    return joust_batch_put_stage_summary(joust_committer_batch(c->committer), &summary, err);
+}
