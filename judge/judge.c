@@ -1,0 +1,187 @@
+#include "judge/judge.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "judge/judging.h"
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "proto/cache.h"
+#include "worker/engine/model_cache.h"
+
+#define RESIDENT_MODELS 2u
+#define UNITS_AT_ONCE   16u /* results leave after so many, not at the end of a long queue */
+
+typedef struct judge {
+    joust_engine *engine;
+    joust_cache *cache;
+    joust_model_cache *models;
+    const joust_job *job;
+    joust_plan *plan;
+} judge;
+
+/* One batch under way. */
+typedef struct batch {
+    judge *j;
+    joust_peer *peer;
+    const joust_stage *stage;
+} batch;
+
+static joust_status begin(void *context, const joust_job *job, joust_error *err)
+{
+    judge *j = context;
+    j->job = job;
+    return joust_plan_compile(job, j->plan, err);
+}
+
+static joust_status check(void *context, uint64_t done, joust_error *err)
+{
+    batch *b = context;
+    const joust_upstream *up = joust_peer_upstream(b->peer);
+    return up->check(up->context, done, err);
+}
+
+static joust_status folder(void *context, const joust_digest *key, const char **ret_dir,
+                           joust_error *err)
+{
+    batch *b = context;
+    return joust_cache_fetch(b->j->cache, joust_peer_upstream(b->peer), key, ret_dir, err);
+}
+
+/* A group is whole and in order: samples 0, 1 … of one prompt. */
+static joust_status check_group(const joust_lease_unit *unit, joust_error *err)
+{
+    if (unit->n_trajectories == 0)
+        return joust_fail(err, JOUST_INVALID, "the unit has no trajectory");
+    for (uint32_t i = 0; i < unit->n_trajectories; i++)
+        if (unit->trajectories[i].sample != i)
+            return joust_fail(err, JOUST_INVALID, "sample %u stands where %u belongs",
+                              unit->trajectories[i].sample, i);
+    return JOUST_OK;
+}
+
+static uint64_t n_prompt_tokens(const joust_unit_result *r)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < r->n_verdicts; i++)
+        n += r->verdicts[i].n_prompt_tokens;
+    return n;
+}
+
+/* Judges units of one model and delivers their verdicts. */
+static joust_status judge_some(batch *b, joust_judging *judging, joust_model *model,
+                               const joust_lease_unit *const *units, uint32_t n, joust_error *err)
+{
+    joust_unit_result results[UNITS_AT_ONCE];
+    memset(results, 0, sizeof(results));
+    joust_status st =
+        joust_judging_run(judging, b->j->engine, model, units, n, results, check, b, err);
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
+        results[i].id = (joust_unit_id){units[i]->unit, units[i]->lease, units[i]->attempt};
+        results[i].provenance.n_tokens = n_prompt_tokens(&results[i]);
+        st = joust_peer_deliver(b->peer, &results[i], err);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        joust_unit_result_fini(&results[i]);
+    return st;
+}
+
+/* Collects whole groups among units[0 .. n-1] of the first one's model; groups that aren't whole fail. */
+static joust_status collect(batch *b, const joust_lease_unit *units, uint32_t n,
+                            const joust_lease_unit **ret, uint32_t *ret_n, uint32_t *ret_seen,
+                            joust_error *err)
+{
+    uint32_t i = 0, n_ret = 0;
+    for (; i < n && n_ret < UNITS_AT_ONCE; i++) {
+        joust_error why;
+        if (!joust_digest_equal(&units[i].model.manifest, &units[0].model.manifest))
+            break;
+        joust_status st = check_group(&units[i], &why);
+        if (st == JOUST_OK)
+            ret[n_ret++] = &units[i];
+        else if ((st = joust_peer_fail(b->peer, &units[i].unit, &why, err)) != JOUST_OK)
+            return st;
+    }
+    *ret_n = n_ret;
+    *ret_seen = i;
+    return JOUST_OK;
+}
+
+/* Units of one model, as many as are judged at once; *ret_seen of them are dealt with. */
+static joust_status judge_next(batch *b, const joust_lease_unit *units, uint32_t n,
+                               uint32_t *ret_seen, joust_error *err)
+{
+    joust_resident resident = {0};
+    joust_judging *judging = NULL;
+    const joust_lease_unit *some[UNITS_AT_ONCE];
+    uint32_t n_some = 0;
+    joust_status st = JOUST_OK;
+    if (joust_judging_asks(b->j->job, b->stage))
+        st = joust_model_cache_get(b->j->models, &units[0].model.manifest, folder, b, &resident,
+                                   err);
+    if (st == JOUST_OK)
+        st = joust_judging_create(b->j->job, b->stage, resident.tokenizer, &judging, err);
+    if (st == JOUST_OK)
+        st = collect(b, units, n, some, &n_some, ret_seen, err);
+    if (st == JOUST_OK && n_some > 0)
+        st = judge_some(b, judging, resident.model, some, n_some, err);
+    joust_judging_free(&judging);
+    return st;
+}
+
+static joust_status run(void *context, joust_peer *peer, const joust_lease_unit *units, uint32_t n,
+                        joust_error *err)
+{
+    judge *j = context;
+    uint32_t stage = units[0].unit.stage;
+    if (stage >= j->plan->n_stages || j->plan->stages[stage].kind != JOUST_STAGE_JUDGE)
+        return joust_fail(err, JOUST_UNSUPPORTED, "stage %u is not a judge's", stage);
+    batch b = {.j = j, .peer = peer, .stage = &j->plan->stages[stage]};
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0, seen = 0; i < n && st == JOUST_OK; i += seen)
+        st = judge_next(&b, units + i, n - i, &seen, err);
+    return st;
+}
+
+static joust_status serve(judge *j, const joust_role_options *options, joust_error *err)
+{
+    char host[JOUST_MAX_NAME_BYTES] = "";
+    if (gethostname(host, sizeof(host) - 1) != 0)
+        host[0] = 0;
+    joust_peer_options peer = {.session = {.role = JOUST_PEER_JUDGE,
+                                           .name = options->name,
+                                           .host = host,
+                                           .numeric_class = joust_engine_numeric_class(j->engine),
+                                           .credit = options->credit,
+                                           .threads = joust_engine_threads(j->engine)},
+                               .endpoint = options->endpoint,
+                               .curve = options->curve,
+                               .signals = options->signals};
+    joust_peer_role_work work = {.context = j, .begin = begin, .run = run};
+    joust_log_info("judge", "name %s endpoint %s threads %u kernels %s", options->name,
+                   options->endpoint, joust_engine_threads(j->engine),
+                   joust_engine_isa_name(j->engine));
+    return joust_peer_run(&peer, &work, err);
+}
+
+joust_status joust_judge_run(const joust_role_options *options, joust_error *err)
+{
+    judge j = {.plan = joust_calloc(1, sizeof(*j.plan))};
+    joust_engine_options engine = {.n_threads = options->threads};
+    joust_status st = j.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "judge: out of memory");
+    if (options->signals)
+        joust_peer_block_signals();
+    if (st == JOUST_OK)
+        st = joust_engine_create(&engine, &j.engine, err);
+    if (st == JOUST_OK)
+        st = joust_model_cache_create(RESIDENT_MODELS, &j.models, err);
+    if (st == JOUST_OK)
+        st = joust_cache_create(options->cache, options->cache_bytes, &j.cache, err);
+    if (st == JOUST_OK)
+        st = serve(&j, options, err);
+    joust_cache_free(&j.cache);
+    joust_model_cache_free(&j.models);
+    joust_engine_free(&j.engine);
+    joust_free(j.plan);
+    return st;
+}

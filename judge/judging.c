@@ -1,0 +1,410 @@
+#include "judge/judging.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/math.h"
+
+/* Questions scored at once: bounds the memory of a batch, not its result. */
+#define MAX_QUESTIONS 512u
+
+struct joust_judging {
+    const joust_job *job;
+    const joust_stage *stage;
+    const joust_job_judge *judge;
+    const joust_kind *kind;
+    joust_rule_pattern *pattern;
+    const joust_tokenizer *tokenizer;
+    joust_template *template;
+    joust_tokens labels[JOUST_MAX_LABELS];
+    uint32_t longest_label;
+};
+
+/* A verdict's rendered prompt, waiting for the log-probabilities of the labels. */
+typedef struct question {
+    joust_verdict *verdict;
+    joust_tokens tokens;
+} question;
+
+typedef struct batch {
+    const joust_judging *judging;
+    joust_engine *engine;
+    joust_model *model;
+    joust_step_fn *step;
+    void *context;
+    uint32_t n;
+    question questions[MAX_QUESTIONS];
+} batch;
+
+static joust_status compile_labels(joust_judging *j, joust_error *err)
+{
+    for (uint32_t i = 0; i < j->judge->n_labels; i++) {
+        const char *label = j->judge->labels[i];
+        joust_status st =
+            joust_tokenizer_encode(j->tokenizer, label, strlen(label), true, &j->labels[i], err);
+        if (st != JOUST_OK)
+            return joust_blame(err, st, "judge '%s', label '%s'", j->judge->name, label);
+        if (j->labels[i].n == 0)
+            return joust_fail(err, JOUST_INVALID, "judge '%s': label %u has no token: '%s'",
+                              j->judge->name, i, label);
+        if (j->labels[i].n > j->longest_label)
+            j->longest_label = j->labels[i].n;
+    }
+    return JOUST_OK;
+}
+
+static joust_status compile(joust_judging *j, joust_error *err)
+{
+    if (j->judge->rule == JOUST_RULE_REGEX && j->judge->kind == JOUST_JUDGE_RULE) {
+        joust_status st = joust_rule_pattern_compile(j->judge->pattern ? j->judge->pattern : "",
+                                                     &j->pattern, err);
+        return st == JOUST_OK ? st : joust_blame(err, st, "judge '%s'", j->judge->name);
+    }
+    if (!j->kind->slots)
+        return JOUST_OK;
+    uint32_t least = 2, most = j->judge->kind == JOUST_JUDGE_COMPARE ? 3 : JOUST_MAX_LABELS;
+    if (!j->tokenizer || !j->judge->template_text)
+        return joust_fail(err, JOUST_INVALID, "judge '%s': kind %s needs a model and a template",
+                          j->judge->name, j->kind->name);
+    if (j->judge->n_labels < least || j->judge->n_labels > most)
+        return joust_fail(err, JOUST_INVALID, "judge '%s': %u labels; kind %s takes %u to %u",
+                          j->judge->name, j->judge->n_labels, j->kind->name, least, most);
+    joust_status st = joust_template_compile(j->tokenizer, j->judge->template_text, j->kind->slots,
+                                             j->kind->n_slots, &j->template, err);
+    if (st != JOUST_OK)
+        return joust_blame(err, st, "judge '%s'", j->judge->name);
+    return compile_labels(j, err);
+}
+
+joust_status joust_judging_create(const joust_job *job, const joust_stage *stage,
+                                  const joust_tokenizer *tokenizer, joust_judging **ret,
+                                  joust_error *err)
+{
+    assert(stage->kind == JOUST_STAGE_JUDGE && stage->judge < job->n_judges);
+    joust_judging *j = joust_calloc(1, sizeof(*j));
+    if (!j)
+        return joust_fail(err, JOUST_NOMEM, "judge: out of memory");
+    j->job = job;
+    j->stage = stage;
+    j->judge = &job->judges[stage->judge];
+    j->kind = joust_kind_of(j->judge->kind);
+    j->tokenizer = tokenizer;
+    joust_status st = j->kind ? compile(j, err)
+                              : joust_fail(err, JOUST_UNSUPPORTED, "judge '%s': unknown kind %d",
+                                           j->judge->name, (int)j->judge->kind);
+    if (st != JOUST_OK) {
+        joust_judging_free(&j);
+        return st;
+    }
+    *ret = j;
+    return JOUST_OK;
+}
+
+void joust_judging_free(joust_judging **judging)
+{
+    joust_judging *j = *judging;
+    if (!j)
+        return;
+    for (uint32_t i = 0; i < JOUST_MAX_LABELS; i++)
+        joust_tokens_fini(&j->labels[i]);
+    joust_template_free(&j->template);
+    joust_rule_pattern_free(&j->pattern);
+    joust_free(j);
+    *judging = NULL;
+}
+
+bool joust_judging_asks(const joust_job *job, const joust_stage *stage)
+{
+    const joust_kind *kind = joust_kind_of(job->judges[stage->judge].kind);
+    return kind && kind->slots;
+}
+
+static joust_digest digest_of_tokens(const joust_tokens *t)
+{
+    joust_hasher h;
+    joust_hasher_init(&h);
+    for (uint32_t i = 0; i < t->n; i++) {
+        uint8_t bytes[4];
+        joust_put_be32(bytes, t->ids[i]);
+        joust_hasher_add(&h, bytes, sizeof(bytes));
+    }
+    return joust_hasher_end(&h);
+}
+
+/* Writes log p of label after the question into logps[], all labels being single tokens: one request. */
+static void request_next(const joust_judging *j, const question *q, uint32_t *next, float *logps,
+                         joust_score_request *to)
+{
+    for (uint32_t i = 0; i < j->judge->n_labels; i++)
+        next[i] = j->labels[i].ids[0];
+    *to = (joust_score_request){.tokens = q->tokens.ids,
+                                .n = q->tokens.n,
+                                .first = q->tokens.n,
+                                .next = next,
+                                .n_next = j->judge->n_labels,
+                                .ret_next_logps = logps};
+}
+
+static void answer(joust_verdict *v, const double *logps, uint32_t n)
+{
+    double covered = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        v->label_logps[i] = logps[i];
+        covered += joust_exp(logps[i]);
+    }
+    v->residual = covered < 1 ? 1 - covered : 0;
+}
+
+static joust_status score_single(const batch *b, joust_error *err)
+{
+    const joust_judging *j = b->judging;
+    uint32_t n_labels = j->judge->n_labels;
+    joust_status st = JOUST_OK;
+    joust_score_request *requests = joust_calloc(b->n, sizeof(*requests));
+    float *logps = joust_calloc((size_t)b->n * n_labels, sizeof(*logps));
+    uint32_t next[JOUST_MAX_LABELS];
+    if (!requests || !logps) {
+        st = joust_fail(err, JOUST_NOMEM, "judge: %u questions", b->n);
+        goto out;
+    }
+    for (uint32_t i = 0; i < b->n; i++)
+        request_next(j, &b->questions[i], next, logps + (size_t)i * n_labels, &requests[i]);
+    st = joust_score(b->engine, b->model, requests, b->n, b->step, b->context, err);
+    if (st != JOUST_OK)
+        goto out;
+    for (uint32_t i = 0; i < b->n; i++) {
+        double wide[JOUST_MAX_LABELS];
+        for (uint32_t k = 0; k < n_labels; k++)
+            wide[k] = logps[(size_t)i * n_labels + k];
+        answer(b->questions[i].verdict, wide, n_labels);
+    }
+out:
+    joust_free(logps);
+    joust_free(requests);
+    return st;
+}
+
+/* Labels of several tokens, by forced likelihood: a request a label. */
+static joust_status score_forced_one(const batch *b, question *q, joust_error *err)
+{
+    const joust_judging *j = b->judging;
+    uint32_t n_labels = j->judge->n_labels;
+    joust_status st = JOUST_OK;
+    joust_tokens texts[JOUST_MAX_LABELS] = {{0}};
+    joust_score_request requests[JOUST_MAX_LABELS] = {{0}};
+    float *logps = joust_calloc((size_t)n_labels * j->longest_label, sizeof(*logps));
+    if (!logps)
+        st = joust_fail(err, JOUST_NOMEM, "judge: labels");
+    for (uint32_t i = 0; i < n_labels && st == JOUST_OK; i++) {
+        st = joust_tokens_add(&texts[i], q->tokens.ids, q->tokens.n, err);
+        if (st == JOUST_OK)
+            st = joust_tokens_add(&texts[i], j->labels[i].ids, j->labels[i].n, err);
+        requests[i] = (joust_score_request){.tokens = texts[i].ids,
+                                            .n = texts[i].n,
+                                            .first = q->tokens.n,
+                                            .ret_logps = logps + (size_t)i * j->longest_label};
+    }
+    if (st == JOUST_OK)
+        st = joust_score(b->engine, b->model, requests, n_labels, b->step, b->context, err);
+    if (st == JOUST_OK) {
+        double sums[JOUST_MAX_LABELS] = {0};
+        for (uint32_t i = 0; i < n_labels; i++)
+            for (uint32_t k = 0; k < j->labels[i].n; k++)
+                sums[i] += logps[(size_t)i * j->longest_label + k];
+        answer(q->verdict, sums, n_labels);
+    }
+    for (uint32_t i = 0; i < n_labels; i++)
+        joust_tokens_fini(&texts[i]);
+    joust_free(logps);
+    return st;
+}
+
+/* Asks the model all questions at hand and empties the batch. */
+static joust_status flush(batch *b, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    if (b->n > 0 && b->judging->longest_label == 1)
+        st = score_single(b, err);
+    else
+        for (uint32_t i = 0; i < b->n && st == JOUST_OK; i++)
+            st = score_forced_one(b, &b->questions[i], err);
+    for (uint32_t i = 0; i < b->n; i++)
+        joust_tokens_fini(&b->questions[i].tokens);
+    b->n = 0;
+    return st;
+}
+
+/* Why the rendered tokens can't be asked, as an outcome; 0 if they can. */
+static joust_outcome obstacle(const batch *b, const joust_tokens *t, char *why, size_t n_why)
+{
+    const joust_model_config *config = joust_model_get_config(b->model);
+    uint32_t longest = b->judging->longest_label;
+    if (t->n == 0) {
+        snprintf(why, n_why, "the rendered template is empty");
+        return JOUST_OUTCOME_SKIPPED;
+    }
+    if (t->n > config->context || longest - 1 > config->context - t->n) {
+        snprintf(why, n_why, "the rendered prompt of %u tokens leaves no room in a context of %u",
+                 t->n, config->context);
+        return JOUST_OUTCOME_TRUNCATED;
+    }
+    for (uint32_t i = 0; i < t->n; i++)
+        if (t->ids[i] >= config->vocab_size) {
+            snprintf(why, n_why, "token %u is outside the judge's vocabulary of %u", t->ids[i],
+                     config->vocab_size);
+            return JOUST_OUTCOME_SKIPPED;
+        }
+    return (joust_outcome)0;
+}
+
+/* Renders one verdict's question into the batch, or gives the verdict its outcome if it can't be asked. */
+static joust_status pose(batch *b, const joust_case *c, joust_verdict *v, joust_error *err)
+{
+    const joust_judging *j = b->judging;
+    joust_slot slots[JOUST_JUDGE_MAX_SLOTS];
+    joust_tokens tokens = {0};
+    joust_error reason = {0};
+    char why[256];
+    uint32_t n_slots = j->kind->fill(c, v, slots);
+    joust_status st = joust_template_render(j->template, slots, n_slots, &tokens, &reason);
+    if (st == JOUST_INVALID) { /* the case lacks a slot, or the judge's vocabulary a word of it */
+        joust_tokens_fini(&tokens);
+        return joust_verdict_reject(v, JOUST_OUTCOME_SKIPPED, reason.text, err);
+    }
+    if (st != JOUST_OK) {
+        joust_tokens_fini(&tokens);
+        return joust_fail(err, st, "%s", reason.text);
+    }
+    v->rendered = digest_of_tokens(&tokens);
+    v->n_prompt_tokens = tokens.n;
+    joust_outcome outcome = obstacle(b, &tokens, why, sizeof(why));
+    if (outcome) {
+        joust_tokens_fini(&tokens);
+        return joust_verdict_reject(v, outcome, why, err);
+    }
+    v->label_logps = joust_calloc(j->judge->n_labels, sizeof(*v->label_logps));
+    if (!v->label_logps) {
+        joust_tokens_fini(&tokens);
+        return joust_fail(err, JOUST_NOMEM, "judge: labels");
+    }
+    v->n_labels = j->judge->n_labels;
+    b->questions[b->n++] = (question){v, tokens};
+    return b->n == MAX_QUESTIONS ? flush(b, err) : JOUST_OK;
+}
+
+static joust_case case_of(const joust_judging *j, const joust_lease_unit *unit)
+{
+    return (joust_case){
+        .seed = j->job->seed, .judge = j->judge, .unit = unit, .pattern = j->pattern};
+}
+
+/* The unit's verdicts with everything that doesn't depend on an answer. */
+static joust_status open_verdicts(const joust_judging *j, const joust_lease_unit *unit,
+                                  joust_unit_result *ret, joust_error *err)
+{
+    joust_case c = case_of(j, unit);
+    uint64_t n = j->kind->count(j->judge, unit->n_trajectories);
+    if (n > JOUST_JUDGE_MAX_VERDICTS)
+        return joust_fail(err, JOUST_TOO_LARGE,
+                          "judge '%s': %llu verdicts about a group of %u; at most %u: lower "
+                          "rollout.samples or use another kind",
+                          j->judge->name, (unsigned long long)n, unit->n_trajectories,
+                          JOUST_JUDGE_MAX_VERDICTS);
+    ret->verdicts = joust_calloc((size_t)n, sizeof(*ret->verdicts));
+    if (!ret->verdicts)
+        return joust_fail(err, JOUST_NOMEM, "judge: %llu verdicts", (unsigned long long)n);
+    ret->n_verdicts = (uint32_t)n;
+    j->kind->list(&c, ret->verdicts);
+    for (uint32_t i = 0; i < n; i++) {
+        joust_verdict *v = &ret->verdicts[i];
+        v->key = unit->unit;
+        v->of_stage = j->stage->of;
+        snprintf(v->judge, sizeof(v->judge), "%s", j->judge->name);
+        snprintf(v->kind, sizeof(v->kind), "%s", j->kind->name);
+        if (j->template) {
+            v->model = unit->model;
+            v->template_digest = joust_template_digest(j->template);
+        }
+    }
+    return JOUST_OK;
+}
+
+static void close_verdicts(joust_unit_result *r)
+{
+    for (uint32_t i = 0; i < r->n_verdicts; i++)
+        joust_verdict_fini(&r->verdicts[i]);
+    joust_free(r->verdicts);
+    r->verdicts = NULL;
+    r->n_verdicts = 0;
+}
+
+static joust_status pose_all(batch *b, const joust_lease_unit *unit, joust_unit_result *r,
+                             joust_error *err)
+{
+    joust_case c = case_of(b->judging, unit);
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < r->n_verdicts && st == JOUST_OK; i++)
+        st = pose(b, &c, &r->verdicts[i], err);
+    return st;
+}
+
+/* Log-probabilities that are no numbers can't be weighed. */
+static joust_status refuse_not_finite(joust_unit_result *r, joust_error *err)
+{
+    for (uint32_t i = 0; i < r->n_verdicts; i++) {
+        joust_verdict *v = &r->verdicts[i];
+        bool finite = true;
+        for (uint32_t k = 0; k < v->n_labels; k++)
+            finite = finite && isfinite(v->label_logps[k]);
+        if (finite)
+            continue;
+        v->n_labels = 0;
+        joust_free(v->label_logps);
+        v->label_logps = NULL;
+        v->residual = 0;
+        joust_status st = joust_verdict_reject(v, JOUST_OUTCOME_UNPARSABLE,
+                                               "a label's log-probability is not finite", err);
+        if (st != JOUST_OK)
+            return st;
+    }
+    return JOUST_OK;
+}
+
+joust_status joust_judging_run(joust_judging *judging, joust_engine *engine, joust_model *model,
+                               const joust_lease_unit *const *units, uint32_t n,
+                               joust_unit_result *results, joust_step_fn *step, void *context,
+                               joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    uint32_t n_open = 0;
+    batch *b = joust_calloc(1, sizeof(*b));
+    if (!b)
+        return joust_fail(err, JOUST_NOMEM, "judge: batch");
+    *b = (batch){
+        .judging = judging, .engine = engine, .model = model, .step = step, .context = context};
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
+        st = open_verdicts(judging, units[i], &results[i], err);
+        n_open += st == JOUST_OK;
+        if (st == JOUST_OK && judging->template)
+            st = pose_all(b, units[i], &results[i], err);
+    }
+    if (st == JOUST_OK)
+        st = flush(b, err);
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
+        joust_case c = case_of(judging, units[i]);
+        st = refuse_not_finite(&results[i], err);
+        if (st == JOUST_OK)
+            st = judging->kind->conclude(&c, results[i].verdicts, results[i].n_verdicts, err);
+    }
+    if (st != JOUST_OK) {
+        for (uint32_t i = 0; i < b->n; i++)
+            joust_tokens_fini(&b->questions[i].tokens);
+        for (uint32_t i = 0; i < n_open; i++)
+            close_verdicts(&results[i]);
+    }
+    joust_free(b);
+    return st;
+}
