@@ -1,0 +1,173 @@
+/* The pass over a round's pairs before the first step: reference log-probabilities, and the proof that the rollout's
+ * log-probabilities are those of the training forward pass. */
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "worker/trainer_internal.h"
+
+#define ROWS_AT_ONCE JOUST_PAIR_FEED_AHEAD
+
+/* Scratch for one row's two sequences. */
+typedef struct sequence {
+    uint32_t *tokens; /* prompt, then response */
+    float *logps;     /* of the response */
+    uint32_t n, first;
+    uint32_t capacity;
+} sequence;
+
+static void sequence_fini(sequence *s)
+{
+    joust_free(s->tokens);
+    joust_free(s->logps);
+}
+
+static joust_status sequence_set(sequence *s, const uint32_t *prompt, uint32_t n_prompt,
+                                 const uint32_t *response, uint32_t n_response, joust_error *err)
+{
+    uint32_t n = n_prompt + n_response;
+    if (n > s->capacity) {
+        uint32_t *tokens = joust_realloc_array(s->tokens, n, sizeof(*tokens));
+        if (tokens)
+            s->tokens = tokens;
+        float *logps = joust_realloc_array(s->logps, n, sizeof(*logps));
+        if (logps)
+            s->logps = logps;
+        if (!tokens || !logps)
+            return joust_fail(err, JOUST_NOMEM, "train: %u tokens", n);
+        s->capacity = n;
+    }
+    memcpy(s->tokens, prompt, n_prompt * sizeof(*prompt));
+    memcpy(s->tokens + n_prompt, response, n_response * sizeof(*response));
+    s->n = n;
+    s->first = n_prompt;
+    return JOUST_OK;
+}
+
+static double sum(const sequence *s)
+{
+    double total = 0;
+    for (uint32_t i = 0; i < s->n - s->first; i++)
+        total += s->logps[i];
+    return total;
+}
+
+/* Scratch of the whole pass: sequences 2i and 2i + 1 are row i's chosen and rejected. */
+typedef struct pass {
+    sequence sequences[2 * ROWS_AT_ONCE];
+    joust_score_request requests[2 * ROWS_AT_ONCE];
+} pass;
+
+static joust_status compare(joust_pair_scores *s, const sequence *q, const float *recorded,
+                            joust_error *err)
+{
+    for (uint32_t i = 0; i < q->n - q->first; i++) {
+        double gap = fabs((double)recorded[i] - (double)q->logps[i]);
+        if (!isfinite(gap))
+            return joust_fail(err, JOUST_NOT_FINITE, "log-prob of response token %u", i);
+        if (gap > s->max_gap)
+            s->max_gap = gap;
+    }
+    s->n_compared += q->n - q->first;
+    return JOUST_OK;
+}
+
+/* One side of a row by the training forward pass: its sum as the reference's where the reference is the same model, and
+ * the comparison where this model generated it. */
+static joust_status score_by_trainer(joust_trainer *trainer, sequence *q, bool compared,
+                                     const float *recorded, joust_pair_scores *s, joust_error *err)
+{
+    joust_status st = joust_trainer_logps(trainer, q->tokens, q->n, q->first, q->logps, err);
+    return st == JOUST_OK && compared ? compare(s, q, recorded, err) : st;
+}
+
+static joust_status score_row(const joust_lease_unit *unit, joust_trainer *trainer, bool needed,
+                              const joust_train_row_pair *r, sequence *q, joust_pair_scores *s,
+                              joust_error *err)
+{
+    joust_status st =
+        sequence_set(&q[0], r->prompt_tokens, r->n_prompt_tokens, r->chosen, r->n_chosen, err);
+    if (st == JOUST_OK)
+        st = sequence_set(&q[1], r->prompt_tokens, r->n_prompt_tokens, r->rejected, r->n_rejected,
+                          err);
+    for (int side = 0; side < 2 && st == JOUST_OK; side++) {
+        uint64_t policy = side == 0 ? r->chosen_policy : r->rejected_policy;
+        const float *recorded = side == 0 ? r->chosen_logps : r->rejected_logps;
+        bool own = policy == unit->model.version;
+        if (own || needed)
+            st = score_by_trainer(trainer, &q[side], own, recorded, s, err);
+    }
+    return st;
+}
+
+static joust_status score_by_reference(const joust_training *t, joust_model *reference, pass *p,
+                                       uint32_t n_rows, joust_error *err)
+{
+    for (uint32_t i = 0; i < 2 * n_rows; i++)
+        p->requests[i] = (joust_score_request){.tokens = p->sequences[i].tokens,
+                                               .n = p->sequences[i].n,
+                                               .first = p->sequences[i].first,
+                                               .ret_logps = p->sequences[i].logps};
+    return joust_score(t->engine, reference, p->requests, 2 * n_rows, t->up->check, t->up->context,
+                       err);
+}
+
+static joust_status score_rows(const joust_training *t, const joust_lease_unit *unit,
+                               joust_trainer *trainer, joust_model *reference,
+                               joust_pair_feed *feed, uint64_t first, uint32_t n, pass *p,
+                               joust_pair_scores *s, joust_error *err)
+{
+    joust_status st = joust_pair_feed_need(feed, first, n, err);
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
+        st = score_row(unit, trainer, !reference, joust_pair_feed_row(feed, first + i),
+                       &p->sequences[2 * i], s, err);
+        if (st == JOUST_OK)
+            st = t->up->check(t->up->context, first + i, err);
+    }
+    if (st == JOUST_OK && reference)
+        st = score_by_reference(t, reference, p, n, err);
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
+        uint64_t ordinal = joust_pair_feed_row(feed, first + i)->ordinal;
+        s->chosen[ordinal] = sum(&p->sequences[2 * i]);
+        s->rejected[ordinal] = sum(&p->sequences[2 * i + 1]);
+        s->known[ordinal] = true;
+    }
+    return st;
+}
+
+void joust_pair_scores_fini(joust_pair_scores *s)
+{
+    joust_free(s->chosen);
+    joust_free(s->rejected);
+    joust_free(s->known);
+    *s = (joust_pair_scores){0};
+}
+
+joust_status joust_pair_scores_compute(const joust_training *t, const joust_lease_unit *unit,
+                                       joust_trainer *trainer, joust_model *reference,
+                                       joust_pair_feed *feed, uint64_t n, joust_pair_scores *ret,
+                                       joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    joust_pair_scores s = {.chosen = joust_calloc((size_t)unit->n_rows, sizeof(*s.chosen)),
+                           .rejected = joust_calloc((size_t)unit->n_rows, sizeof(*s.rejected)),
+                           .known = joust_calloc((size_t)unit->n_rows, sizeof(*s.known))};
+    pass *p = joust_calloc(1, sizeof(*p));
+    if (!s.chosen || !s.rejected || !s.known || !p)
+        st = joust_fail(err, JOUST_NOMEM, "train: scores of %llu pairs",
+                        (unsigned long long)unit->n_rows);
+    for (uint64_t first = 0; first < n && st == JOUST_OK; first += ROWS_AT_ONCE) {
+        uint32_t rows = n - first < ROWS_AT_ONCE ? (uint32_t)(n - first) : ROWS_AT_ONCE;
+        st = score_rows(t, unit, trainer, reference, feed, first, rows, p, &s, err);
+    }
+    for (uint32_t i = 0; p && i < 2 * ROWS_AT_ONCE; i++)
+        sequence_fini(&p->sequences[i]);
+    joust_free(p);
+    if (st != JOUST_OK) {
+        joust_pair_scores_fini(&s);
+        return st;
+    }
+    *ret = s;
+    return JOUST_OK;
+}

@@ -1,0 +1,224 @@
+#include "worker/rollout.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+
+/* One unit under way. */
+typedef struct task {
+    joust_unit_result result;
+    joust_tokens prompt;
+    joust_stream *streams; /* (samples) */
+    uint32_t n_left;       /* samples still to come */
+} task;
+
+typedef struct run {
+    const joust_rollout *r;
+    const joust_lease_unit *units;
+    joust_template *template;
+    task *tasks;
+    uint32_t *unit_of; /* request -> unit */
+    joust_generate_request *requests;
+    uint32_t n_requests;
+} run;
+
+static void task_clear(task *t)
+{
+    for (uint32_t i = 0; i < t->result.n_trajectories; i++)
+        joust_trajectory_fini(&t->result.trajectories[i]);
+    joust_free(t->result.trajectories);
+    joust_tokens_fini(&t->prompt);
+    joust_free(t->streams);
+    *t = (task){0};
+}
+
+static const char *const slots[] = {"prompt"};
+
+static joust_status compile_template(run *x, joust_error *err)
+{
+    const char *text = x->r->job->rollout.template_text;
+    joust_status st = joust_template_compile(x->r->tokenizer, text ? text : "{prompt}", slots, 1,
+                                             &x->template, err);
+    return st == JOUST_OK ? st : joust_blame(err, st, "rollout.template");
+}
+
+/* Whether the template says nothing but the prompt: then the model's own first token goes before it. */
+static bool template_is_bare(const joust_job *job)
+{
+    return !job->rollout.template_text || strcmp(job->rollout.template_text, "{prompt}") == 0;
+}
+
+static joust_status render(run *x, uint32_t unit, joust_error *err)
+{
+    const joust_model_config *config = joust_model_get_config(x->r->model);
+    task *t = &x->tasks[unit];
+    joust_slot slot = {.name = "prompt", .text = x->units[unit].prompt.text};
+    joust_status st = JOUST_OK;
+    if (template_is_bare(x->r->job) && config->bos_token != UINT32_MAX)
+        st = joust_tokens_add(&t->prompt, &config->bos_token, 1, err);
+    if (st == JOUST_OK)
+        st = joust_template_render(x->template, &slot, 1, &t->prompt, err);
+    if (st == JOUST_OK && t->prompt.n == 0)
+        st = joust_fail(err, JOUST_INVALID, "the prompt has no token");
+    return st;
+}
+
+/* The records of a unit with everything that is known before a token is drawn. */
+static joust_status open_records(run *x, uint32_t unit, joust_error *err)
+{
+    const joust_lease_unit *u = &x->units[unit];
+    task *t = &x->tasks[unit];
+    t->streams = joust_calloc(u->samples, sizeof(*t->streams));
+    t->result.trajectories = joust_calloc(u->samples, sizeof(*t->result.trajectories));
+    if (!t->streams || !t->result.trajectories)
+        return joust_fail(err, JOUST_NOMEM, "rollout: %u samples", u->samples);
+    t->result.id = (joust_unit_id){u->unit, u->lease, u->attempt};
+    t->result.n_trajectories = t->n_left = u->samples;
+    for (uint32_t i = 0; i < u->samples; i++) {
+        joust_trajectory *r = &t->result.trajectories[i];
+        t->streams[i] = joust_plan_sample_stream(x->r->job, &u->unit, i);
+        r->key = u->unit;
+        r->sample = i;
+        r->prompt = u->prompt.digest;
+        r->prompt_occurrence = u->prompt.occurrence;
+        r->policy = u->model;
+        r->sampling = x->r->stage->sampling;
+        r->stream = t->streams[i];
+        r->n_prompt_tokens = t->prompt.n;
+        r->prompt_tokens = joust_memdup(t->prompt.ids, t->prompt.n * sizeof(uint32_t));
+        if (!r->prompt_tokens)
+            return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", t->prompt.n);
+    }
+    return JOUST_OK;
+}
+
+static joust_status decode(const joust_rollout *r, const joust_generated *g, char **ret,
+                           joust_error *err)
+{
+    joust_buf text = {0};
+    uint32_t n = g->n - (g->finish == JOUST_FINISH_STOP && g->n > 0 ? 1 : 0);
+    joust_status st = joust_tokenizer_decode(r->tokenizer, g->tokens, n, true, &text, err);
+    if (st == JOUST_OK) {
+        char *copy = joust_strndup(text.data ? (const char *)text.data : "", text.n);
+        if (copy)
+            *ret = copy;
+        else
+            st = joust_fail(err, JOUST_NOMEM, "rollout: text of %zu bytes", text.n);
+    }
+    joust_buf_fini(&text);
+    return st;
+}
+
+static joust_status fill_record(const joust_rollout *r, joust_trajectory *to,
+                                const joust_generated *g, joust_error *err)
+{
+    to->n_tokens = g->n;
+    to->finish = g->finish;
+    to->tokens = joust_memdup(g->tokens, g->n * sizeof(*g->tokens));
+    to->raw_logps = joust_memdup(g->raw_logps, g->n * sizeof(*g->raw_logps));
+    to->logps = joust_memdup(g->logps, g->n * sizeof(*g->logps));
+    if (!to->tokens || !to->raw_logps || !to->logps)
+        return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", g->n);
+    return decode(r, g, &to->text, err);
+}
+
+static joust_status sample_done(run *x, uint32_t unit, uint32_t sample, const joust_generated *g,
+                                joust_error *err)
+{
+    task *t = &x->tasks[unit];
+    assert(sample < t->result.n_trajectories && t->n_left > 0);
+    joust_status st = fill_record(x->r, &t->result.trajectories[sample], g, err);
+    if (st != JOUST_OK)
+        return st;
+    t->result.provenance.n_tokens += g->n;
+    if (--t->n_left > 0)
+        return JOUST_OK;
+    st = x->r->done(x->r->context, unit, &t->result, err);
+    if (st == JOUST_OK)
+        t->result = (joust_unit_result){0};
+    return st;
+}
+
+static joust_status generated(void *context, uint32_t request, uint32_t sample,
+                              const joust_generated *result, joust_error *err)
+{
+    run *x = context;
+    return sample_done(x, x->unit_of[request], sample, result, err);
+}
+
+static joust_status stepped(void *context, uint64_t n_tokens, joust_error *err)
+{
+    run *x = context;
+    return x->r->step ? x->r->step(x->r->context, n_tokens, err) : JOUST_OK;
+}
+
+/* A prompt that fills the context: samples of no token. */
+static joust_status no_room(run *x, uint32_t unit, joust_error *err)
+{
+    static const uint32_t no_token[1];
+    static const float no_logp[1];
+    joust_generated empty = {
+        .tokens = no_token, .raw_logps = no_logp, .logps = no_logp, .finish = JOUST_FINISH_LENGTH};
+    joust_status st = JOUST_OK;
+    uint32_t n = x->tasks[unit].result.n_trajectories;
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++)
+        st = sample_done(x, unit, i, &empty, err);
+    return st;
+}
+
+/* Makes a unit a request, or ends it here. */
+static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
+{
+    const joust_model_config *config = joust_model_get_config(x->r->model);
+    task *t = &x->tasks[unit];
+    joust_error why = {0};
+    joust_status st = render(x, unit, &why);
+    if (st == JOUST_INVALID) {
+        const joust_lease_unit *u = &x->units[unit];
+        (void)joust_blame(&why, st, "prompt %llu of the stage (id %s)",
+                          (unsigned long long)u->unit.position, u->prompt.id ? u->prompt.id : "-");
+        return x->r->failed(x->r->context, unit, &why, err);
+    }
+    if (st != JOUST_OK)
+        return joust_fail(err, st, "%s", why.text);
+    st = open_records(x, unit, err);
+    if (st != JOUST_OK)
+        return st;
+    if (t->prompt.n >= config->context)
+        return no_room(x, unit, err);
+    x->unit_of[x->n_requests] = unit;
+    x->requests[x->n_requests++] = (joust_generate_request){.prompt = t->prompt.ids,
+                                                            .n_prompt = t->prompt.n,
+                                                            .n_samples = x->units[unit].samples,
+                                                            .streams = t->streams,
+                                                            .sampling = x->r->stage->sampling};
+    return JOUST_OK;
+}
+
+joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *units, uint32_t n,
+                               joust_error *err)
+{
+    run x = {.r = r, .units = units};
+    joust_status st = compile_template(&x, err);
+    if (st != JOUST_OK)
+        return st;
+    x.tasks = joust_calloc(n, sizeof(*x.tasks));
+    x.unit_of = joust_calloc(n, sizeof(*x.unit_of));
+    x.requests = joust_calloc(n, sizeof(*x.requests));
+    if (!x.tasks || !x.unit_of || !x.requests)
+        st = joust_fail(err, JOUST_NOMEM, "rollout: %u units", n);
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++)
+        st = open_unit(&x, i, err);
+    if (st == JOUST_OK && x.n_requests > 0)
+        st = joust_generate(r->engine, r->model, x.requests, x.n_requests, generated, stepped, &x,
+                            err);
+    for (uint32_t i = 0; x.tasks && i < n; i++)
+        task_clear(&x.tasks[i]);
+    joust_free(x.requests);
+    joust_free(x.unit_of);
+    joust_free(x.tasks);
+    joust_template_free(&x.template);
+    return st;
+}

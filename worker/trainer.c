@@ -1,0 +1,313 @@
+#include "worker/trainer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
+#include "worker/trainer_internal.h"
+
+/* A TRAIN unit under way. */
+typedef struct run {
+    const joust_training *t;
+    const joust_lease_unit *unit;
+    const joust_job_train *params;
+    joust_model *model;
+    joust_trainer *trainer;
+    joust_unit_result *result;
+    uint32_t steps_capacity;
+    /* pairs */
+    joust_pair_feed *feed;
+    joust_pair_scores scores;
+    joust_pair_row *pairs; /* (batch_size) */
+    /* rows of a data file */
+    joust_tokenizer *tokenizer;
+    joust_rows *rows;
+    joust_row_batch *batch;
+} run;
+
+static void run_fini(run *r)
+{
+    joust_row_batch_close(&r->batch);
+    joust_rows_close(&r->rows);
+    joust_tokenizer_free(&r->tokenizer);
+    joust_free(r->pairs);
+    joust_pair_scores_fini(&r->scores);
+    joust_pair_feed_close(&r->feed);
+    joust_trainer_free(&r->trainer);
+    joust_model_free(&r->model);
+}
+
+static joust_status load_model(const joust_training *t, const joust_model_ref *ref,
+                               joust_model **ret, joust_error *err)
+{
+    const char *dir = NULL;
+    joust_status st = joust_cache_fetch(t->cache, t->up, &ref->manifest, &dir, err);
+    if (st == JOUST_OK)
+        st = joust_model_load(dir, ret, err);
+    return st == JOUST_OK ? st
+                          : joust_blame(err, st, "model %s version %llu", ref->lineage,
+                                        (unsigned long long)ref->version);
+}
+
+/* ---- pairs ---------------------------------------------------------------------------------- */
+
+static joust_status score_pairs(run *r, uint64_t n_rows, joust_error *err)
+{
+    joust_model *reference = NULL;
+    joust_status st = JOUST_OK;
+    if (!joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest))
+        st = load_model(r->t, &r->unit->reference, &reference, err);
+    if (st == JOUST_OK)
+        st = joust_pair_scores_compute(r->t, r->unit, r->trainer, reference, r->feed, n_rows,
+                                       &r->scores, err);
+    joust_model_free(&reference);
+    return st;
+}
+
+static joust_status report_gap(run *r, joust_error *err)
+{
+    joust_metric *m = joust_calloc(1, sizeof(*m));
+    if (!m)
+        return joust_fail(err, JOUST_NOMEM, "train: metric");
+    snprintf(m->name, sizeof(m->name), "%s", JOUST_METRIC_LOGP_GAP);
+    m->value = m->low = m->high = r->scores.max_gap;
+    m->n = r->scores.n_compared;
+    r->result->metrics = m;
+    r->result->n_metrics = 1;
+    return JOUST_OK;
+}
+
+static joust_status open_pairs(run *r, joust_error *err)
+{
+    uint64_t n_used = (uint64_t)r->params->max_steps * r->params->batch_size;
+    uint64_t n_distinct = n_used < r->unit->n_rows ? n_used : r->unit->n_rows;
+    if (r->unit->n_rows == 0)
+        return joust_fail(err, JOUST_INVALID, "no pair to train on");
+    r->pairs = joust_calloc(r->params->batch_size, sizeof(*r->pairs));
+    if (!r->pairs)
+        return joust_fail(err, JOUST_NOMEM, "train: a batch of %u", r->params->batch_size);
+    joust_status st = joust_pair_feed_open(r->t->up, r->unit, n_used, &r->feed, err);
+    if (st == JOUST_OK) /* the first pass has every pair once */
+        st = score_pairs(r, n_distinct, err);
+    return st == JOUST_OK ? report_gap(r, err) : st;
+}
+
+static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
+                               joust_step_report *report, joust_error *err)
+{
+    uint32_t n = r->params->batch_size;
+    joust_status st = joust_pair_feed_need(r->feed, first, n, err);
+    if (st != JOUST_OK)
+        return st;
+    for (uint32_t i = 0; i < n; i++) {
+        const joust_train_row_pair *p = joust_pair_feed_row(r->feed, first + i);
+        if (!r->scores.known[p->ordinal])
+            return joust_fail(err, JOUST_MALFORMED, "row %llu: pair %llu was not in the first pass",
+                              (unsigned long long)(first + i), (unsigned long long)p->ordinal);
+        r->pairs[i] = (joust_pair_row){.prompt = p->prompt_tokens,
+                                       .chosen = p->chosen,
+                                       .rejected = p->rejected,
+                                       .n_prompt = p->n_prompt_tokens,
+                                       .n_chosen = p->n_chosen,
+                                       .n_rejected = p->n_rejected,
+                                       .ref_chosen = r->scores.chosen[p->ordinal],
+                                       .ref_rejected = r->scores.rejected[p->ordinal]};
+        step->rows[i] = p->ordinal;
+        r->result->provenance.n_tokens +=
+            2 * (uint64_t)p->n_prompt_tokens + p->n_chosen + p->n_rejected;
+    }
+    return joust_trainer_step_pairs(r->trainer, r->pairs, n, report, err);
+}
+
+/* ---- rows of a data file -------------------------------------------------------------------- */
+
+static joust_status open_rows(run *r, joust_error *err)
+{
+    const char *dir = NULL, *slash = strrchr(r->params->data, '/');
+    joust_status st = joust_cache_fetch(r->t->cache, r->t->up, &r->unit->model.manifest, &dir, err);
+    if (st == JOUST_OK)
+        st = joust_tokenizer_load(dir, &r->tokenizer, err);
+    if (st == JOUST_OK)
+        st = joust_cache_fetch(r->t->cache, r->t->up, &r->unit->data, &dir, err);
+    if (st != JOUST_OK)
+        return st;
+    char *path = joust_path_join(dir, slash ? slash + 1 : r->params->data);
+    if (!path)
+        return joust_fail(err, JOUST_NOMEM, "train: out of memory");
+    st = joust_rows_open(path, r->tokenizer, &r->rows, err);
+    joust_free(path);
+    if (st != JOUST_OK)
+        return st;
+    return joust_row_batch_open(r->rows, r->params->data_order, r->t->job->seed, &r->unit->unit,
+                                &r->batch, err);
+}
+
+static joust_status step_rows(run *r, uint64_t first, joust_train_step *step,
+                              joust_step_report *report, joust_error *err)
+{
+    const joust_sft_row *rows = NULL;
+    const uint64_t *lines = NULL;
+    uint32_t n = r->params->batch_size;
+    joust_status st = joust_row_batch_get(r->batch, first, n, &rows, &lines, err);
+    if (st != JOUST_OK)
+        return st;
+    for (uint32_t i = 0; i < n; i++) {
+        step->rows[i] = lines[i];
+        r->result->provenance.n_tokens += rows[i].n;
+    }
+    return joust_trainer_step_rows(r->trainer, rows, n, report, err);
+}
+
+/* ---- steps ---------------------------------------------------------------------------------- */
+
+static joust_status add_step(run *r, joust_train_step **ret, joust_error *err)
+{
+    joust_unit_result *result = r->result;
+    if (result->n_steps == r->steps_capacity) {
+        uint32_t capacity = r->steps_capacity ? 2 * r->steps_capacity : 64;
+        joust_train_step *grown = joust_realloc_array(result->steps, capacity, sizeof(*grown));
+        if (!grown)
+            return joust_fail(err, JOUST_NOMEM, "train: %u steps", capacity);
+        result->steps = grown;
+        r->steps_capacity = capacity;
+    }
+    joust_train_step *step = &result->steps[result->n_steps];
+    *step = (joust_train_step){.round = r->unit->unit.round,
+                               .stage = r->unit->unit.stage,
+                               .n_rows = r->params->batch_size};
+    step->rows = joust_calloc(step->n_rows, sizeof(*step->rows));
+    if (!step->rows)
+        return joust_fail(err, JOUST_NOMEM, "train: a batch of %u", step->n_rows);
+    result->n_steps++;
+    *ret = step;
+    return JOUST_OK;
+}
+
+static void forget_steps(joust_unit_result *result)
+{
+    for (uint32_t i = 0; i < result->n_steps; i++)
+        joust_train_step_fini(&result->steps[i]);
+    result->n_steps = 0;
+}
+
+static joust_status do_step(run *r, uint32_t index, joust_error *err)
+{
+    uint64_t first = (uint64_t)index * r->params->batch_size;
+    joust_step_report report = {0};
+    joust_train_step *step = NULL;
+    joust_status st = add_step(r, &step, err);
+    if (st == JOUST_OK)
+        st = r->batch ? step_rows(r, first, step, &report, err)
+                      : step_pairs(r, first, step, &report, err);
+    if (st != JOUST_OK)
+        return st;
+    step->step = report.step;
+    step->loss = report.loss;
+    step->gradient_norm = report.gradient_norm;
+    step->learning_rate = report.learning_rate;
+    step->accuracy = report.accuracy;
+    step->chosen_reward = report.chosen_reward;
+    step->rejected_reward = report.rejected_reward;
+    return r->t->up->check(r->t->up->context, index + 1, err);
+}
+
+static bool is_durable_point(const joust_job_train *params, uint32_t done)
+{
+    return params->save_every > 0 && done % params->save_every == 0 && done < params->max_steps;
+}
+
+static joust_status do_steps(run *r, joust_error *err)
+{
+    joust_unit_result *result = r->result;
+    for (uint32_t i = r->unit->resume_step; i < r->params->max_steps; i++) {
+        joust_status st = do_step(r, i, err);
+        if (st != JOUST_OK)
+            return joust_blame(err, st, "step %u", i);
+        if (!is_durable_point(r->params, i + 1))
+            continue;
+        st = joust_state_publish(r->t, r->unit, r->trainer, result->steps, result->n_steps, err);
+        if (st != JOUST_OK)
+            return st;
+        forget_steps(result);
+    }
+    return JOUST_OK;
+}
+
+static joust_status train(run *r, joust_error *err)
+{
+    joust_status st = load_model(r->t, &r->unit->model, &r->model, err);
+    if (st == JOUST_OK)
+        st = joust_trainer_create(r->t->engine, r->model, r->params, &r->trainer, err);
+    if (st == JOUST_OK)
+        st = r->params->data ? open_rows(r, err) : open_pairs(r, err);
+    if (st == JOUST_OK && r->unit->resume_step > 0)
+        st = joust_state_restore(r->t, r->unit, r->trainer, err);
+    if (st == JOUST_OK)
+        st = do_steps(r, err);
+    if (st == JOUST_OK)
+        st = joust_version_publish(r->t, r->unit, r->model, r->params->max_steps, r->result, err);
+    return st;
+}
+
+static void result_fini(joust_unit_result *r)
+{
+    forget_steps(r);
+    joust_free(r->steps);
+    joust_free(r->metrics);
+    *r = (joust_unit_result){0};
+}
+
+joust_status joust_training_run(const joust_training *t, const joust_lease_unit *unit,
+                                joust_unit_result *ret, joust_error *err)
+{
+    joust_unit_result result = {.id = {unit->unit, unit->lease, unit->attempt}};
+    run r = {.t = t, .unit = unit, .params = &t->stage->train, .result = &result};
+    if (r.params->batch_size == 0 || r.params->max_steps == 0)
+        return joust_fail(err, JOUST_INVALID, "train: batch_size and max_steps must be at least 1");
+    joust_status st = train(&r, err);
+    run_fini(&r);
+    if (st != JOUST_OK) {
+        result_fini(&result);
+        return st;
+    }
+    *ret = result;
+    return JOUST_OK;
+}
+
+/* ---- first weights -------------------------------------------------------------------------- */
+
+static joust_status draw(const joust_training *t, const joust_lease_unit *unit, joust_model **ret,
+                         joust_error *err)
+{
+    uint32_t lineage = joust_job_find_model(t->job, unit->model.lineage);
+    if (lineage == JOUST_NONE)
+        return joust_fail(err, JOUST_INVALID, "no model '%s' in the job", unit->model.lineage);
+    const char *dir = NULL;
+    joust_model_config config;
+    joust_status st = joust_cache_fetch(t->cache, t->up, &unit->model.manifest, &dir, err);
+    if (st != JOUST_OK)
+        return st;
+    char *path = joust_path_join(dir, "config.json");
+    if (!path)
+        return joust_fail(err, JOUST_NOMEM, "init: out of memory");
+    st = joust_model_config_read(path, &config, err);
+    joust_free(path);
+    if (st == JOUST_OK)
+        st = joust_model_init(&config, t->job->models[lineage].init_seed, ret, err);
+    return st;
+}
+
+joust_status joust_training_init(const joust_training *t, const joust_lease_unit *unit,
+                                 joust_unit_result *ret, joust_error *err)
+{
+    joust_model *model = NULL;
+    joust_unit_result result = {.id = {unit->unit, unit->lease, unit->attempt}};
+    joust_status st = draw(t, unit, &model, err);
+    if (st == JOUST_OK)
+        st = joust_version_publish(t, unit, model, 0, &result, err);
+    joust_model_free(&model);
+    if (st == JOUST_OK)
+        *ret = result;
+    return st;
+}

@@ -1,0 +1,45 @@
+/* A TRAIN unit under way, as its parts share it. */
+#ifndef JOUST_WORKER_TRAINER_INTERNAL_H
+#define JOUST_WORKER_TRAINER_INTERNAL_H
+
+#include "worker/engine/generate.h"
+#include "worker/engine/train.h"
+#include "worker/pair_feed.h"
+#include "worker/row_batch.h"
+#include "worker/trainer.h"
+
+/* Reference log-probabilities of the round's pairs, by ordinal, and the comparison with what rollouts recorded. */
+typedef struct joust_pair_scores {
+    double *chosen, *rejected; /* (n_pairs) sums in nats */
+    bool *known;               /* (n_pairs) */
+    double max_gap;
+    uint64_t n_compared; /* tokens */
+} joust_pair_scores;
+
+void joust_pair_scores_fini(joust_pair_scores *s);
+/* Scores rows [0, n) of the feed, which holds n_pairs pairs, before any step. reference: NULL where it is the model
+ * that the trainer starts from. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those of the feed and the engine. */
+JOUST_MUST_USE joust_status joust_pair_scores_compute(const joust_training *t,
+                                                      const joust_lease_unit *unit,
+                                                      joust_trainer *trainer,
+                                                      joust_model *reference, joust_pair_feed *feed,
+                                                      uint64_t n, joust_pair_scores *ret,
+                                                      joust_error *err);
+
+/* Saves the model as the unit's out_version, uploads it, and fills ret->model. */
+JOUST_MUST_USE joust_status joust_version_publish(const joust_training *t,
+                                                  const joust_lease_unit *unit,
+                                                  const joust_model *model, uint32_t n_steps,
+                                                  joust_unit_result *ret, joust_error *err);
+/* Uploads the trainer's state and returns once it and the steps are durable at the coordinator. */
+JOUST_MUST_USE joust_status joust_state_publish(const joust_training *t,
+                                                const joust_lease_unit *unit,
+                                                const joust_trainer *trainer,
+                                                const joust_train_step *steps, uint32_t n_steps,
+                                                joust_error *err);
+/* Brings the trainer to the unit's resume state. */
+JOUST_MUST_USE joust_status joust_state_restore(const joust_training *t,
+                                                const joust_lease_unit *unit,
+                                                joust_trainer *trainer, joust_error *err);
+
+#endif

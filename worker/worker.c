@@ -1,0 +1,188 @@
+#include "worker/worker.h"
+
+#include <unistd.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "proto/cache.h"
+#include "proto/plan.h"
+#include "worker/engine/model_cache.h"
+#include "worker/rollout.h"
+#include "worker/trainer.h"
+
+#define RESIDENT_MODELS                                                                            \
+    2u /* policies of two stages: the trained one and the one it is compared with */
+
+typedef struct worker {
+    joust_engine *engine;
+    joust_cache *cache;
+    joust_model_cache *models;
+    const joust_job *job;
+    joust_plan *plan;
+} worker;
+
+/* One batch under way. */
+typedef struct batch {
+    worker *w;
+    joust_peer *peer;
+    const joust_lease_unit *units;
+} batch;
+
+static joust_status begin(void *context, const joust_job *job, joust_error *err)
+{
+    worker *w = context;
+    w->job = job;
+    return joust_plan_compile(job, w->plan, err);
+}
+
+static joust_status unit_done(void *context, uint32_t unit, joust_unit_result *result,
+                              joust_error *err)
+{
+    (void)unit;
+    batch *b = context;
+    return joust_peer_deliver(b->peer, result, err);
+}
+
+static joust_status unit_failed(void *context, uint32_t unit, const joust_error *why,
+                                joust_error *err)
+{
+    batch *b = context;
+    return joust_peer_fail(b->peer, &b->units[unit].unit, why, err);
+}
+
+static joust_status check(void *context, uint64_t done, joust_error *err)
+{
+    batch *b = context;
+    const joust_upstream *up = joust_peer_upstream(b->peer);
+    return up->check(up->context, done, err);
+}
+
+static joust_status folder(void *context, const joust_digest *key, const char **ret_dir,
+                           joust_error *err)
+{
+    batch *b = context;
+    return joust_cache_fetch(b->w->cache, joust_peer_upstream(b->peer), key, ret_dir, err);
+}
+
+/* Units of one stage and one model. */
+static joust_status generate(batch *b, const joust_stage *stage, const joust_lease_unit *units,
+                             uint32_t n, joust_error *err)
+{
+    joust_resident resident;
+    b->units = units;
+    joust_status st =
+        joust_model_cache_get(b->w->models, &units[0].model.manifest, folder, b, &resident, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_rollout rollout = {.engine = b->w->engine,
+                             .model = resident.model,
+                             .tokenizer = resident.tokenizer,
+                             .job = b->w->job,
+                             .stage = stage,
+                             .done = unit_done,
+                             .failed = unit_failed,
+                             .step = check,
+                             .context = b};
+    return joust_rollout_run(&rollout, units, n, err);
+}
+
+static joust_status train(batch *b, const joust_stage *stage, const joust_lease_unit *unit,
+                          joust_error *err)
+{
+    joust_training training = {.engine = b->w->engine,
+                               .job = b->w->job,
+                               .stage = stage,
+                               .up = joust_peer_upstream(b->peer),
+                               .cache = b->w->cache};
+    joust_unit_result result = {0};
+    joust_status st = stage->kind == JOUST_STAGE_INIT
+                          ? joust_training_init(&training, unit, &result, err)
+                          : joust_training_run(&training, unit, &result, err);
+    if (st != JOUST_OK)
+        return st;
+    st = joust_peer_deliver(b->peer, &result, err);
+    joust_unit_result_fini(&result);
+    return st;
+}
+
+/* How many units from the first on have its model. */
+static uint32_t same_model(const joust_lease_unit *units, uint32_t n)
+{
+    uint32_t i = 1;
+    while (i < n && joust_digest_equal(&units[i].model.manifest, &units[0].model.manifest))
+        i++;
+    return i;
+}
+
+static joust_status run(void *context, joust_peer *peer, const joust_lease_unit *units, uint32_t n,
+                        joust_error *err)
+{
+    worker *w = context;
+    batch b = {.w = w, .peer = peer};
+    if (units[0].unit.stage >= w->plan->n_stages)
+        return joust_fail(err, JOUST_INVALID, "the plan has no stage %u", units[0].unit.stage);
+    const joust_stage *stage = &w->plan->stages[units[0].unit.stage];
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0, k; i < n && st == JOUST_OK; i += k) {
+        switch (stage->kind) {
+        case JOUST_STAGE_GENERATE:
+            k = same_model(units + i, n - i);
+            st = generate(&b, stage, units + i, k, err);
+            break;
+        case JOUST_STAGE_INIT:
+        case JOUST_STAGE_TRAIN:
+            k = 1;
+            st = train(&b, stage, &units[i], err);
+            break;
+        default:
+            return joust_fail(err, JOUST_UNSUPPORTED, "a worker doesn't do stage %u, %s",
+                              stage->index, stage->name);
+        }
+    }
+    return st;
+}
+
+static joust_status serve(worker *w, const joust_role_options *options, bool can_train,
+                          joust_error *err)
+{
+    char host[JOUST_MAX_NAME_BYTES] = "";
+    if (gethostname(host, sizeof(host) - 1) != 0)
+        host[0] = 0;
+    joust_peer_options peer = {.session = {.role = JOUST_PEER_WORKER,
+                                           .name = options->name,
+                                           .host = host,
+                                           .numeric_class = joust_engine_numeric_class(w->engine),
+                                           .credit = options->credit,
+                                           .threads = joust_engine_threads(w->engine),
+                                           .can_train = can_train},
+                               .endpoint = options->endpoint,
+                               .curve = options->curve,
+                               .signals = options->signals};
+    joust_peer_role_work work = {.context = w, .begin = begin, .run = run};
+    joust_log_info("worker", "name %s endpoint %s threads %u kernels %s", options->name,
+                   options->endpoint, joust_engine_threads(w->engine),
+                   joust_engine_isa_name(w->engine));
+    return joust_peer_run(&peer, &work, err);
+}
+
+joust_status joust_worker_run(const joust_role_options *options, bool can_train, joust_error *err)
+{
+    worker w = {.plan = joust_calloc(1, sizeof(*w.plan))};
+    joust_engine_options engine = {.n_threads = options->threads};
+    joust_status st = w.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "worker: out of memory");
+    if (options->signals)
+        joust_peer_block_signals();
+    if (st == JOUST_OK)
+        st = joust_engine_create(&engine, &w.engine, err);
+    if (st == JOUST_OK)
+        st = joust_model_cache_create(RESIDENT_MODELS, &w.models, err);
+    if (st == JOUST_OK)
+        st = joust_cache_create(options->cache, options->cache_bytes, &w.cache, err);
+    if (st == JOUST_OK)
+        st = serve(&w, options, can_train, err);
+    joust_cache_free(&w.cache);
+    joust_model_cache_free(&w.models);
+    joust_engine_free(&w.engine);
+    joust_free(w.plan);
+    return st;
+}
