@@ -1,0 +1,51 @@
+#include "ops/local_model.h"
+
+#include <string.h>
+
+joust_status joust_local_model_open(const char *dir, uint32_t n_threads, joust_local_model *ret,
+                                    joust_error *err)
+{
+    joust_local_model m = {0};
+    joust_engine_options options = {.n_threads = n_threads};
+    joust_status st = joust_tokenizer_load(dir, &m.tokenizer, err);
+    if (st == JOUST_OK)
+        st = joust_model_load(dir, &m.model, err);
+    if (st == JOUST_OK &&
+        joust_tokenizer_size(m.tokenizer) > joust_model_get_config(m.model)->vocab_size)
+        st = joust_fail(err, JOUST_INVALID,
+                        "%s: tokenizer.json has %u tokens, more than config.json's vocab_size %u",
+                        dir, joust_tokenizer_size(m.tokenizer),
+                        joust_model_get_config(m.model)->vocab_size);
+    if (st == JOUST_OK)
+        st = joust_engine_create(&options, &m.engine, err);
+    if (st == JOUST_OK)
+        *ret = m;
+    else
+        joust_local_model_close(&m);
+    return st;
+}
+
+void joust_local_model_close(joust_local_model *m)
+{
+    joust_model_free(&m->model);
+    joust_engine_free(&m->engine);
+    joust_tokenizer_free(&m->tokenizer);
+}
+
+joust_status joust_local_model_prompt(const joust_local_model *m, const char *text, bool bos,
+                                      joust_tokens *to, joust_error *err)
+{
+    joust_tokens written = {0};
+    uint32_t first = joust_model_get_config(m->model)->bos_token;
+    joust_status st = joust_tokenizer_encode(m->tokenizer, text, strlen(text), true, &written, err);
+    bool there = written.n > 0 && written.ids[0] == first;
+    if (st == JOUST_OK && bos && first != UINT32_MAX && !there)
+        st = joust_tokens_add(to, &first, 1, err);
+    if (st == JOUST_OK)
+        st = joust_tokens_add(to, written.ids, written.n, err);
+    if (st == JOUST_OK && to->n == 0)
+        st = joust_fail(err, JOUST_INVALID,
+                        "an empty prompt, and the model has no bos token to begin with");
+    joust_tokens_fini(&written);
+    return st;
+}

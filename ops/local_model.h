@@ -1,0 +1,24 @@
+/* A model that a verb uses in this process: engine, weights, tokenizer. */
+#ifndef JOUST_OPS_LOCAL_MODEL_H
+#define JOUST_OPS_LOCAL_MODEL_H
+
+#include "worker/engine/engine.h"
+#include "worker/engine/model.h"
+#include "worker/engine/tokenizer.h"
+
+typedef struct joust_local_model {
+    joust_engine *engine;
+    joust_model *model;
+    joust_tokenizer *tokenizer;
+} joust_local_model;
+
+/* Loads the folder dir. n_threads 0: as many as the processor has. Errors name the file. ret is caller's storage. */
+JOUST_MUST_USE joust_status joust_local_model_open(const char *dir, uint32_t n_threads,
+                                                   joust_local_model *ret, joust_error *err);
+void joust_local_model_close(joust_local_model *m);
+/* Appends what a person wrote, special tokens recognised; bos: before it the model's bos, if it has one and the text
+ * doesn't begin with it. Errors: JOUST_INVALID if nothing results. */
+JOUST_MUST_USE joust_status joust_local_model_prompt(const joust_local_model *m, const char *text,
+                                                     bool bos, joust_tokens *to, joust_error *err);
+
+#endif

@@ -1,0 +1,168 @@
+/* joust generate: a model goes on with a text. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/cli.h"
+#include "ops/local_model.h"
+#include "ops/verbs.h"
+#include "proto/base/text.h"
+#include "worker/engine/generate.h"
+
+typedef struct arguments {
+    const char *model, *prompt;
+    double temperature, top_p, min_p;
+    uint32_t top_k, max_tokens, threads;
+    uint64_t seed;
+    bool no_bos, json;
+} arguments;
+
+/* What is printed when the text is whole. */
+typedef struct output {
+    const joust_tokenizer *tokenizer;
+    const arguments *args;
+    const joust_tokens *prompt;
+    joust_buf text;
+} output;
+
+static const char *finish_name(joust_finish finish)
+{
+    return finish == JOUST_FINISH_STOP ? "stop" : "length";
+}
+
+static void add_ids(joust_buf *to, const char *key, const uint32_t *ids, uint32_t n)
+{
+    joust_buf_format(to, "\"%s\":[", key);
+    for (uint32_t i = 0; i < n; i++)
+        joust_buf_format(to, "%s%u", i ? "," : "", ids[i]);
+    joust_buf_text(to, "],");
+}
+
+static void add_logps(joust_buf *to, const char *key, const float *logps, uint32_t n,
+                      const char *end)
+{
+    joust_buf_format(to, "\"%s\":[", key);
+    for (uint32_t i = 0; i < n; i++) {
+        joust_buf_text(to, i ? "," : "");
+        joust_json_float(to, logps[i]);
+    }
+    joust_buf_text(to, end);
+}
+
+static void add_json(output *o, const joust_generated *result, const joust_buf *text)
+{
+    joust_buf_text(&o->text, "{\"text\":");
+    joust_json_string(&o->text, text->data, text->n);
+    joust_buf_format(&o->text, ",\"finish\":\"%s\",", finish_name(result->finish));
+    add_ids(&o->text, "prompt_tokens", o->prompt->ids, o->prompt->n);
+    add_ids(&o->text, "tokens", result->tokens, result->n);
+    add_logps(&o->text, "raw_logps", result->raw_logps, result->n, "],");
+    add_logps(&o->text, "logps", result->logps, result->n, "]}");
+}
+
+static joust_status take_result(void *context, uint32_t request, uint32_t sample,
+                                const joust_generated *result, joust_error *err)
+{
+    (void)request;
+    (void)sample;
+    output *o = context;
+    joust_buf text = {0};
+    joust_status st =
+        joust_tokenizer_decode(o->tokenizer, result->tokens, result->n, true, &text, err);
+    if (st == JOUST_OK && o->args->json)
+        add_json(o, result, &text);
+    else if (st == JOUST_OK)
+        joust_buf_add(&o->text, text.data, text.n);
+    joust_buf_fini(&text);
+    return st == JOUST_OK ? joust_buf_status(&o->text, err) : st;
+}
+
+static joust_status generate(const joust_local_model *m, const arguments *args, output *o,
+                             joust_error *err)
+{
+    joust_tokens prompt = {0};
+    joust_stream_name name = {.job_seed = args->seed, .purpose = JOUST_PURPOSE_SAMPLE};
+    joust_stream stream = joust_stream_open(&name);
+    joust_status st = joust_local_model_prompt(m, args->prompt, !args->no_bos, &prompt, err);
+    if (st == JOUST_OK) {
+        joust_generate_request request = {.prompt = prompt.ids,
+                                          .n_prompt = prompt.n,
+                                          .n_samples = 1,
+                                          .streams = &stream,
+                                          .sampling = {.temperature = (float)args->temperature,
+                                                       .top_p = (float)args->top_p,
+                                                       .min_p = (float)args->min_p,
+                                                       .top_k = args->top_k,
+                                                       .max_tokens = args->max_tokens}};
+        o->prompt = &prompt;
+        st = joust_generate(m->engine, m->model, &request, 1, take_result, NULL, o, err);
+    }
+    joust_tokens_fini(&prompt);
+    return st;
+}
+
+static joust_status check(const arguments *a, joust_error *err)
+{
+    if (!a->model)
+        return joust_fail(err, JOUST_INVALID, "--model DIR is missing");
+    if (a->temperature < 0)
+        return joust_fail(err, JOUST_INVALID, "--temperature: expected 0 (greedy) or more");
+    if (!(a->top_p > 0 && a->top_p <= 1))
+        return joust_fail(err, JOUST_INVALID, "--top-p: expected a number above 0, at most 1");
+    if (!(a->min_p >= 0 && a->min_p <= 1))
+        return joust_fail(err, JOUST_INVALID, "--min-p: expected a number from 0 to 1");
+    if (a->max_tokens == 0)
+        return joust_fail(err, JOUST_INVALID, "--max-tokens: expected at least 1");
+    return JOUST_OK;
+}
+
+int joust_verb_generate(int argc, char **argv)
+{
+    arguments args = {.prompt = "", .temperature = 1, .top_p = 1, .max_tokens = 128};
+    const joust_option options[] = {
+        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR", "folder of the model"},
+        {"--prompt", JOUST_OPTION_TEXT, &args.prompt, "TEXT",
+         "text to go on with; none by default"},
+        {"--temperature", JOUST_OPTION_DOUBLE, &args.temperature, "T", "0: greedy; 1 by default"},
+        {"--top-p", JOUST_OPTION_DOUBLE, &args.top_p, "P", "nucleus sampling; off by default"},
+        {"--top-k", JOUST_OPTION_U32, &args.top_k, "K", "the K likeliest tokens; off by default"},
+        {"--min-p", JOUST_OPTION_DOUBLE, &args.min_p, "P",
+         "share of the likeliest; off by default"},
+        {"--max-tokens", JOUST_OPTION_U32, &args.max_tokens, "N",
+         "at most N tokens; 128 by default"},
+        {"--seed", JOUST_OPTION_U64, &args.seed, "S", "of the random stream; 0 by default"},
+        {"--threads", JOUST_OPTION_U32, &args.threads, "N", "the processor's by default"},
+        {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,
+         "don't begin with the model's bos token"},
+        {"--json", JOUST_OPTION_FLAG, &args.json, NULL,
+         "text, tokens and log-probabilities as JSON"}};
+    const joust_usage usage = {
+        .verb = "generate",
+        .synopsis = "joust generate --model DIR [--prompt TEXT] [--temperature T] [--max-tokens N] "
+                    "[--seed S] [--json]",
+        .about =
+            "Prints how the model goes on with the text. Special tokens written in the prompt\n"
+            "(<bos>) are recognised. The same arguments give the same text everywhere.",
+        .options = options,
+        .n_options = sizeof(options) / sizeof(*options)};
+    int status = joust_cli_parse(&usage, argc, argv, NULL, NULL);
+    if (status >= 0)
+        return status;
+    joust_error err = {0};
+    joust_local_model model = {0};
+    joust_status st = check(&args, &err);
+    if (st == JOUST_OK)
+        st = joust_local_model_open(args.model, args.threads, &model, &err);
+    output out = {.tokenizer = model.tokenizer, .args = &args};
+    if (st == JOUST_OK)
+        st = generate(&model, &args, &out, &err);
+    if (st == JOUST_OK) {
+        joust_buf_text(&out.text, "\n");
+        fwrite(out.text.data, 1, out.text.n, stdout);
+        if (!joust_buf_ok(&out.text) || fflush(stdout) != 0)
+            st = joust_fail(&err, JOUST_IO, "standard output: can't write");
+    }
+    joust_buf_fini(&out.text);
+    joust_local_model_close(&model);
+    return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("generate", &err);
+}

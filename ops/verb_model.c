@@ -1,0 +1,178 @@
+/* joust model info | convert: what a checkpoint is, and how it becomes a Hugging Face folder in float32. */
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/cli.h"
+#include "ops/verbs.h"
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
+#include "proto/base/text.h"
+#include "worker/engine/llama2c.h"
+#include "worker/engine/model.h"
+#include "worker/engine/tokenizer.h"
+
+static void print_json(const joust_model *model, const joust_tokenizer *tokenizer)
+{
+    const joust_model_config *c = joust_model_get_config(model);
+    char hex[JOUST_DIGEST_HEX];
+    joust_digest digest = joust_model_digest(model);
+    joust_buf text = {0};
+    joust_buf_format(&text,
+                     "{\"architecture\":\"%s\",\"parameters\":%llu,\"layers\":%u,\"d_model\":%u,"
+                     "\"heads\":%u,\"kv_heads\":%u,\"d_head\":%u,\"d_ff\":%u,\"vocab_size\":%u,"
+                     "\"context\":%u,\"tied\":%s,\"tokenizer_size\":",
+                     c->architecture, (unsigned long long)joust_model_config_parameters(c),
+                     c->n_layers, c->d_model, c->n_heads, c->n_kv_heads, c->d_head, c->d_ff,
+                     c->vocab_size, c->context, c->tied ? "true" : "false");
+    if (tokenizer)
+        joust_buf_format(&text, "%u", joust_tokenizer_size(tokenizer));
+    else
+        joust_buf_text(&text, "null");
+    joust_buf_format(&text, ",\"digest\":\"%s\"}", joust_digest_hex(&digest, hex));
+    if (joust_buf_ok(&text))
+        puts((const char *)text.data);
+    joust_buf_fini(&text);
+}
+
+static void print_page(const joust_model *model, const joust_tokenizer *tokenizer)
+{
+    const joust_model_config *c = joust_model_get_config(model);
+    char hex[JOUST_DIGEST_HEX];
+    joust_digest digest = joust_model_digest(model);
+    printf("architecture  %s\n", c->architecture);
+    printf("parameters    %llu\n", (unsigned long long)joust_model_config_parameters(c));
+    printf("layers        %u, width %u, feed-forward %u\n", c->n_layers, c->d_model, c->d_ff);
+    printf("attention     %u heads of %u, %u for keys and values\n", c->n_heads, c->d_head,
+           c->n_kv_heads);
+    printf("vocabulary    %u, head %s\n", c->vocab_size, c->tied ? "tied" : "untied");
+    printf("context       %u tokens\n", c->context);
+    if (tokenizer)
+        printf("tokenizer     %u tokens\n", joust_tokenizer_size(tokenizer));
+    else
+        printf("tokenizer     none\n");
+    printf("digest        %s\n", joust_digest_hex(&digest, hex));
+}
+
+static bool has_tokenizer(const char *dir)
+{
+    char *path = joust_path_join(dir, "tokenizer.json");
+    bool there = path && joust_file_exists(path);
+    joust_free(path);
+    return there;
+}
+
+static int model_info(int argc, char **argv)
+{
+    bool json = false;
+    const char *dir = NULL;
+    const joust_option options[] = {
+        {"--json", JOUST_OPTION_FLAG, &json, NULL, "as one line of JSON"}};
+    const joust_usage usage = {.verb = "model info",
+                               .synopsis = "joust model info DIR [--json]",
+                               .about = "Reads a model's folder whole and says what is in it.",
+                               .options = options,
+                               .n_options = 1,
+                               .min_positional = 1,
+                               .max_positional = 1};
+    int status = joust_cli_parse(&usage, argc, argv, &dir, NULL);
+    if (status >= 0)
+        return status;
+    joust_error err = {0};
+    joust_model *model = NULL;
+    joust_tokenizer *tokenizer = NULL;
+    joust_status st = joust_model_load(dir, &model, &err);
+    if (st == JOUST_OK && has_tokenizer(dir))
+        st = joust_tokenizer_load(dir, &tokenizer, &err);
+    if (st == JOUST_OK && json)
+        print_json(model, tokenizer);
+    else if (st == JOUST_OK)
+        print_page(model, tokenizer);
+    joust_model_free(&model);
+    joust_tokenizer_free(&tokenizer);
+    return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("model info", &err);
+}
+
+/* Bytes of the tokenizer.json to write: converted from llama2.c's form, or as the file has it. */
+static joust_status read_tokenizer(const char *path, uint32_t vocab_size, joust_buf *to,
+                                   joust_error *err)
+{
+    joust_tokenizer *parsed = NULL;
+    size_t n = strlen(path);
+    bool json = n >= 5 && strcmp(path + n - 5, ".json") == 0;
+    joust_status st = json ? joust_file_read(path, 64u << 20, to, err)
+                           : joust_llama2c_tokenizer(path, vocab_size, to, err);
+    if (st == JOUST_OK)
+        st = joust_tokenizer_parse(to->data, to->n, path, &parsed, err);
+    if (st == JOUST_OK && joust_tokenizer_size(parsed) > vocab_size)
+        st = joust_fail(err, JOUST_INVALID, "%s: %u tokens, more than the model's vocabulary of %u",
+                        path, joust_tokenizer_size(parsed), vocab_size);
+    joust_tokenizer_free(&parsed);
+    return st;
+}
+
+static joust_status convert(const char *in, const char *out, const char *tokenizer,
+                            joust_error *err)
+{
+    joust_model *model = NULL;
+    joust_buf text = {0};
+    bool llama2c = joust_llama2c_is(in);
+    char *path = joust_path_join(out, "tokenizer.json");
+    joust_status st = path ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "out of memory");
+    if (st == JOUST_OK)
+        st = llama2c ? joust_llama2c_load(in, &model, err) : joust_model_load(in, &model, err);
+    if (st == JOUST_OK && tokenizer)
+        st = read_tokenizer(tokenizer, joust_model_get_config(model)->vocab_size, &text, err);
+    if (st == JOUST_OK)
+        st = joust_model_save(model, llama2c || tokenizer ? NULL : in, out, err);
+    if (st == JOUST_OK && tokenizer)
+        st = joust_file_write(path, text.data, text.n, err);
+    joust_buf_fini(&text);
+    joust_free(path);
+    joust_model_free(&model);
+    return st;
+}
+
+static int model_convert(int argc, char **argv)
+{
+    const char *places[2] = {NULL, NULL}, *tokenizer = NULL;
+    const joust_option options[] = {
+        {"--tokenizer", JOUST_OPTION_TEXT, &tokenizer, "FILE",
+         "a tokenizer.json, or llama2.c's tokenizer.bin; by default those of IN are copied"}};
+    const joust_usage usage = {
+        .verb = "model convert",
+        .synopsis = "joust model convert IN OUT [--tokenizer FILE]",
+        .about =
+            "Reads a Hugging Face folder or a llama2.c checkpoint (.bin, version 0) and writes\n"
+            "the folder OUT: config.json, model.safetensors in float32, tokenizer.json.",
+        .options = options,
+        .n_options = 1,
+        .min_positional = 2,
+        .max_positional = 2};
+    int status = joust_cli_parse(&usage, argc, argv, places, NULL);
+    if (status >= 0)
+        return status;
+    joust_error err = {0};
+    joust_status st = convert(places[0], places[1], tokenizer, &err);
+    return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("model convert", &err);
+}
+
+int joust_verb_model(int argc, char **argv)
+{
+    const joust_usage usage = {
+        .verb = "model",
+        .synopsis = "joust model info DIR | joust model convert IN OUT [--tokenizer FILE]",
+        .about = "What a checkpoint is, and how it becomes a Hugging Face folder in float32.\n"
+                 "`joust model info --help` and `joust model convert --help` say more.",
+        .min_positional = 1,
+        .max_positional = 1};
+    const char *what = argc > 1 ? argv[1] : "";
+    if (strcmp(what, "info") == 0)
+        return model_info(argc - 1, argv + 1);
+    if (strcmp(what, "convert") == 0)
+        return model_convert(argc - 1, argv + 1);
+    int status = joust_cli_parse(&usage, argc, argv, &what, NULL);
+    if (status >= 0)
+        return status;
+    fprintf(stderr, "joust model: no action '%s'; usage: %s\n", what, usage.synopsis);
+    return JOUST_EXIT_USAGE;
+}
