@@ -1,0 +1,278 @@
+#include "forward_internal.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+
+/* ---- keys and values ---------------------------------------------------------------------------------------- */
+
+/* Floats of the keys of one layer, and of its values after them. */
+static size_t kv_keys_size(const joust_model_config *c, uint32_t capacity)
+{
+    return (size_t)c->n_kv_heads * capacity * c->d_head;
+}
+
+static size_t kv_layer_size(const joust_model_config *c, uint32_t capacity)
+{
+    return kv_keys_size(c, capacity) + (size_t)c->n_kv_heads * capacity * joust_lanes_up(c->d_head);
+}
+
+uint64_t joust_kv_bytes(const joust_model *m, uint32_t capacity, uint32_t n_layers)
+{
+    return kv_layer_size(&m->config, joust_lanes_up(capacity)) * n_layers * sizeof(float);
+}
+
+joust_status joust_kv_init(joust_kv *kv, const joust_model *m, uint32_t capacity, uint32_t n_layers,
+                           joust_error *err)
+{
+    *kv = (joust_kv){.capacity = joust_lanes_up(capacity)};
+    size_t size = kv_layer_size(&m->config, kv->capacity);
+    kv->layer_stride = n_layers > 1 ? size : 0;
+    kv->data = joust_calloc_aligned(size * n_layers, sizeof(float));
+    if (!kv->data)
+        return joust_fail(err, JOUST_NOMEM, "key-value cache: no memory for %u positions",
+                          capacity);
+    return JOUST_OK;
+}
+
+void joust_kv_fini(joust_kv *kv)
+{
+    joust_free_aligned(kv->data);
+    *kv = (joust_kv){0};
+}
+
+static joust_kv_span kv_span(const joust_forward *f, const joust_kv *kv, uint32_t layer, uint32_t n)
+{
+    const float *keys = kv->data + layer * kv->layer_stride;
+    return (joust_kv_span){.keys = keys,
+                           .values = keys + kv_keys_size(&f->model->config, kv->capacity),
+                           .capacity = kv->capacity,
+                           .n = n};
+}
+
+static uint32_t row_index(const joust_row *row) /* of its key in own */
+{
+    return row->position - (row->prefix ? row->prefix->n : 0);
+}
+
+void joust_forward_store(const joust_forward *f, uint32_t layer, const joust_row *row,
+                         const float *qkv)
+{
+    const joust_model_config *c = &f->model->config;
+    const uint32_t at = row_index(row), head_ld = joust_lanes_up(c->d_head);
+    assert(at < row->own->capacity);
+    const joust_kv *kv = row->own;
+    float *keys = kv->data + layer * kv->layer_stride,
+          *values = keys + kv_keys_size(c, kv->capacity);
+    for (uint32_t h = 0; h < c->n_kv_heads; h++) {
+        const float *key = qkv + f->w.query + (size_t)h * c->d_head, *value = key + f->w.key_value;
+        float *k = keys + ((size_t)h * kv->capacity + at / JOUST_LANES * JOUST_LANES) * c->d_head +
+                   at % JOUST_LANES;
+        for (uint32_t i = 0; i < c->d_head; i++)
+            k[(size_t)i * JOUST_LANES] = key[i];
+        memcpy(values + ((size_t)h * kv->capacity + at) * head_ld, value,
+               c->d_head * sizeof(float));
+    }
+    if (row->own->n <= at)
+        row->own->n = at + 1;
+}
+
+/* ---- layers ------------------------------------------------------------------------------------------------- */
+
+joust_status joust_forward_init(joust_forward *f, const joust_engine *engine, const joust_model *m,
+                                joust_error *err)
+{
+    assert(m->ready);
+    *f = (joust_forward){
+        .kernels = engine->kernels, .model = m, .w = joust_model_widths(&m->config)};
+    f->scores =
+        joust_calloc_aligned(joust_lanes_up(m->config.context) + JOUST_LANES, sizeof(float));
+    return f->scores ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
+}
+
+void joust_forward_fini(joust_forward *f)
+{
+    joust_free_aligned(f->scores);
+    f->scores = NULL;
+}
+
+void joust_forward_multiply(const joust_kernels *k, const float *x, uint32_t x_ld, uint32_t m,
+                            const joust_pack *pack, float *y, uint32_t y_ld, bool add)
+{
+    joust_gemm g = {.a = x,
+                    .a_row = x_ld,
+                    .a_step = 1,
+                    .b = pack->data,
+                    .b_panel = (size_t)pack->k * JOUST_LANES,
+                    .b_step = JOUST_LANES,
+                    .c = y,
+                    .c_row = y_ld,
+                    .m = m,
+                    .n = pack->n,
+                    .k = pack->k,
+                    .add = add};
+    k->gemm(&g);
+}
+
+void joust_forward_embed(const joust_forward *f, const joust_row *rows, uint32_t n, float *x)
+{
+    const uint32_t d = f->model->config.d_model;
+    const float *table = f->model->weights + f->model->embedding;
+    for (uint32_t r = 0; r < n; r++)
+        memcpy(x + (size_t)r * f->w.d_ld, table + (size_t)rows[r].token * d, d * sizeof(float));
+}
+
+static void norm_rows(const joust_forward *f, const float *x, uint64_t gain, uint32_t n, float *y,
+                      float *r)
+{
+    const joust_model_config *c = &f->model->config;
+    for (uint32_t i = 0; i < n; i++)
+        r[i] = f->kernels->norm(x + (size_t)i * f->w.d_ld, f->model->weights + gain, c->d_model,
+                                c->norm_eps, y + (size_t)i * f->w.d_ld);
+}
+
+float joust_forward_scale(const joust_forward *f)
+{
+    return 1.0f / sqrtf((float)f->model->config.d_head);
+}
+
+static void attend_row(const joust_forward *f, uint32_t layer, const joust_row *row,
+                       const float *query, float *out, float *stats)
+{
+    const joust_model_config *c = &f->model->config;
+    joust_attention a = {.n_heads = c->n_heads,
+                         .n_kv_heads = c->n_kv_heads,
+                         .d_head = c->d_head,
+                         .head_ld = joust_lanes_up(c->d_head),
+                         .scale = joust_forward_scale(f),
+                         .query = query,
+                         .out = out,
+                         .scores = f->scores,
+                         .stats = stats};
+    if (row->prefix)
+        a.spans[a.n_spans++] = kv_span(f, row->prefix, layer, row->prefix->n);
+    a.spans[a.n_spans++] = kv_span(f, row->own, layer, row_index(row) + 1);
+    f->kernels->attend(&a);
+}
+
+static void attention_forward(const joust_forward *f, uint32_t layer, const joust_row *rows,
+                              uint32_t n, const joust_activations *a)
+{
+    const joust_model_config *c = &f->model->config;
+    const joust_layer_packs *p = &f->model->packs[layer];
+    norm_rows(f, a->x, f->model->offsets[layer].attention_norm, n, a->normed, a->norm_r);
+    joust_forward_multiply(f->kernels, a->normed, f->w.d_ld, n, &p->qkv, a->qkv, f->w.qkv_ld,
+                           false);
+    for (uint32_t r = 0; r < n; r++) {
+        float *qkv = a->qkv + (size_t)r * f->w.qkv_ld;
+        f->kernels->rope(qkv, c->n_heads + c->n_kv_heads, c->d_head,
+                         f->model->rope + (size_t)rows[r].position * c->d_head, false);
+        joust_forward_store(f, layer, &rows[r], qkv);
+    }
+    for (uint32_t r = 0; r < n; r++)
+        attend_row(f, layer, &rows[r], a->qkv + (size_t)r * f->w.qkv_ld,
+                   a->mixed + (size_t)r * f->w.query_ld,
+                   a->stats ? a->stats + (size_t)r * joust_lanes_up(2 * c->n_heads) : NULL);
+    if (a->x_mid != a->x)
+        memcpy(a->x_mid, a->x, (size_t)n * f->w.d_ld * sizeof(float));
+    joust_forward_multiply(f->kernels, a->mixed, f->w.query_ld, n, &p->o, a->x_mid, f->w.d_ld,
+                           true);
+}
+
+void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row *rows, uint32_t n,
+                         const joust_activations *a)
+{
+    const joust_layer_packs *p = &f->model->packs[layer];
+    attention_forward(f, layer, rows, n, a);
+    norm_rows(f, a->x_mid, f->model->offsets[layer].ff_norm, n, a->normed_ff, a->norm_ff_r);
+    joust_forward_multiply(f->kernels, a->normed_ff, f->w.d_ld, n, &p->gate_up, a->gate_up,
+                           f->w.gate_up_ld, false);
+    for (uint32_t r = 0; r < n; r++)
+        f->kernels->swiglu(a->gate_up + (size_t)r * f->w.gate_up_ld, f->model->config.d_ff,
+                           a->hidden + (size_t)r * f->w.ff_ld);
+    if (a->x_out != a->x_mid)
+        memcpy(a->x_out, a->x_mid, (size_t)n * f->w.d_ld * sizeof(float));
+    joust_forward_multiply(f->kernels, a->hidden, f->w.ff_ld, n, &p->down, a->x_out, f->w.d_ld,
+                           true);
+}
+
+void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, float *normed,
+                        float *norm_r, float *logits)
+{
+    norm_rows(f, x, f->model->norm, n, normed, norm_r);
+    joust_forward_multiply(f->kernels, normed, f->w.d_ld, n, &f->model->head_pack, logits,
+                           f->w.vocab_ld, false);
+}
+
+/* ---- a pass ------------------------------------------------------------------------------------------------- */
+
+joust_status joust_pass_create(const joust_engine *engine, const joust_model *m, joust_pass **ret,
+                               joust_error *err)
+{
+    joust_pass *pass = joust_calloc(1, sizeof(*pass));
+    if (!pass)
+        return joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
+    joust_status st = joust_forward_init(&pass->forward, engine, m, err);
+    const joust_widths w = pass->forward.w;
+    joust_activations *a = &pass->a;
+    const struct {
+        float **place;
+        size_t ld;
+    } parts[] = {{&a->x, w.d_ld},         {&a->normed, w.d_ld},        {&a->qkv, w.qkv_ld},
+                 {&a->mixed, w.query_ld}, {&a->gate_up, w.gate_up_ld}, {&a->hidden, w.ff_ld},
+                 {&a->norm_r, 1},         {&pass->logits, w.vocab_ld}};
+    const size_t n_parts = sizeof(parts) / sizeof(*parts);
+    size_t size = 0;
+    for (size_t i = 0; i < n_parts; i++)
+        size += parts[i].ld * JOUST_PASS_ROWS;
+    if (!st) {
+        pass->block = joust_calloc_aligned(size, sizeof(float));
+        if (!pass->block)
+            st = joust_fail(err, JOUST_NOMEM, "forward pass: no memory for %u rows",
+                            JOUST_PASS_ROWS);
+    }
+    if (st) {
+        joust_pass_free(&pass);
+        return st;
+    }
+    float *at = pass->block;
+    for (size_t i = 0; i < n_parts; i++) {
+        *parts[i].place = at;
+        at += parts[i].ld * JOUST_PASS_ROWS;
+    }
+    a->x_mid = a->x_out = a->x;
+    a->normed_ff = a->normed;
+    a->norm_ff_r = a->norm_r;
+    *ret = pass;
+    return JOUST_OK;
+}
+
+void joust_pass_free(joust_pass **pass)
+{
+    if (*pass) {
+        joust_forward_fini(&(*pass)->forward);
+        joust_free_aligned((*pass)->block);
+        joust_free(*pass);
+    }
+    *pass = NULL;
+}
+
+void joust_pass_run(joust_pass *pass)
+{
+    const joust_forward *f = &pass->forward;
+    joust_forward_embed(f, pass->rows, pass->n, pass->a.x);
+    for (uint32_t layer = 0; layer < f->model->config.n_layers; layer++)
+        joust_forward_layer(f, layer, pass->rows, pass->n, &pass->a);
+    uint32_t n_logits = 0;
+    for (uint32_t r = 0; r < pass->n; r++)
+        if (pass->rows[r].wants_logits) {
+            if (n_logits < r)
+                memcpy(pass->a.x + (size_t)n_logits * f->w.d_ld, pass->a.x + (size_t)r * f->w.d_ld,
+                       f->w.d_ld * sizeof(float));
+            n_logits++;
+        }
+    joust_forward_head(f, pass->a.x, n_logits, pass->a.normed, pass->a.norm_r, pass->logits);
+    pass->n = 0;
+}

@@ -1,0 +1,214 @@
+#include "losses_internal.h"
+
+#include <math.h> /* isfinite */
+
+#include "proto/base/math.h"
+
+/* ---- checks ------------------------------------------------------------------------------------------------- */
+
+static joust_status tokens_check(const joust_model_config *c, uint32_t name, const char *what,
+                                 const uint32_t *tokens, uint32_t n, joust_error *err)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (tokens[i] >= c->vocab_size)
+            return joust_fail(err, JOUST_INVALID,
+                              "training row %u: %s token %u at %u is outside the vocabulary of %u",
+                              name, what, tokens[i], i, c->vocab_size);
+    return JOUST_OK;
+}
+
+static joust_status length_check(const joust_model_config *c, uint32_t name, uint64_t n,
+                                 joust_error *err)
+{
+    if (n <= c->context)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_INVALID, "training row %u: %llu tokens, the context is %u", name,
+                      (unsigned long long)n, c->context);
+}
+
+joust_status joust_pair_row_check(const joust_model_config *c, const joust_pair_row *row,
+                                  uint32_t name, joust_error *err)
+{
+    if (row->n_prompt == 0 || row->n_chosen == 0 || row->n_rejected == 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "training row %u: prompt, chosen and rejected must not be empty", name);
+    if (!isfinite(row->ref_chosen) || !isfinite(row->ref_rejected))
+        return joust_fail(err, JOUST_INVALID,
+                          "training row %u: a reference log-probability is not finite", name);
+    joust_status st = length_check(c, name, (uint64_t)row->n_prompt + row->n_chosen, err);
+    if (!st)
+        st = length_check(c, name, (uint64_t)row->n_prompt + row->n_rejected, err);
+    if (!st)
+        st = tokens_check(c, name, "prompt", row->prompt, row->n_prompt, err);
+    if (!st)
+        st = tokens_check(c, name, "chosen", row->chosen, row->n_chosen, err);
+    if (!st)
+        st = tokens_check(c, name, "rejected", row->rejected, row->n_rejected, err);
+    return st;
+}
+
+static joust_status target_check(const joust_model_config *c, const joust_sft_row *row,
+                                 const joust_target *target, uint32_t name, joust_error *err)
+{
+    if (target->position == 0 || target->position > row->n)
+        return joust_fail(err, JOUST_INVALID,
+                          "training row %u: target position %u, must be from 1 to %u", name,
+                          target->position, row->n);
+    if (!isfinite(target->weight))
+        return joust_fail(err, JOUST_INVALID,
+                          "training row %u: the weight at position %u is not finite", name,
+                          target->position);
+    joust_status st = tokens_check(c, name, "target", &target->token, 1, err);
+    if (!st)
+        st = tokens_check(c, name, "among", target->among, target->n_among, err);
+    bool found = target->n_among == 0;
+    for (uint32_t i = 0; i < target->n_among; i++)
+        found = found || target->among[i] == target->token;
+    if (!st && !found)
+        st = joust_fail(err, JOUST_INVALID,
+                        "training row %u: target %u at position %u is not among its own tokens",
+                        name, target->token, target->position);
+    return st;
+}
+
+joust_status joust_sft_row_check(const joust_model_config *c, const joust_sft_row *row,
+                                 uint32_t name, joust_error *err)
+{
+    if (row->n == 0 || row->n_targets == 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "training row %u: tokens and targets must not be empty", name);
+    joust_status st = length_check(c, name, row->n, err);
+    if (!st)
+        st = tokens_check(c, name, "row", row->tokens, row->n, err);
+    for (uint32_t i = 0; i < row->n_targets && !st; i++)
+        st = target_check(c, row, &row->targets[i], name, err);
+    return st;
+}
+
+/* ---- preference pairs --------------------------------------------------------------------------------------- */
+
+/* Wants the logits that predict tokens of a branch: after the stem for the first, then after each but the last.
+ * Row of the stem's end is wanted already, as number 0. Returns the number for the branch's second token. */
+static uint32_t branch_want(joust_tape *t, uint32_t part)
+{
+    uint32_t first = t->n_wanted;
+    for (uint32_t i = 0; i < t->parts[part].n; i++)
+        joust_tape_want(t, t->first_row[part] + i);
+    return first;
+}
+
+static uint32_t wanted_of(uint32_t first, uint32_t i)
+{
+    return i == 0 ? 0 : first + i - 1;
+}
+
+static double response_logp(const joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)joust_tape_logp(t, wanted_of(first, i), tokens[i]);
+    return sum;
+}
+
+static void response_pull(joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n,
+                          double factor)
+{
+    for (uint32_t i = 0; i < n; i++)
+        joust_tape_pull(t, wanted_of(first, i), tokens[i], (float)factor);
+}
+
+joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row, double beta,
+                                 double sft_weight, double share, joust_row_report *ret,
+                                 joust_error *err)
+{
+    /* The last token of a response predicts nothing. */
+    const joust_tape_part parts[] = {{row->prompt, row->n_prompt},
+                                     {row->chosen, row->n_chosen - 1},
+                                     {row->rejected, row->n_rejected - 1}};
+    joust_status st = joust_tape_begin(t, parts, 3, err);
+    if (st)
+        return st;
+    joust_tape_want(t, row->n_prompt - 1);
+    const uint32_t first_chosen = branch_want(t, 1), first_rejected = branch_want(t, 2);
+    st = joust_tape_forward(t, err);
+    if (st)
+        return st;
+    const double chosen = response_logp(t, first_chosen, row->chosen, row->n_chosen);
+    const double rejected = response_logp(t, first_rejected, row->rejected, row->n_rejected);
+    const joust_row_report report = {.chosen_reward = beta * (chosen - row->ref_chosen),
+                                     .rejected_reward = beta * (rejected - row->ref_rejected)};
+    const double margin = report.chosen_reward - report.rejected_reward;
+    *ret = report;
+    ret->loss = -joust_log_sigmoid(margin) - sft_weight * chosen / row->n_chosen;
+    const double slope = beta * joust_sigmoid(-margin);
+    response_pull(t, first_chosen, row->chosen, row->n_chosen,
+                  -share * (slope + sft_weight / row->n_chosen));
+    response_pull(t, first_rejected, row->rejected, row->n_rejected, share * slope);
+    return JOUST_OK;
+}
+
+/* ---- supervised rows ---------------------------------------------------------------------------------------- */
+
+/* -log p(token) among the target's own tokens, and its gradient: double, in the order of `among`. */
+static double among_loss(joust_tape *t, uint32_t i, const joust_target *target, double factor)
+{
+    const size_t ld = t->forward.w.vocab_ld;
+    const float *logits = t->logits + i * ld;
+    float *d = t->d_logits + i * ld;
+    double largest = (double)logits[target->among[0]], sum = 0;
+    for (uint32_t k = 1; k < target->n_among; k++)
+        if ((double)logits[target->among[k]] > largest)
+            largest = (double)logits[target->among[k]];
+    for (uint32_t k = 0; k < target->n_among; k++)
+        sum += joust_exp((double)logits[target->among[k]] - largest);
+    for (uint32_t k = 0; k < target->n_among; k++)
+        d[target->among[k]] +=
+            (float)(factor * (joust_exp((double)logits[target->among[k]] - largest) / sum));
+    d[target->token] -= (float)factor;
+    return largest + joust_log(sum) - (double)logits[target->token];
+}
+
+/* Wants the rows before all targets' positions; a pass a row where targets don't rise. */
+static void wanted_list(joust_tape *t, const joust_sft_row *row)
+{
+    for (uint32_t position = 0;;) { /* the last one listed */
+        uint32_t next = UINT32_MAX;
+        for (uint32_t i = 0; i < row->n_targets && next != position + 1; i++)
+            if (row->targets[i].position > position && row->targets[i].position < next)
+                next = row->targets[i].position;
+        if (next == UINT32_MAX)
+            return;
+        joust_tape_want(t, next - 1);
+        position = next;
+    }
+}
+
+joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_row *row, double share,
+                                joust_row_report *ret, joust_error *err)
+{
+    joust_tape_part part = {row->tokens, 0}; /* up to the last position that predicts something */
+    for (uint32_t i = 0; i < row->n_targets; i++)
+        if (row->targets[i].position > part.n)
+            part.n = row->targets[i].position;
+    joust_status st = joust_tape_begin(t, &part, 1, err);
+    if (st)
+        return st;
+    wanted_list(t, row);
+    st = joust_tape_forward(t, err);
+    if (st)
+        return st;
+    double loss = 0;
+    for (uint32_t i = 0; i < row->n_targets; i++) {
+        const joust_target *target = &row->targets[i];
+        uint32_t wanted = joust_tape_find(t, target->position - 1);
+        const double factor = share * (double)target->weight;
+        if (target->n_among) {
+            loss += (double)target->weight * among_loss(t, wanted, target, factor);
+        } else {
+            loss -= (double)target->weight * (double)joust_tape_logp(t, wanted, target->token);
+            joust_tape_pull(t, wanted, target->token, (float)-factor);
+        }
+    }
+    *ret = (joust_row_report){.loss = loss};
+    return JOUST_OK;
+}

@@ -1,0 +1,28 @@
+/* Losses of one row: forward pass, loss, and gradient with respect to the logits (left in the tape's d_logits).
+ * `share` is 1 / rows of the step. Formulas: KERNELS.md, "Losses". Thread: as the tape. */
+#ifndef JOUST_WORKER_ENGINE_LOSSES_INTERNAL_H
+#define JOUST_WORKER_ENGINE_LOSSES_INTERNAL_H
+
+#include "tape_internal.h"
+#include "worker/engine/train.h"
+
+typedef struct joust_row_report {
+    double loss, chosen_reward, rejected_reward; /* not multiplied by share */
+} joust_row_report;
+
+/* Errors of both: JOUST_INVALID; name is the row's number in the step. */
+JOUST_MUST_USE joust_status joust_pair_row_check(const joust_model_config *c,
+                                                 const joust_pair_row *row, uint32_t name,
+                                                 joust_error *err);
+JOUST_MUST_USE joust_status joust_sft_row_check(const joust_model_config *c,
+                                                const joust_sft_row *row, uint32_t name,
+                                                joust_error *err);
+/* Errors of both: JOUST_NOMEM, JOUST_NOT_FINITE. */
+JOUST_MUST_USE joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row,
+                                                double beta, double sft_weight, double share,
+                                                joust_row_report *ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_row *row,
+                                               double share, joust_row_report *ret,
+                                               joust_error *err);
+
+#endif

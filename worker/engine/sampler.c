@@ -1,0 +1,162 @@
+#include "sampler_internal.h"
+
+#include <math.h> /* isfinite */
+
+#include "proto/base/alloc.h"
+#include "proto/base/math.h"
+
+joust_status joust_sampling_check(const joust_sampling *s, joust_error *err)
+{
+    if (!(s->temperature >= 0 && isfinite(s->temperature)) ||
+        (s->temperature > 0 && !isfinite(1.0f / s->temperature)))
+        return joust_fail(err, JOUST_INVALID,
+                          "sampling: temperature must be 0 or a positive number");
+    if (!(s->top_p > 0 && s->top_p <= 1))
+        return joust_fail(err, JOUST_INVALID,
+                          "sampling: top_p is %g, must be above 0 and at most 1", (double)s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return joust_fail(err, JOUST_INVALID, "sampling: min_p is %g, must be from 0 to 1",
+                          (double)s->min_p);
+    if (s->max_tokens == 0)
+        return joust_fail(err, JOUST_INVALID, "sampling: max_tokens must be at least 1");
+    return JOUST_OK;
+}
+
+joust_status joust_sampler_init(joust_sampler *s, const joust_kernels *kernels, uint32_t n,
+                                joust_error *err)
+{
+    *s = (joust_sampler){.kernels = kernels, .n = n};
+    s->weights = joust_calloc_aligned(joust_lanes_up(n), sizeof(*s->weights));
+    s->candidates = joust_calloc(n, sizeof(*s->candidates));
+    if (s->weights && s->candidates)
+        return JOUST_OK;
+    joust_sampler_fini(s);
+    return joust_fail(err, JOUST_NOMEM, "sampler: no memory for a vocabulary of %u", n);
+}
+
+void joust_sampler_fini(joust_sampler *s)
+{
+    joust_free_aligned(s->weights);
+    joust_free(s->candidates);
+    *s = (joust_sampler){0};
+}
+
+float joust_logp(const float *logits, joust_log_sum sum, uint32_t token)
+{
+    return (logits[token] - sum.max) - sum.log_sum;
+}
+
+joust_status joust_log_sum_check(joust_log_sum sum, joust_error *err)
+{
+    if (isfinite(sum.max) && isfinite(sum.log_sum))
+        return JOUST_OK;
+    return joust_fail(
+        err, JOUST_NOT_FINITE,
+        "the model's logits are not finite: its weights are damaged or training diverged");
+}
+
+static uint32_t likeliest(const float *logits, uint32_t n)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return best;
+}
+
+/* Whether candidate a comes before b. */
+static bool before(const float *logits, uint32_t a, uint32_t b)
+{
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+}
+
+static void heap_sink(uint32_t *heap, uint32_t n, uint32_t at, const float *logits)
+{
+    for (uint32_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && before(logits, heap[child + 1], heap[child]))
+            child++;
+        if (!before(logits, heap[child], heap[at]))
+            return;
+        uint32_t swap = heap[at];
+        heap[at] = heap[child];
+        heap[child] = swap;
+    }
+}
+
+/* Leaves the weights of the likeliest tokens only: at most top_k, then the fewest that hold top_p of those. */
+static void keep_likeliest(joust_sampler *s, const float *logits, uint32_t top_k, float top_p)
+{
+    uint32_t n = s->n, n_kept = top_k && top_k < n ? top_k : n;
+    uint32_t *heap = s->candidates;
+    for (uint32_t i = 0; i < n; i++)
+        heap[i] = i;
+    for (uint32_t i = n / 2; i-- > 0;)
+        heap_sink(heap, n, i, logits);
+    double total = 0, held = 0;
+    uint32_t left = n;
+    for (uint32_t k = 0; k < n_kept;
+         k++) { /* taken candidates stand behind the heap, likeliest last */
+        uint32_t taken = heap[0];
+        total += (double)s->weights[taken];
+        heap[0] = heap[--left];
+        heap_sink(heap, left, 0, logits);
+        heap[left] = taken;
+    }
+    for (uint32_t i = 0; i < left; i++)
+        s->weights[heap[i]] = 0;
+    for (uint32_t k = 0; top_p < 1 && k < n_kept; k++) {
+        uint32_t token = heap[n - 1 - k];
+        if (k > 0 && held >= (double)top_p * total)
+            s->weights[token] = 0;
+        else
+            held += (double)s->weights[token];
+    }
+}
+
+/* The token at which the running sum of weights, by id, passes uniform * total. */
+static uint32_t pick(const joust_sampler *s, float uniform, double total)
+{
+    double at = (double)uniform * total, sum = 0;
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (!(s->weights[i] > 0))
+            continue;
+        last = i;
+        sum += (double)s->weights[i];
+        if (sum > at)
+            break;
+    }
+    return last;
+}
+
+joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
+                                const joust_sampling *sampling, float uniform, joust_draw *ret,
+                                joust_error *err)
+{
+    joust_log_sum sum = s->kernels->log_sum(logits, s->n);
+    joust_status st = joust_log_sum_check(sum, err);
+    if (st)
+        return st;
+    if (sampling->temperature == 0) {
+        uint32_t best = likeliest(logits, s->n);
+        *ret = (joust_draw){.token = best, .raw_logp = joust_logp(logits, sum, best)};
+        return JOUST_OK;
+    }
+    const float scale = 1.0f / sampling->temperature;
+    s->kernels->exponentials(logits, s->n, sum.max, scale, s->weights);
+    bool filtered = sampling->top_k || sampling->top_p < 1 || sampling->min_p > 0;
+    if (sampling->top_k || sampling->top_p < 1)
+        keep_likeliest(s, logits, sampling->top_k, sampling->top_p);
+    double total = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (s->weights[i] < sampling->min_p) /* the likeliest weighs 1 */
+            s->weights[i] = 0;
+        total += (double)s->weights[i];
+    }
+    uint32_t token = pick(s, uniform, total);
+    float raw_logp = joust_logp(logits, sum, token), logp = raw_logp;
+    if (filtered || sampling->temperature != 1)
+        logp = (float)((double)((logits[token] - sum.max) * scale) - joust_log(total));
+    *ret = (joust_draw){.token = token, .raw_logp = raw_logp, .logp = logp};
+    return JOUST_OK;
+}

@@ -1,0 +1,123 @@
+/* The whole state of a trainer as one file:
+ *   0  "JOUSTTRN"            8  version u32        12  steps done u32      16  n_weights u64
+ *  24  digest of the shape  56  digest of the settings                     88  weights, m, v: (n_weights) float32 each
+ *  then the xxh3-64 of all before it. Numbers are big-endian, floats little-endian. */
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
+#include "trainer_internal.h"
+
+#define MAGIC        "JOUSTTRN"
+#define VERSION      1u
+#define HEADER_BYTES 88u
+#define END_BYTES    8u
+
+static joust_digest shape_digest(const joust_model *m)
+{
+    joust_hasher h;
+    joust_hasher_init(&h);
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        joust_hasher_field(&h, m->tensors[i].name, strlen(m->tensors[i].name));
+        joust_hasher_u64(&h, m->tensors[i].dims[0]);
+        joust_hasher_u64(&h, m->tensors[i].dims[1]);
+    }
+    return joust_hasher_end(&h);
+}
+
+static void hash_double(joust_hasher *h, double x)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    joust_hasher_u64(h, bits);
+}
+
+static joust_digest settings_digest(const joust_job_train *p)
+{
+    const double numbers[] = {
+        p->beta,       p->sft_weight, p->learning_rate, p->min_learning_rate_ratio,
+        p->adam_beta1, p->adam_beta2, p->adam_eps,      p->weight_decay,
+        p->clip};
+    joust_hasher h;
+    joust_hasher_init(&h);
+    joust_hasher_u64(&h, p->loss);
+    joust_hasher_u64(&h, p->schedule);
+    joust_hasher_u64(&h, p->warmup_steps);
+    joust_hasher_u64(&h, p->max_steps);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+        hash_double(&h, numbers[i]);
+    return joust_hasher_end(&h);
+}
+
+static uint64_t file_bytes(const joust_model *m)
+{
+    return HEADER_BYTES + 3 * m->n_weights * sizeof(float) + END_BYTES;
+}
+
+joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err)
+{
+    const uint64_t n = file_bytes(t->model), n_block = t->model->n_weights * sizeof(float);
+    uint8_t *file = joust_malloc(n);
+    if (!file)
+        return joust_fail(err, JOUST_NOMEM, "%s: no memory for a training state of %llu bytes",
+                          path, (unsigned long long)n);
+    const joust_digest shape = shape_digest(t->model), settings = settings_digest(&t->params);
+    memcpy(file, MAGIC, 8);
+    joust_put_be32(file + 8, VERSION);
+    joust_put_be32(file + 12, t->n_steps);
+    joust_put_be64(file + 16, t->model->n_weights);
+    memcpy(file + 24, shape.bytes, JOUST_DIGEST_BYTES);
+    memcpy(file + 56, settings.bytes, JOUST_DIGEST_BYTES);
+    memcpy(file + HEADER_BYTES, t->model->weights, n_block);
+    memcpy(file + HEADER_BYTES + n_block, t->m, n_block);
+    memcpy(file + HEADER_BYTES + 2 * n_block, t->v, n_block);
+    joust_put_be64(file + n - END_BYTES, joust_checksum(file, n - END_BYTES));
+    joust_status st = joust_file_write(path, file, n, err);
+    joust_free(file);
+    return st;
+}
+
+static joust_status file_check(const joust_trainer *t, const char *path, const joust_buf *file,
+                               joust_error *err)
+{
+    if (file->n < HEADER_BYTES + END_BYTES || memcmp(file->data, MAGIC, 8) != 0)
+        return joust_fail(err, JOUST_CORRUPT, "%s: not a training state", path);
+    if (joust_get_be32(file->data + 8) != VERSION)
+        return joust_fail(err, JOUST_CONFLICT,
+                          "%s: training state of version %u, this program reads %u", path,
+                          joust_get_be32(file->data + 8), VERSION);
+    if (joust_get_be64(file->data + file->n - END_BYTES) !=
+        joust_checksum(file->data, file->n - END_BYTES))
+        return joust_fail(err, JOUST_CORRUPT,
+                          "%s: the checksum doesn't match: the file is damaged or cut off", path);
+    const joust_digest shape = shape_digest(t->model), settings = settings_digest(&t->params);
+    if (memcmp(file->data + 24, shape.bytes, JOUST_DIGEST_BYTES) != 0 ||
+        file->n != file_bytes(t->model))
+        return joust_fail(err, JOUST_CONFLICT, "%s: training state of a model of another shape",
+                          path);
+    if (memcmp(file->data + 56, settings.bytes, JOUST_DIGEST_BYTES) != 0)
+        return joust_fail(err, JOUST_CONFLICT, "%s: training state of other training settings",
+                          path);
+    return JOUST_OK;
+}
+
+joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_error *err)
+{
+    joust_buf file = {0};
+    joust_status st = joust_file_read(path, file_bytes(t->model), &file, err);
+    if (st == JOUST_TOO_LARGE)
+        st =
+            joust_fail(err, JOUST_CONFLICT, "%s: larger than a training state of this model", path);
+    if (!st)
+        st = file_check(t, path, &file, err);
+    if (!st) {
+        const uint64_t n_block = t->model->n_weights * sizeof(float);
+        t->n_steps = joust_get_be32(file.data + 12);
+        memcpy(t->model->weights, file.data + HEADER_BYTES, n_block);
+        memcpy(t->m, file.data + HEADER_BYTES + n_block, n_block);
+        memcpy(t->v, file.data + HEADER_BYTES + 2 * n_block, n_block);
+        joust_model_changed(t->model);
+    }
+    joust_buf_fini(&file);
+    return st;
+}

@@ -1,0 +1,370 @@
+/* A step: every row's gradient, summed by a fixed tree, then one update. The tree: sum(first, size), size a power of
+ * two, is sum(first, size / 2) + sum(first + size / 2, size / 2), the second left out where no row stands. It depends
+ * on the number of rows only; threads take aligned runs of rows and only decide when a part is computed. */
+#include "worker/engine/train.h"
+
+#include <math.h> /* isfinite */
+#include <pthread.h>
+#include <string.h>
+
+#include "optimizer_internal.h"
+#include "proto/base/alloc.h"
+#include "trainer_internal.h"
+
+#define RUN_BYTES (UINT64_C(256) << 20) /* of gradient sums at most, unless the threads need more */
+#define MAX_RUNS  64u
+#define ADD_BLOCK 16384u
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+static joust_status params_check(const joust_job_train *p, joust_error *err)
+{
+    const struct {
+        const char *name;
+        double value;
+        bool good;
+    } checks[] = {
+        {"beta", p->beta, p->loss != JOUST_LOSS_DPO || p->beta > 0},
+        {"sft_weight", p->sft_weight, p->sft_weight >= 0},
+        {"learning_rate", p->learning_rate, p->learning_rate >= 0},
+        {"min_learning_rate_ratio", p->min_learning_rate_ratio,
+         p->min_learning_rate_ratio >= 0 && p->min_learning_rate_ratio <= 1},
+        {"adam_beta1", p->adam_beta1, p->adam_beta1 >= 0 && p->adam_beta1 < 1},
+        {"adam_beta2", p->adam_beta2, p->adam_beta2 >= 0 && p->adam_beta2 < 1},
+        {"adam_eps", p->adam_eps, p->adam_eps > 0},
+        {"weight_decay", p->weight_decay, p->weight_decay >= 0},
+        {"clip", p->clip, p->clip >= 0},
+    };
+    for (size_t i = 0; i < sizeof(checks) / sizeof(*checks); i++)
+        if (!checks[i].good || !isfinite(checks[i].value))
+            return joust_fail(err, JOUST_INVALID, "train: %s is %g, out of range", checks[i].name,
+                              checks[i].value);
+    if (p->loss != JOUST_LOSS_DPO && p->loss != JOUST_LOSS_SFT)
+        return joust_fail(err, JOUST_INVALID, "train: unknown loss %d", (int)p->loss);
+    if (p->schedule < JOUST_SCHEDULE_CONSTANT || p->schedule > JOUST_SCHEDULE_COSINE)
+        return joust_fail(err, JOUST_INVALID, "train: unknown schedule %d", (int)p->schedule);
+    return JOUST_OK;
+}
+
+joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
+                                  const joust_job_train *params, joust_trainer **ret,
+                                  joust_error *err)
+{
+    joust_status st = params_check(params, err);
+    if (st)
+        return st;
+    joust_trainer *t = joust_calloc(1, sizeof(*t));
+    if (!t)
+        return joust_fail(err, JOUST_NOMEM, "trainer: out of memory");
+    t->engine = engine;
+    t->model = model;
+    t->params = *params;
+    t->params.model = t->params.data = NULL;
+    t->m = joust_calloc_aligned(model->n_weights, sizeof(float));
+    t->v = joust_calloc_aligned(model->n_weights, sizeof(float));
+    t->tapes = joust_calloc(joust_engine_threads(engine), sizeof(joust_tape *));
+    if (!t->m || !t->v || !t->tapes) {
+        joust_trainer_free(&t);
+        return joust_fail(err, JOUST_NOMEM, "trainer: no memory for %llu parameters",
+                          (unsigned long long)model->n_weights);
+    }
+    *ret = t;
+    return JOUST_OK;
+}
+
+static void sums_free(joust_trainer *t)
+{
+    for (uint32_t i = 0; i < t->n_sums; i++)
+        joust_free_aligned(t->sums[i]);
+    for (uint32_t i = 0; t->partial && i < joust_engine_threads(t->engine) * t->depth; i++)
+        joust_free_aligned(t->partial[i]);
+    joust_free(t->sums);
+    joust_free(t->partial);
+    t->sums = t->partial = NULL;
+    t->n_sums = t->depth = 0;
+}
+
+void joust_trainer_free(joust_trainer **trainer)
+{
+    joust_trainer *t = *trainer;
+    *trainer = NULL;
+    if (!t)
+        return;
+    sums_free(t);
+    for (uint32_t i = 0; t->tapes && i < joust_engine_threads(t->engine); i++)
+        joust_tape_free(&t->tapes[i]);
+    joust_free(t->tapes);
+    joust_free_aligned(t->m);
+    joust_free_aligned(t->v);
+    joust_free(t);
+}
+
+uint32_t joust_trainer_steps_done(const joust_trainer *t)
+{
+    return t->n_steps;
+}
+
+static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
+{
+    joust_status st = joust_model_prepare(t->engine, t->model, err);
+    for (uint32_t i = 0; i < n && !st; i++)
+        if (!t->tapes[i])
+            st = joust_tape_create(t->engine, t->model, &t->tapes[i], err);
+    return st;
+}
+
+/* ---- the tree ----------------------------------------------------------------------------------------------- */
+
+typedef struct step {
+    joust_trainer *t;
+    const joust_pair_row *pairs; /* one of these two */
+    const joust_sft_row *rows;
+    uint32_t n, run; /* rows; rows of a run, a power of two */
+    joust_row_report *reports;
+
+    pthread_mutex_t lock; /* guards the rest */
+    uint32_t next_run;
+    joust_status status;
+    joust_error error;
+} step;
+
+static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, float *to,
+                                 joust_error *err)
+{
+    joust_trainer *t = s->t;
+    joust_tape *tape = t->tapes[thread];
+    const double share = 1.0 / s->n;
+    joust_status st = s->pairs
+                          ? joust_pair_row_loss(tape, &s->pairs[row], t->params.beta,
+                                                t->params.sft_weight, share, &s->reports[row], err)
+                          : joust_sft_row_loss(tape, &s->rows[row], share, &s->reports[row], err);
+    if (st)
+        return joust_blame(err, st, "training row %u", row);
+    memset(to, 0, t->model->n_weights * sizeof(float));
+    joust_tape_backward(tape, to);
+    return JOUST_OK;
+}
+
+/* to = the sum of rows first .. first + size - 1; size is a power of two, 2^depth at most. */
+static joust_status tree_sum(const step *s, uint32_t thread, uint32_t first, uint32_t size,
+                             uint32_t depth, float *to, joust_error *err)
+{
+    if (size == 1)
+        return row_gradient(s, thread, first, to, err);
+    const uint32_t half = size / 2;
+    joust_status st = tree_sum(s, thread, first, half, depth, to, err);
+    if (st || first + half >= s->n)
+        return st;
+    float *right = s->t->partial[thread * s->t->depth + depth - 1];
+    st = tree_sum(s, thread, first + half, half, depth - 1, right, err);
+    if (!st)
+        s->t->engine->kernels->add(to, right, s->t->model->n_weights);
+    return st;
+}
+
+static void step_thread(void *context, uint32_t thread)
+{
+    step *s = context;
+    joust_error error = {0};
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        uint32_t run = s->status ? UINT32_MAX : s->next_run++;
+        pthread_mutex_unlock(&s->lock);
+        if ((uint64_t)run * s->run >= s->n)
+            return;
+        joust_status st =
+            tree_sum(s, thread, run * s->run, s->run, s->t->depth, s->t->sums[run], &error);
+        if (!st)
+            continue;
+        pthread_mutex_lock(&s->lock);
+        if (!s->status) {
+            s->status = st;
+            s->error = error;
+        }
+        pthread_mutex_unlock(&s->lock);
+    }
+}
+
+/* The rest of the tree, over the sums of runs, for one block of elements. */
+static void runs_add_block(void *context, uint64_t block)
+{
+    const step *s = context;
+    const joust_trainer *t = s->t;
+    const uint64_t first = block * ADD_BLOCK, left = t->model->n_weights - first;
+    const uint32_t n_runs = (s->n + s->run - 1) / s->run;
+    for (uint32_t apart = 1; apart < n_runs; apart *= 2)
+        for (uint32_t i = 0; i + apart < n_runs; i += 2 * apart)
+            t->engine->kernels->add(t->sums[i] + first, t->sums[i + apart] + first,
+                                    left < ADD_BLOCK ? left : ADD_BLOCK);
+}
+
+/* The shortest runs whose sums fit: short runs spread evenly over threads. */
+static uint32_t run_choose(const joust_trainer *t, uint32_t n)
+{
+    uint64_t most = RUN_BYTES / (t->model->n_weights * sizeof(float)),
+             few = 2 * joust_engine_threads(t->engine);
+    most = most > MAX_RUNS ? MAX_RUNS : most;
+    most = most < few ? few : most;
+    uint32_t run = 1;
+    while ((n + run - 1) / run > most)
+        run *= 2;
+    return run;
+}
+
+static joust_status sums_reserve(joust_trainer *t, uint32_t n_runs, uint32_t run, joust_error *err)
+{
+    uint32_t depth = 0, n_threads = joust_engine_threads(t->engine);
+    while (1u << depth < run)
+        depth++;
+    if (n_runs <= t->n_sums && depth <= t->depth)
+        return JOUST_OK;
+    if (depth < t->depth)
+        depth = t->depth;
+    if (n_runs < t->n_sums)
+        n_runs = t->n_sums;
+    sums_free(t);
+    t->sums = joust_calloc(n_runs, sizeof(*t->sums));
+    t->partial = joust_calloc((size_t)n_threads * depth, sizeof(*t->partial));
+    bool ok = t->sums && t->partial;
+    t->n_sums = t->sums ? n_runs : 0;
+    t->depth = t->partial ? depth : 0;
+    for (uint32_t i = 0; ok && i < n_runs; i++)
+        ok = (t->sums[i] = joust_calloc_aligned(t->model->n_weights, sizeof(float))) != NULL;
+    for (uint32_t i = 0; ok && i < n_threads * depth; i++)
+        ok = (t->partial[i] = joust_calloc_aligned(t->model->n_weights, sizeof(float))) != NULL;
+    if (ok)
+        return JOUST_OK;
+    sums_free(t);
+    return joust_fail(err, JOUST_NOMEM, "trainer: no memory for %u gradients of %llu parameters",
+                      n_runs, (unsigned long long)t->model->n_weights);
+}
+
+/* Leaves the whole gradient in sums[0] and every row's report. */
+static joust_status gradient_sum(step *s, joust_error *err)
+{
+    joust_trainer *t = s->t;
+    s->run = run_choose(t, s->n);
+    joust_status st = sums_reserve(t, (s->n + s->run - 1) / s->run, s->run, err);
+    if (!st)
+        st = tapes_make(t, joust_engine_threads(t->engine), err);
+    if (st)
+        return st;
+    pthread_mutex_init(&s->lock, NULL);
+    joust_pool_run(t->engine->pool, step_thread, s);
+    pthread_mutex_destroy(&s->lock);
+    if (s->status) {
+        if (err)
+            *err = s->error;
+        return s->status;
+    }
+    joust_pool_each(t->engine->pool, (t->model->n_weights + ADD_BLOCK - 1) / ADD_BLOCK,
+                    runs_add_block, s);
+    return JOUST_OK;
+}
+
+/* ---- steps -------------------------------------------------------------------------------------------------- */
+
+static void reports_average(const step *s, joust_step_report *to)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        const joust_row_report *r = &s->reports[i];
+        to->loss += r->loss;
+        to->chosen_reward += r->chosen_reward;
+        to->rejected_reward += r->rejected_reward;
+        to->accuracy += r->chosen_reward > r->rejected_reward;
+    }
+    to->loss /= s->n;
+    to->chosen_reward /= s->n;
+    to->rejected_reward /= s->n;
+    to->accuracy /= s->n;
+}
+
+static joust_status step_do(step *s, joust_step_report *ret, joust_error *err)
+{
+    joust_trainer *t = s->t;
+    joust_step_report report = {.step = t->n_steps,
+                                .learning_rate = joust_learning_rate(&t->params, t->n_steps)};
+    s->reports = joust_calloc(s->n, sizeof(*s->reports));
+    if (!s->reports)
+        return joust_fail(err, JOUST_NOMEM, "training step: no memory for %u rows", s->n);
+    joust_status st = gradient_sum(s, err);
+    if (!st)
+        st = joust_gradient_norm(t->engine, t->sums[0], t->model->n_weights, &report.gradient_norm,
+                                 err);
+    if (!st)
+        reports_average(s, &report);
+    joust_free(s->reports);
+    if (st)
+        return st;
+    if (!isfinite(report.loss) || !isfinite(report.gradient_norm))
+        return joust_fail(
+            err, JOUST_NOT_FINITE,
+            "training step %u: loss %g, gradient norm %g; weights left as they were: lower the "
+            "learning rate or look at the rows",
+            report.step, report.loss, report.gradient_norm);
+    double scale = 1;
+    if (t->params.clip > 0 && report.gradient_norm > t->params.clip)
+        scale = t->params.clip / report.gradient_norm;
+    joust_optimizer_update(t->engine, t->model, &t->params, t->n_steps, report.learning_rate, scale,
+                           t->sums[0], t->m, t->v);
+    t->n_steps++;
+    *ret = report;
+    return JOUST_OK;
+}
+
+joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *rows, uint32_t n,
+                                      joust_step_report *ret, joust_error *err)
+{
+    if (t->params.loss != JOUST_LOSS_DPO || n == 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "training step: pairs need the loss dpo and at least one row");
+    for (uint32_t i = 0; i < n; i++) {
+        joust_status st = joust_pair_row_check(&t->model->config, &rows[i], i, err);
+        if (st)
+            return st;
+    }
+    step s = {.t = t, .pairs = rows, .n = n};
+    return step_do(&s, ret, err);
+}
+
+joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows, uint32_t n,
+                                     joust_step_report *ret, joust_error *err)
+{
+    if (t->params.loss != JOUST_LOSS_SFT || n == 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "training step: supervised rows need the loss sft and at least one row");
+    for (uint32_t i = 0; i < n; i++) {
+        joust_status st = joust_sft_row_check(&t->model->config, &rows[i], i, err);
+        if (st)
+            return st;
+    }
+    step s = {.t = t, .rows = rows, .n = n};
+    return step_do(&s, ret, err);
+}
+
+joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint32_t n,
+                                 uint32_t first, float *ret_logps, joust_error *err)
+{
+    const joust_model_config *c = &t->model->config;
+    if (n < 2 || n > c->context || first < 1 || first >= n)
+        return joust_fail(err, JOUST_INVALID,
+                          "training log-probs: tokens %u to %u of a context of %u", first, n,
+                          c->context);
+    for (uint32_t i = 0; i < n; i++)
+        if (tokens[i] >= c->vocab_size)
+            return joust_fail(err, JOUST_INVALID,
+                              "training log-probs: token %u at %u is outside the vocabulary of %u",
+                              tokens[i], i, c->vocab_size);
+    joust_status st = tapes_make(t, 1, err);
+    const joust_tape_part part = {tokens, n - 1};
+    if (!st)
+        st = joust_tape_begin(t->tapes[0], &part, 1, err);
+    if (st)
+        return st;
+    for (uint32_t i = first; i < n; i++)
+        joust_tape_want(t->tapes[0], i - 1);
+    st = joust_tape_forward(t->tapes[0], err);
+    for (uint32_t i = first; i < n && !st; i++)
+        ret_logps[i - first] = joust_tape_logp(t->tapes[0], i - first, tokens[i]);
+    return st;
+}
