@@ -1,6 +1,9 @@
 #include "storage/blobs.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,25 +15,6 @@
 struct joust_blobs {
     char *dir; /* STORE/blobs */
 };
-
-joust_status joust_blobs_open(const char *store_dir, bool create, joust_blobs **ret,
-                              joust_error *err)
-{
-    joust_status st = JOUST_OK;
-    joust_blobs *blobs = joust_calloc(1, sizeof(*blobs));
-    if (!blobs || !(blobs->dir = joust_path_join(store_dir, "blobs")))
-        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", store_dir);
-    else if (create)
-        st = joust_dir_make(blobs->dir, err);
-    else if (!joust_dir_exists(blobs->dir))
-        st = joust_fail(err, JOUST_NOT_FOUND, "%s: there is no folder of blobs", blobs->dir);
-    if (st != JOUST_OK) {
-        joust_blobs_close(&blobs);
-        return st;
-    }
-    *ret = blobs;
-    return JOUST_OK;
-}
 
 void joust_blobs_close(joust_blobs **blobs)
 {
@@ -304,4 +288,109 @@ out:
     joust_buf_fini(&name);
     joust_manifest_fini(&m);
     return st;
+}
+
+/* Every file ----------------------------------------------------------------------------------- */
+
+typedef joust_status name_see(void *user, const char *folder, const char *name, joust_error *err);
+
+/* Calls see for every name in the folders 00 … ff. */
+static joust_status each_name(joust_blobs *blobs, name_see *see, void *user, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (unsigned i = 0; i < 256 && st == JOUST_OK; i++) {
+        char two[4];
+        snprintf(two, sizeof(two), "%02x", i);
+        char *folder = joust_path_join(blobs->dir, two);
+        if (!folder)
+            return joust_fail(err, JOUST_NOMEM, "%s: out of memory", blobs->dir);
+        DIR *names = opendir(folder);
+        const struct dirent *entry;
+        if (!names && errno != ENOENT)
+            st = joust_fail(err, JOUST_IO, "%s: can't be read: %s", folder, strerror(errno));
+        while (names && st == JOUST_OK && (entry = readdir(names)))
+            if (entry->d_name[0] != '.')
+                st = see(user, folder, entry->d_name, err);
+        if (names)
+            closedir(names);
+        joust_free(folder);
+    }
+    return st;
+}
+
+static bool is_temporary(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 4 && strcmp(name + n - 4, ".tmp") == 0;
+}
+
+/* A writer that was killed leaves its temporary file; there is no other writer now. */
+static joust_status remove_temporary(void *user, const char *folder, const char *name,
+                                     joust_error *err)
+{
+    (void)user, (void)err;
+    if (!is_temporary(name))
+        return JOUST_OK;
+    char *path = joust_path_join(folder, name);
+    if (path)
+        (void)remove(path); /* if it can't go now it goes another time */
+    joust_free(path);
+    return JOUST_OK;
+}
+
+typedef struct blob_walk {
+    joust_blobs *blobs;
+    joust_blob_see *see;
+    void *user;
+    joust_buf bytes;
+} blob_walk;
+
+static joust_status walk_blob(void *user, const char *folder, const char *name, joust_error *err)
+{
+    blob_walk *w = user;
+    joust_digest digest;
+    joust_error why;
+    if (is_temporary(name))
+        return JOUST_OK;
+    char *path = joust_path_join(folder, name);
+    if (!path)
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", folder);
+    joust_status st = joust_digest_parse(name, &digest, &why);
+    if (st != JOUST_OK)
+        st = joust_fail(&why, JOUST_CORRUPT, "its name is no digest");
+    else
+        st = joust_blobs_get(w->blobs, &digest, &w->bytes, &why);
+    if (st == JOUST_NOMEM)
+        joust_fail(err, st, "%s", why.text);
+    else
+        st = w->see(w->user, path, st == JOUST_OK ? NULL : why.text, err);
+    joust_free(path);
+    return st;
+}
+
+joust_status joust_blobs_walk(joust_blobs *blobs, joust_blob_see *see, void *user, joust_error *err)
+{
+    blob_walk w = {.blobs = blobs, .see = see, .user = user};
+    joust_status st = each_name(blobs, walk_blob, &w, err);
+    joust_buf_fini(&w.bytes);
+    return st;
+}
+
+joust_status joust_blobs_open(const char *store_dir, bool create, joust_blobs **ret,
+                              joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    joust_blobs *blobs = joust_calloc(1, sizeof(*blobs));
+    if (!blobs || !(blobs->dir = joust_path_join(store_dir, "blobs")))
+        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", store_dir);
+    else if (!create && !joust_dir_exists(blobs->dir))
+        st = joust_fail(err, JOUST_NOT_FOUND, "%s: there is no folder of blobs", blobs->dir);
+    else if (create && (st = joust_dir_make(blobs->dir, err)) == JOUST_OK)
+        st = each_name(blobs, remove_temporary, NULL, err);
+    if (st != JOUST_OK) {
+        joust_blobs_close(&blobs);
+        return st;
+    }
+    *ret = blobs;
+    return JOUST_OK;
 }

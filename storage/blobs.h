@@ -11,7 +11,8 @@
 
 typedef struct joust_blobs joust_blobs;
 
-/* Opens STORE/blobs below the store folder, making it if create. Errors: JOUST_NOT_FOUND, JOUST_IO, JOUST_NOMEM. */
+/* Opens STORE/blobs below the store folder. create: makes it, and removes what a killed writer left half-written, so that there
+ * must be no other writer. Errors: JOUST_NOT_FOUND, JOUST_IO, JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_blobs_open(const char *store_dir, bool create, joust_blobs **ret,
                                              joust_error *err);
 void joust_blobs_close(joust_blobs **blobs); /* NULL is fine */
@@ -45,5 +46,13 @@ JOUST_MUST_USE joust_status joust_blobs_import(joust_blobs *blobs, const char *p
  * that holds them already is a no-op. Errors: JOUST_EXISTS if it holds something else; as verify; JOUST_DISK_FULL. */
 JOUST_MUST_USE joust_status joust_blobs_export(joust_blobs *blobs, const joust_digest *manifest,
                                                const char *dir, joust_error *err);
+
+/* Reads every file below the folder, by name, and calls see(user, path, wrong, err): wrong is NULL for a blob that matches its
+ * name, else what is wrong with the file. Left-over temporary files of a killed writer are passed over. Stops at the
+ * first call that doesn't return JOUST_OK, with its status. */
+typedef joust_status joust_blob_see(void *user, const char *path, const char *wrong,
+                                    joust_error *err);
+JOUST_MUST_USE joust_status joust_blobs_walk(joust_blobs *blobs, joust_blob_see *see, void *user,
+                                             joust_error *err);
 
 #endif
