@@ -500,6 +500,7 @@ joust_status joust_job_draft_init(joust_job_draft *draft, joust_error *err)
         return st;
     joust_free(draft->job.train.model); /* the first of models: */
     draft->job.train.model = NULL;
+    draft->job.evaluate.sampling.max_tokens = 0; /* as in rollout: */
     draft->prompts.order = JOUST_ORDER_FILE;
     draft->not_worse_than = 1;
     draft->against = (draft->job.evaluate.against_base ? JOUST_AGAINST_BASE : 0u) |

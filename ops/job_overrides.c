@@ -170,6 +170,16 @@ static joust_yaml_entry *find_element(joust_yaml_node *list, const char *compone
     return NULL;
 }
 
+static void no_such_place(const joust_yaml_node *node, const char *component, joust_place place,
+                          joust_problems *problems)
+{
+    if (node->kind == JOUST_YAML_LIST)
+        joust_problem_add(problems, place, "no element '%s' in this list of %u", component,
+                          node->n);
+    else
+        joust_problem_add(problems, place, "nothing can be below a single value ('%s')", component);
+}
+
 /* The node that component of node leads to; NULL after a problem. */
 static joust_status descend(joust_yaml_node *node, const char *component, joust_place place,
                             joust_problems *problems, joust_yaml_node **ret, joust_error *err)
@@ -179,14 +189,12 @@ static joust_status descend(joust_yaml_node *node, const char *component, joust_
         return child_of(node, component, place, ret, err);
     if (node->kind == JOUST_YAML_LIST) {
         joust_yaml_entry *entry = find_element(node, component);
-        if (entry)
+        if (entry) {
             *ret = entry->value;
-        else
-            joust_problem_add(problems, place, "no element '%s' in this list of %u", component,
-                              node->n);
-        return JOUST_OK;
+            return JOUST_OK;
+        }
     }
-    joust_problem_add(problems, place, "nothing can be below a single value ('%s')", component);
+    no_such_place(node, component, place, problems);
     return JOUST_OK;
 }
 
@@ -203,7 +211,7 @@ static joust_status put_value(joust_yaml_node *node, const char *component, jous
         entry = find_element(node, component);
     }
     if (!entry) {
-        joust_problem_add(problems, place, "no element '%s' there", component);
+        no_such_place(node, component, place, problems);
         return JOUST_OK;
     }
     joust_yaml_free(&entry->value);

@@ -103,6 +103,16 @@ static void add_enum(writer *w, const joust_choice *choices)
     joust_buf_text(w->to, "]");
 }
 
+/* A bound: whole ones in full. */
+static void add_bound(writer *w, const char *name, double v)
+{
+    joust_buf_format(w->to, ", \"%s\": ", name);
+    if (v == (double)(int64_t)v)
+        joust_buf_format(w->to, "%lld", (long long)v);
+    else
+        joust_json_double(w->to, v);
+}
+
 static void add_number(writer *w, const joust_key *key)
 {
     bool whole = key->kind == JOUST_KEY_U32 || key->kind == JOUST_KEY_U64;
@@ -112,12 +122,9 @@ static void add_number(writer *w, const joust_key *key)
         joust_buf_text(w->to, ", \"minimum\": 0");
     if (any)
         return;
-    joust_buf_format(w->to, ", \"%s\": ", key->low_open ? "exclusiveMinimum" : "minimum");
-    joust_json_double(w->to, key->low);
-    if (isfinite(key->high)) {
-        joust_buf_text(w->to, ", \"maximum\": ");
-        joust_json_double(w->to, key->high);
-    }
+    add_bound(w, key->low_open ? "exclusiveMinimum" : "minimum", key->low);
+    if (isfinite(key->high))
+        add_bound(w, "maximum", key->high);
 }
 
 static void add_stages(writer *w, const joust_key *key)

@@ -175,13 +175,15 @@ static const joust_key JUDGE_KEYS[] = {
     {.name = "template",
      .kind = JOUST_KEY_TEXT,
      .offset = AT(template_text),
-     .help = "yes-no: {prompt_tokens} {response_tokens}; compare: {prompt} {first} {second}"},
+     .help = "yes-no: {prompt_tokens}{response_tokens}<eos><judge> by default; compare: of "
+             "{prompt}, {first}, {second}"},
     {.name = "labels",
      .kind = JOUST_KEY_TEXTS,
      .offset = AT(labels),
      .count_offset = AT(n_labels),
      .max_items = JOUST_MAX_LABELS,
-     .help = "tokens: [yes, no], or [first, second] or [first, second, tie]"},
+     .help =
+         "tokens; yes-no: [yes, no] by default; compare: [first, second] or [first, second, tie]"},
     {.name = "both_orders",
      .kind = JOUST_KEY_BOOL,
      .offset = AT(both_orders),

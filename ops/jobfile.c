@@ -54,6 +54,23 @@ static joust_status choose_model(const joust_job *job, joust_job_train *train, j
     return train->model ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "job file: out of memory");
 }
 
+/* A yes-no judge asks for yes or no behind prompt and answer unless the file says otherwise. */
+static joust_status complete_judge(joust_job_judge *judge, joust_error *err)
+{
+    static const char *const yes_no[] = {"yes", "no"};
+    if (judge->kind != JOUST_JUDGE_YES_NO)
+        return JOUST_OK;
+    if (!judge->template_text)
+        judge->template_text = joust_strdup("{prompt_tokens}{response_tokens}<eos><judge>");
+    bool complete = judge->template_text != NULL;
+    for (uint32_t i = 0, n = judge->n_labels ? 0 : 2; complete && i < n; i++) {
+        judge->labels[i] = joust_strdup(yes_no[i]);
+        complete = judge->labels[i] != NULL;
+        judge->n_labels = i + complete;
+    }
+    return complete ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "job file: out of memory");
+}
+
 /* Puts what stands beside the job in the draft where it belongs in the job. */
 static joust_status assemble(joust_job_draft *draft, joust_error *err)
 {
@@ -69,6 +86,8 @@ static joust_status assemble(joust_job_draft *draft, joust_error *err)
         st = add_whole_set(job, "promote", &draft->promote_prompts, &job->promote.prompts, err);
     if (!st)
         st = add_whole_set(job, "evaluate", &draft->evaluate_prompts, &job->evaluate.prompts, err);
+    for (uint32_t i = 0; !st && i < job->n_judges; i++)
+        st = complete_judge(&job->judges[i], err);
     for (uint32_t i = 0; !st && i < job->n_stages; i++)
         if (job->stages[i].has_train)
             st = choose_model(job, &job->stages[i].train, err);

@@ -43,7 +43,7 @@ typedef struct launcher {
     char private_dir[80];
     bool private_made;
     char work[128], status[JOUST_MAX_ENDPOINT_BYTES]; /* endpoints */
-    char *logs;
+    char *logs, *cache;
     int lock_fd;
     joust_loop *loop;
     joust_context *context;
@@ -103,6 +103,8 @@ static void peer_command(const launcher *l, const char *role, uint32_t number, u
     argue(c, "--name");
     argue(c, c->name);
     argue_number(c, "--threads", threads);
+    argue(c, "--cache");
+    argue(c, l->cache);
 }
 
 typedef joust_status command_fn(void *arg, const command *c, joust_error *err);
@@ -124,10 +126,14 @@ static joust_status each_command(const launcher *l, command_fn *fn, void *arg, j
     return st;
 }
 
-/* Where the sockets lie: short, since the path of an ipc socket has about 100 bytes, and the same for the same store,
+/* Where logs, copies of weights and sockets lie. The sockets' folder is short, since the path of an ipc socket has about 100 bytes, and the same for the same store,
  * so that nothing is left behind by launches that were killed. */
-static joust_status choose_endpoints(launcher *l, joust_error *err)
+static joust_status choose_places(launcher *l, joust_error *err)
 {
+    l->logs = joust_path_join(l->options->store, "logs");
+    l->cache = joust_path_join(l->options->store, "cache");
+    if (!l->logs || !l->cache)
+        return joust_fail(err, JOUST_NOMEM, "launch: out of memory");
     char absolute[PATH_MAX];
     if (!realpath(l->options->store, absolute))
         snprintf(absolute, sizeof(absolute), "%s", l->options->store);
@@ -162,8 +168,12 @@ joust_status joust_launch_print(const joust_launch_options *options, joust_buf *
                                 joust_error *err)
 {
     launcher l = {.options = options};
-    joust_status st = choose_endpoints(&l, err);
-    return st ? st : each_command(&l, print_command, to, err);
+    joust_status st = choose_places(&l, err);
+    if (!st)
+        st = each_command(&l, print_command, to, err);
+    joust_free(l.logs);
+    joust_free(l.cache);
+    return st;
 }
 
 /* ---- what is shown ---- */
@@ -363,12 +373,9 @@ static joust_status lock_store(launcher *l, joust_error *err)
     joust_status st = joust_dir_make(store, err);
     if (st)
         return st;
-    l->logs = joust_path_join(store, "logs");
     char *lock = joust_path_join(store, "launch.lock");
-    if (!l->logs || !lock)
+    if (!lock)
         st = joust_fail(err, JOUST_NOMEM, "launch: out of memory");
-    if (!st)
-        st = joust_dir_make(l->logs, err);
     if (!st) {
         l->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
         if (l->lock_fd < 0)
@@ -411,7 +418,9 @@ static joust_status start(launcher *l, joust_error *err)
 {
     joust_status st = lock_store(l, err);
     if (!st)
-        st = choose_endpoints(l, err);
+        st = choose_places(l, err);
+    if (!st)
+        st = joust_dir_make(l->logs, err);
     if (!st)
         st = make_private_dir(l, err);
     if (!st)
@@ -447,6 +456,7 @@ static void finish(launcher *l)
     if (l->lock_fd >= 0)
         close(l->lock_fd);
     joust_free(l->logs);
+    joust_free(l->cache);
 }
 
 joust_status joust_launch(const joust_launch_options *options, int *ret_exit, joust_error *err)
