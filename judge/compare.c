@@ -37,11 +37,30 @@ static uint32_t fill(const joust_case *c, const joust_verdict *v, joust_slot *to
     return n;
 }
 
+static double subject_logp(const joust_verdict *v)
+{
+    return v->label_logps[v->order == 0 ? FIRST : SECOND];
+}
+
+static double other_logp(const joust_verdict *v)
+{
+    return v->label_logps[v->order == 0 ? SECOND : FIRST];
+}
+
+/* Neither is ahead, or the tie label is ahead of both. */
+static bool is_tie(const joust_verdict *v)
+{
+    double subject = subject_logp(v), other = other_logp(v);
+    return subject == other ||
+           (v->n_labels > TIE && v->label_logps[TIE] > subject && v->label_logps[TIE] > other);
+}
+
 /* P(subject better): the subject's share of the labels' probability, a tie counting half. */
 static double preference(const joust_verdict *v)
 {
-    double subject = v->label_logps[v->order == 0 ? FIRST : SECOND];
-    double other = v->label_logps[v->order == 0 ? SECOND : FIRST];
+    double subject = subject_logp(v), other = other_logp(v);
+    if (subject == other)
+        return 0.5;
     double all = joust_log_add(subject, other);
     if (v->n_labels <= TIE)
         return joust_exp(subject - all);
@@ -51,16 +70,15 @@ static double preference(const joust_verdict *v)
 
 static joust_status conclude_one(joust_verdict *v, joust_error *err)
 {
-    double value = preference(v);
-    joust_outcome outcome = value > 0.5 || value < 0.5 ? JOUST_OUTCOME_OK : JOUST_OUTCOME_TIE;
-    return joust_verdict_accept(v, outcome, value, err);
+    return joust_verdict_accept(v, is_tie(v) ? JOUST_OUTCOME_TIE : JOUST_OUTCOME_OK, preference(v),
+                                err);
 }
 
 /* The two orders of one pair name different answers. */
 static bool orders_disagree(const joust_verdict *a, const joust_verdict *b)
 {
-    return a->has_value && b->has_value &&
-           ((a->value > 0.5 && b->value < 0.5) || (a->value < 0.5 && b->value > 0.5));
+    return a->outcome == JOUST_OUTCOME_OK && b->outcome == JOUST_OUTCOME_OK &&
+           (a->value > 0.5) != (b->value > 0.5);
 }
 
 static joust_status conclude(const joust_case *c, joust_verdict *verdicts, uint32_t n,
