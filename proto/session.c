@@ -369,6 +369,14 @@ void joust_session_drain(joust_session *s, int64_t now_ms)
     step_if_legal(s, JOUST_SESSION_EV_DRAIN, now_ms);
 }
 
+void joust_session_refuse(joust_session *s, joust_status status, const char *text, int64_t now_ms)
+{
+    if (joust_session_table(s->state, JOUST_SESSION_EV_REFUSED) == JOUST_SESSION_STATE_N)
+        return;
+    step_if_legal(s, JOUST_SESSION_EV_REFUSED, now_ms);
+    note_reason(s, status, text);
+}
+
 static joust_status receive_hello_ack(joust_session *s, const joust_message *m, int64_t now_ms,
                                       joust_error *err)
 {
@@ -500,10 +508,10 @@ static int64_t grace_over_at(const joust_session *s)
 static void pass_time(joust_session *s, int64_t now_ms)
 {
     bool linked = s->state == JOUST_SESSION_READY || s->state == JOUST_SESSION_DRAINING;
-    if (linked && now_ms >= silent_at(s))
+    if (linked && now_ms >= silent_at(s)) {
         step_if_legal(s, JOUST_SESSION_EV_SILENCE, now_ms);
-    if (s->state != JOUST_SESSION_GONE && s->state != JOUST_SESSION_READY &&
-        now_ms >= grace_over_at(s)) {
+    } else if (joust_session_table(s->state, JOUST_SESSION_EV_GRACE_OVER) == JOUST_SESSION_GONE &&
+               now_ms >= grace_over_at(s)) {
         note_reason(s, JOUST_TIMEOUT, "no coordinator for the grace time");
         step_if_legal(s, JOUST_SESSION_EV_GRACE_OVER, now_ms);
     }

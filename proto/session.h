@@ -3,10 +3,9 @@
  * loop:
  *
  *   on link event       joust_session_link
- *   on message          joust_session_receive, then act on it: LEASE: joust_session_accept each unit
- *   on work done        joust_session_finish or joust_session_fail
- *   after each of these, and at joust_session_wake_at:
- *       while (joust_session_next(s, now, &m) == JOUST_OK && send(m) == JOUST_OK)
+ *   on message          joust_session_receive, then act on it: LEASE: joust_session_accept each
+ * unit on work done        joust_session_finish or joust_session_fail after each of these, and at
+ * joust_session_wake_at: while (joust_session_next(s, now, &m) == JOUST_OK && send(m) == JOUST_OK)
  *           joust_session_sent(s, now);
  *
  *                 link up            HELLO_ACK
@@ -98,6 +97,9 @@ joust_status joust_session_reason(const joust_session *s, const char **ret_text)
 
 void joust_session_link(joust_session *s, bool up, int64_t now_ms);
 void joust_session_drain(joust_session *s, int64_t now_ms);
+/* The other end can't be talked to: joust_socket_recv said JOUST_VERSION, or the link's handshake
+ * was refused. Ignored where there is nobody to be refused by (DISCONNECTED, GONE). */
+void joust_session_refuse(joust_session *s, joust_status status, const char *text, int64_t now_ms);
 
 /* borrows m. JOUST_OK: the role acts on it (HELLO_ACK: takes the job; LEASE: accepts each unit;
  * REVOKE: the units are no longer held, stop computing them; RESULT_ACK: released already). Errors,
