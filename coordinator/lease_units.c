@@ -125,10 +125,3 @@ joust_status joust_lease_fill(joust_lease_sources *s, const joust_action *action
         joust_lease_unit_fini(&u);
     return st;
 }
-
-void joust_lease_unit_fini(joust_lease_unit *u)
-{
-    joust_prompt_fini(&u->prompt);
-    joust_trajectories_free(u->trajectories, u->n_trajectories);
-    memset(u, 0, sizeof(*u));
-}

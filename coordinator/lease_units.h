@@ -29,10 +29,9 @@ JOUST_MUST_USE joust_status joust_lease_model(const joust_lease_sources *sources
 JOUST_MUST_USE joust_status joust_lease_prompt(joust_lease_sources *sources,
                                                const joust_unit_key *unit, joust_prompt *ret,
                                                joust_error *err);
-/* The unit of an action of kind LEASE. *ret is owned: joust_lease_unit_fini. */
+/* The unit of an action of kind LEASE. *ret is owned: joust_lease_unit_fini (proto/messages.h). */
 JOUST_MUST_USE joust_status joust_lease_fill(joust_lease_sources *sources,
                                              const joust_action *action, joust_lease_unit *ret,
                                              joust_error *err);
-void joust_lease_unit_fini(joust_lease_unit *unit);
 
 #endif
