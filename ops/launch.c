@@ -27,7 +27,7 @@ enum {
     PLAIN_EVERY_MS = 30000, /* a line for the log of an unattended launch, at least so often */
     LEAVE_BY_THEMSELVES_MS = 400, /* after the coordinator's GOODBYE */
     LEAVE_ON_SIGTERM_MS = 1500,
-    GIVE_UP_AFTER = 10 /* failures of a role in a row, each within JOUST_STEADY_MS */
+    GIVE_UP_AFTER = 5 /* failures of a role in a row, each within JOUST_STEADY_MS */
 };
 
 /* The arguments of one role's process. */

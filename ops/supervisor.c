@@ -180,7 +180,7 @@ static void bury(child *c, int wait_status)
     if (exit.up_ms >= JOUST_STEADY_MS) {
         c->backoff_ms = JOUST_BACKOFF_FIRST_MS;
         c->n_failures = 0;
-    } else if (exit.signal != SIGKILL) {
+    } else if (exit.signal != SIGKILL && exit.status != 0) {
         c->n_failures++;
     }
     exit.n_failures = c->n_failures;

@@ -27,7 +27,7 @@ typedef struct joust_child_exit {
     int signal; /* that signal, or 0 */
     int64_t up_ms;
     uint32_t
-        n_failures; /* in a row that it brought about itself: up less than JOUST_STEADY_MS and not by SIGKILL,
+        n_failures; /* in a row that it brought about itself: up less than JOUST_STEADY_MS, not 0 and not by SIGKILL,
                               which comes from outside */
 } joust_child_exit;
 

@@ -1,0 +1,113 @@
+/* The progress line and the lines of finished stages, from status snapshots. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <string.h>
+
+#include "ops/progress.h"
+
+static void take(joust_progress_view *view, const char *json, int64_t now_ms, const char *expected)
+{
+    joust_buf lines = {0};
+    joust_error err;
+    assert_int_equal(joust_progress_take(view, json, strlen(json), now_ms, &lines, &err), JOUST_OK);
+    assert_string_equal(lines.n ? (const char *)lines.data : "", expected);
+    joust_buf_fini(&lines);
+}
+
+static void line_is(const joust_progress_view *view, int64_t now_ms, uint32_t width,
+                    const char *expected)
+{
+    joust_buf line = {0};
+    joust_progress_line(view, now_ms, width, &line);
+    assert_string_equal((const char *)line.data, expected);
+    joust_buf_fini(&line);
+}
+
+#define SNAPSHOT(round, stages)                                                                    \
+    "{\"phase\":\"running\",\"round\":" #round                                                     \
+    ",\"rounds\":4,\"why\":\"the reason\",\"stages\":[" stages "]}"
+#define STAGE(name, state, units, done)                                                            \
+    "{\"name\":\"" name "\",\"state\":\"" state "\",\"units\":" #units ",\"done\":" #done "}"
+
+static void a_stage_shows_rate_and_time_left(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    line_is(&view, 0, 80, "waiting for the coordinator");
+    take(&view, SNAPSHOT(1, STAGE("generate", "open", 500, 100)), 1000, "");
+    line_is(&view, 1000, 80, "round 1/4 · generate 100/500");
+    take(&view, SNAPSHOT(1, STAGE("generate", "open", 500, 300)), 6000, "");
+    line_is(&view, 6000, 80, "round 1/4 · generate 300/500 · 40.0/s · 0:05 left");
+    line_is(&view, 6000, 12, "round 1/4 · ");
+}
+
+static void a_finished_stage_is_told_once(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view, SNAPSHOT(1, STAGE("generate", "open", 500, 0) "," STAGE("train", "waiting", 1, 0)),
+         1000, "");
+    const char *after =
+        SNAPSHOT(1, STAGE("generate", "complete", 500, 500) "," STAGE("train", "waiting", 1, 0));
+    take(&view, after, 11000, "round 1/4 · generate 500/500 in 10.0 s (50.0/s)\n");
+    take(&view, after, 12000, "");
+    line_is(&view, 12000, 80, "round 1/4 · the reason"); /* nothing is under way: why */
+}
+
+static void a_round_that_ended_between_two_snapshots_is_told(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view, SNAPSHOT(1, STAGE("train", "open", 1, 0)), 1000, "");
+    take(&view, SNAPSHOT(2, STAGE("generate", "waiting", 5, 0)), 3000,
+         "round 1/4 · train 1/1 in 2.0 s (0.5/s)\n");
+    take(&view, SNAPSHOT(3, STAGE("generate", "skipped", 5, 0)), 4000,
+         "round 2/4 · generate 5/5\nround 3/4 · generate skipped\n");
+}
+
+static void training_counts_steps(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view,
+         SNAPSHOT(1, "{\"name\":\"train\",\"state\":\"open\",\"units\":1,\"done\":0,"
+                     "\"durable_step\":10,\"max_steps\":40}"),
+         1000, "");
+    line_is(&view, 1000, 80, "round 1/4 · train 10/40");
+    take(&view,
+         SNAPSHOT(1, "{\"name\":\"train\",\"state\":\"complete\",\"units\":1,\"done\":1,"
+                     "\"durable_step\":40,\"max_steps\":40}"),
+         4000, "round 1/4 · train 40/40 in 3.0 s (10.0/s)\n");
+}
+
+static void what_is_no_snapshot_changes_nothing(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "", "{", "[]", "{\"round\":1}", "{\"stages\":[]}", "{\"round\":\"1\",\"stages\":[]}"};
+    joust_progress_view view = {0};
+    joust_buf lines = {0};
+    joust_error err;
+    take(&view, SNAPSHOT(1, STAGE("generate", "open", 5, 1)), 1000, "");
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        assert_int_equal(joust_progress_take(&view, texts[i], strlen(texts[i]), 2000, &lines, &err),
+                         JOUST_MALFORMED);
+    assert_int_equal(lines.n, 0);
+    line_is(&view, 1000, 80, "round 1/4 · generate 1/5");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stage_shows_rate_and_time_left),
+        cmocka_unit_test(a_finished_stage_is_told_once),
+        cmocka_unit_test(a_round_that_ended_between_two_snapshots_is_told),
+        cmocka_unit_test(training_counts_steps),
+        cmocka_unit_test(what_is_no_snapshot_changes_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
