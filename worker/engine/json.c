@@ -11,7 +11,8 @@ joust_status joust_json_parse(const void *data, size_t n, const char *name, json
     json_error_t problem;
     json_t *document = json_loadb(data, n, JSON_REJECT_DUPLICATES, &problem);
     if (!document) {
-        if (json_error_code(&problem) == json_error_out_of_memory)
+        /* jansson says nothing where an allocation of its own failed */
+        if (!problem.text[0] || json_error_code(&problem) == json_error_out_of_memory)
             return joust_fail(err, JOUST_NOMEM, "%s: out of memory", name);
         if (!memchr(data, '\n', n)) /* a line of a larger file, whose number name says */
             return joust_fail(err, JOUST_MALFORMED, "%s: column %d: %s", name, problem.column,

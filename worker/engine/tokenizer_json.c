@@ -74,8 +74,8 @@ static joust_status read_merge(joust_tokenizer *t, const json_t *json, uint32_t 
                          .id = joust_vocabulary_find(&t->vocabulary, whole->data, whole->n)};
     if (merge.left == JOUST_NO_TOKEN || merge.right == JOUST_NO_TOKEN || merge.id == JOUST_NO_TOKEN)
         return joust_fail(err, JOUST_INVALID,
-                          "model.merges[%u]: '%.40s' + '%.40s': %s is not in the vocabulary", rank,
-                          left, right,
+                          "model.merges[%u]: '%.*s' + '%.40s': %s is not in the vocabulary", rank,
+                          (int)(n_left < 40 ? n_left : 40), left, right,
                           merge.left == JOUST_NO_TOKEN    ? "the left part"
                           : merge.right == JOUST_NO_TOKEN ? "the right part"
                                                           : "the result");

@@ -1,0 +1,158 @@
+/* config.json: what is read, what is refused by name, what comes back after writing. */
+#include "tests/check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "files_fixture.h"
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
+
+#define SIZES                                                                                      \
+    "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":20,"         \
+    "\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2,"                         \
+    "\"num_attention_heads\":4,\"max_position_embeddings\":32"
+
+static joust_status parse(const char *json, joust_model_config *ret, joust_error *err)
+{
+    return joust_model_config_parse(json, strlen(json), "config.json", ret, err);
+}
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_model_config c;
+    check_ok(parse("{" SIZES "}", &c, &err));
+    assert_int_equal(c.n_kv_heads, 4);
+    assert_int_equal(c.d_head, 4);
+    assert_int_equal(c.bos_token, UINT32_MAX);
+    assert_int_equal(c.n_end_tokens, 0);
+    assert_false(c.tied);
+    assert_true(c.norm_eps == 1e-6f && c.rope_theta == 10000.0f);
+}
+
+static void test_all_keys(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_model_config c;
+    check_ok(parse("{" SIZES ",\"num_key_value_heads\":2,\"head_dim\":8,\"rms_norm_eps\":1e-5,"
+                   "\"rope_theta\":500000.0,\"tie_word_embeddings\":true,\"bos_token_id\":1,"
+                   "\"eos_token_id\":[2,3],\"initializer_range\":0.02,\"rope_scaling\":null,"
+                   "\"hidden_act\":\"silu\",\"attention_bias\":false,\"mlp_bias\":false,"
+                   "\"sliding_window\":null,\"use_cache\":true,\"transformers_version\":\"4\"}",
+                   &c, &err));
+    assert_int_equal(c.n_kv_heads, 2);
+    assert_int_equal(c.d_head, 8);
+    assert_true(c.tied && c.rope_theta == 500000.0f && c.init_range == 0.02f);
+    assert_int_equal(c.n_end_tokens, 2);
+    assert_int_equal(c.end_tokens[1], 3);
+    check_ok(parse("{" SIZES ",\"eos_token_id\":4,\"rope_parameters\":{\"rope_type\":\"default\","
+                   "\"rope_theta\":7.5}}",
+                   &c, &err));
+    assert_int_equal(c.end_tokens[0], 4);
+    assert_true(c.rope_theta == 7.5f);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *says;
+        joust_status status;
+    } cases[] = {
+        {"{", "config.json", JOUST_MALFORMED},
+        {"{" SIZES ",\"vocab_size\":3}", "duplicate", JOUST_MALFORMED},
+        {"{\"model_type\":\"gpt2\"}", "model_type gpt2", JOUST_UNSUPPORTED},
+        {"{\"model_type\":\"llama\",\"architectures\":[\"LlamaForSequenceClassification\"]}",
+         "LlamaForSequenceClassification", JOUST_UNSUPPORTED},
+        {"{}", "model_type (none)", JOUST_UNSUPPORTED},
+        {"{\"model_type\":\"llama\"}", "vocab_size is missing", JOUST_INVALID},
+        {"{\"model_type\":\"llama\",\"vocab_size\":\"20\"}", "vocab_size: expected an integer",
+         JOUST_INVALID},
+        {"{\"model_type\":\"llama\",\"vocab_size\":-1}", "vocab_size: -1 is out of range",
+         JOUST_INVALID},
+        {"{" SIZES ",\"hidden_act\":\"gelu\"}", "hidden_act", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"attention_bias\":true}", "attention_bias", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"mlp_bias\":true}", "mlp_bias", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"sliding_window\":4096}", "sliding_window", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"quantization_config\":{}}", "quantization_config", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"llama3\"}}", "rope_scaling",
+         JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"rope_scaling\":{\"type\":\"linear\"}}", "rope_scaling", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "rope_scaling",
+         JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"tie_word_embeddings\":1}", "tie_word_embeddings: expected true or false",
+         JOUST_INVALID},
+        {"{" SIZES ",\"rms_norm_eps\":\"small\"}", "rms_norm_eps: expected a number",
+         JOUST_INVALID},
+        {"{" SIZES ",\"num_key_value_heads\":3}", "n_kv_heads", JOUST_INVALID},
+        {"{" SIZES ",\"num_key_value_heads\":0}", "n_kv_heads", JOUST_INVALID},
+        {"{" SIZES ",\"head_dim\":3}", "d_head 3 must be even", JOUST_INVALID},
+        {"{" SIZES ",\"eos_token_id\":20}", "eos_token_id", JOUST_INVALID},
+        {"{" SIZES ",\"eos_token_id\":[1,\"x\"]}", "eos_token_id", JOUST_INVALID},
+        {"{" SIZES ",\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", "more than 8", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"bos_token_id\":20}", "bos_token 20", JOUST_INVALID},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        joust_error err = {0};
+        joust_model_config c;
+        joust_status st = parse(cases[i].json, &c, &err);
+        if (st != cases[i].status)
+            fail_msg("case %zu: %s: %s", i, joust_status_name(st), err.text);
+        check_text(&err, "config.json");
+        check_text(&err, cases[i].says);
+    }
+}
+
+static void test_heads_that_do_not_divide(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_model_config c;
+    static const char json[] =
+        "{\"model_type\":\"llama\",\"vocab_size\":20,\"hidden_size\":17,\"intermediate_size\":24,"
+        "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"max_position_embeddings\":32}";
+    check_status(JOUST_INVALID, parse(json, &c, &err));
+    check_text(&err, "hidden_size 17 is not a multiple of num_attention_heads 4");
+}
+
+static void test_round_trip(void **state)
+{
+    (void)state;
+    char *dir = scratch_make(), *path = joust_path_join(dir, "config.json");
+    for (int tied = 0; tied < 2; tied++) {
+        joust_error err = {0};
+        joust_model_config c = small_config(tied), back;
+        c.norm_eps = 1.234567e-7f;
+        c.init_range = tied ? 0.02f : 0;
+        c.n_end_tokens = tied ? 3 : 0;
+        c.end_tokens[1] = 5;
+        c.end_tokens[2] = 19;
+        c.bos_token = tied ? 1 : UINT32_MAX;
+        check_ok(joust_model_config_write(&c, path, &err));
+        check_ok(joust_model_config_read(path, &back, &err));
+        for (uint32_t i = c.n_end_tokens; i < JOUST_MAX_END_TOKENS; i++)
+            c.end_tokens[i] = 0;
+        assert_string_equal(back.architecture, c.architecture);
+        assert_memory_equal(&back.n_layers, &c.n_layers,
+                            offsetof(joust_model_config, tied) -
+                                offsetof(joust_model_config, n_layers));
+        assert_true(back.tied == c.tied && back.bos_token == c.bos_token);
+        assert_int_equal(back.n_end_tokens, c.n_end_tokens);
+        assert_memory_equal(back.end_tokens, c.end_tokens, sizeof(c.end_tokens));
+        assert_true(back.init_range == c.init_range);
+    }
+    joust_free(path);
+    scratch_remove(&dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_all_keys),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_heads_that_do_not_divide),
+        cmocka_unit_test(test_round_trip)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
