@@ -60,6 +60,7 @@ typedef struct joust_action {
     bool snapshot, skipped;
     bool
         records; /* WRITE: the records that came with the event go into the batch; without it they are dropped */
+    uint32_t step; /* ACK: of training progress up to this step; 0: of the unit's result */
     joust_digest content;
     uint32_t text, n_text; /* place in the list's text: joust_action_text, joust_action_bytes */
     union {

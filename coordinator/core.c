@@ -440,7 +440,7 @@ static joust_status on_progress(const step *s, joust_peer *peer)
     joust_core *core = s->core;
     const joust_unit_key *unit = &progress->id.unit;
     if (is_past(core, unit)) {
-        send(s, JOUST_ACTION_ACK, &progress->id);
+        send(s, JOUST_ACTION_ACK, &progress->id)->step = progress->step;
         return JOUST_OK;
     }
     if (!joust_core_is_unit(core, unit) ||
@@ -460,7 +460,7 @@ static joust_status on_progress(const step *s, joust_peer *peer)
                                   .step = progress->step,
                                   .digest = progress->state},
                     true);
-    send(s, JOUST_ACTION_ACK, &progress->id);
+    send(s, JOUST_ACTION_ACK, &progress->id)->step = progress->step;
     return st;
 }
 
@@ -491,6 +491,9 @@ static joust_status on_local(const step *s)
 static joust_status on_start(const step *s)
 {
     uint64_t epoch = s->event->epoch ? s->event->epoch : s->core->epoch + 1;
+    if (s->core->started)
+        return joust_fail(s->err, JOUST_BUG, "core: started twice in one life");
+    s->core->started = true;
     if (epoch <= s->core->epoch)
         return joust_fail(s->err, JOUST_FENCED, "epoch %llu is not above %llu, which has begun",
                           (unsigned long long)epoch, (unsigned long long)s->core->epoch);

@@ -64,9 +64,10 @@ struct joust_core {
     joust_lineage *lineages; /* (job->n_models) */
     joust_stage_run *runs;   /* (plan->n_stages) of the current round */
     /* The volatile half. */
-    bool stopped, superseded, announced; /* announced: JOB_DONE has gone out in this life */
-    uint64_t n_granted;                  /* leases of this life */
-    uint32_t n_local;                    /* RUN_LOCAL units under way */
+    bool started, stopped, superseded,
+        announced;      /* announced: JOB_DONE has gone out in this life */
+    uint64_t n_granted; /* leases of this life */
+    uint32_t n_local;   /* RUN_LOCAL units under way */
     uint32_t n_peers, peer_capacity, turn;
     joust_peer *peers;
     bool stage_ended; /* since it was last cleared: the step is worth a snapshot */

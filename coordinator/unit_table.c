@@ -45,15 +45,16 @@ static const joust_unit_cell table[JOUST_UNIT_STATES][JOUST_UNIT_EVENTS] = {
         [JOUST_UNIT_PROGRESS] = CELL(DONE,    ACK),
         [JOUST_UNIT_RESULT]   = CELL(DONE,    CHECK),
         [JOUST_UNIT_FAILURE]  = CELL(DONE,    REVOKE)},
+    /* The job has failed with it: nothing is asked of its units any more. */
     [JOUST_UNIT_FAILED] = {
         [JOUST_UNIT_READY]    = CELL(FAILED,  BUG),
         [JOUST_UNIT_LEASE]    = CELL(FAILED,  BUG),
         [JOUST_UNIT_RELEASE]  = CELL(FAILED,  BUG),
         [JOUST_UNIT_GIVE_UP]  = CELL(FAILED,  BUG),
-        [JOUST_UNIT_HOLDING]  = CELL(FAILED,  REVOKE),
-        [JOUST_UNIT_PROGRESS] = CELL(FAILED,  REFUSE),
-        [JOUST_UNIT_RESULT]   = CELL(FAILED,  REFUSE),
-        [JOUST_UNIT_FAILURE]  = CELL(FAILED,  REVOKE)},
+        [JOUST_UNIT_HOLDING]  = CELL(FAILED,  BUG),
+        [JOUST_UNIT_PROGRESS] = CELL(FAILED,  BUG),
+        [JOUST_UNIT_RESULT]   = CELL(FAILED,  BUG),
+        [JOUST_UNIT_FAILURE]  = CELL(FAILED,  BUG)},
 };
 /* clang-format on */
 
