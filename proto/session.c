@@ -22,17 +22,17 @@ static const signed char next_state[JOUST_SESSION_STATE_N][JOUST_SESSION_EVENT_N
                            ON(LOWER_EPOCH) = NEXT(DISCONNECTED)},
     STATE(HELLO_SENT) = {ON(LINK_UP) = NEXT(HELLO_SENT), ON(LINK_DOWN) = NEXT(DISCONNECTED),
                          ON(HELLO_ACK) = NEXT(READY), ON(LOWER_EPOCH) = NEXT(HELLO_SENT),
-                         ON(HIGHER_EPOCH) = NEXT(HELLO_SENT), ON(REFUSED) = NEXT(GONE),
+                         ON(STRANGER) = NEXT(HELLO_SENT), ON(REFUSED) = NEXT(GONE),
                          ON(GOODBYE) = NEXT(GONE), ON(SILENCE) = NEXT(HELLO_SENT),
                          ON(GRACE_OVER) = NEXT(GONE), ON(DRAIN) = NEXT(GONE)},
     STATE(READY) = {ON(LINK_UP) = NEXT(HELLO_SENT), ON(LINK_DOWN) = NEXT(DISCONNECTED),
                     ON(HELLO_ACK) = NEXT(READY), ON(MESSAGE) = NEXT(READY),
-                    ON(LOWER_EPOCH) = NEXT(READY), ON(HIGHER_EPOCH) = NEXT(HELLO_SENT),
+                    ON(LOWER_EPOCH) = NEXT(READY), ON(STRANGER) = NEXT(HELLO_SENT),
                     ON(REFUSED) = NEXT(GONE), ON(GOODBYE) = NEXT(GONE),
                     ON(SILENCE) = NEXT(HELLO_SENT), ON(DRAIN) = NEXT(DRAINING)},
     STATE(DRAINING) = {ON(LINK_UP) = NEXT(DRAINING), ON(LINK_DOWN) = NEXT(GONE),
                        ON(HELLO_ACK) = NEXT(DRAINING), ON(MESSAGE) = NEXT(DRAINING),
-                       ON(LOWER_EPOCH) = NEXT(DRAINING), ON(HIGHER_EPOCH) = NEXT(GONE),
+                       ON(LOWER_EPOCH) = NEXT(DRAINING), ON(STRANGER) = NEXT(GONE),
                        ON(REFUSED) = NEXT(GONE), ON(GOODBYE) = NEXT(GONE), ON(SILENCE) = NEXT(GONE),
                        ON(GRACE_OVER) = NEXT(GONE), ON(DRAIN) = NEXT(DRAINING),
                        ON(EMPTY) = NEXT(GONE)},
@@ -419,18 +419,25 @@ static void release_revoked(joust_session *s, const joust_msg_units *units)
     }
 }
 
-/* ERROR and GOODBYE: the first ends the session only if it gives up the peer. */
+/* An ERROR ends the session if it gives the peer up, and asks for a HELLO if it says that the peer
+ * isn't known. */
+static joust_session_event event_of_error(joust_status code)
+{
+    if (code == JOUST_STALE)
+        return JOUST_SESSION_EV_STRANGER;
+    return joust_status_scope(code) < JOUST_SCOPE_PEER ? JOUST_SESSION_EV_MESSAGE
+                                                       : JOUST_SESSION_EV_REFUSED;
+}
+
 static joust_status receive_text(joust_session *s, const joust_message *m, int64_t now_ms,
                                  joust_error *err)
 {
     joust_status code = (joust_status)m->u.text.code;
-    bool refused = m->type == JOUST_MSG_ERROR;
-    if (refused && joust_status_scope(code) < JOUST_SCOPE_PEER)
-        return step(s, JOUST_SESSION_EV_MESSAGE, now_ms, err);
-    joust_status st =
-        step(s, refused ? JOUST_SESSION_EV_REFUSED : JOUST_SESSION_EV_GOODBYE, now_ms, err);
-    if (st == JOUST_OK)
-        note_reason(s, refused ? code : JOUST_END, m->u.text.text ? m->u.text.text : "");
+    joust_session_event event =
+        m->type == JOUST_MSG_GOODBYE ? JOUST_SESSION_EV_GOODBYE : event_of_error(code);
+    joust_status st = step(s, event, now_ms, err);
+    if (st == JOUST_OK && s->state == JOUST_SESSION_GONE)
+        note_reason(s, code == JOUST_OK ? JOUST_END : code, m->u.text.text ? m->u.text.text : "");
     return st;
 }
 
@@ -475,7 +482,7 @@ joust_status joust_session_receive(joust_session *s, const joust_message *m, int
         st = receive_text(s, m, now_ms, err);
     } else if (m->epoch > s->epoch || s->hellos == 0) {
         /* A coordinator that doesn't know us: it must have our HELLO before anything else. */
-        st = step(s, JOUST_SESSION_EV_HIGHER_EPOCH, now_ms, err);
+        st = step(s, JOUST_SESSION_EV_STRANGER, now_ms, err);
         if (st == JOUST_OK)
             st = joust_fail(err, JOUST_INVALID, "%s before HELLO_ACK", joust_message_name(m->type));
         return st;

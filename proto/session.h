@@ -38,7 +38,7 @@
     X(HELLO_ACK, "HELLO_ACK of the highest epoch seen, or a higher one")                           \
     X(MESSAGE, "another message of the current epoch")                                             \
     X(LOWER_EPOCH, "a message of a superseded coordinator")                                        \
-    X(HIGHER_EPOCH, "a message of a coordinator that has had no HELLO yet")                        \
+    X(STRANGER, "a coordinator that does not know this peer: HELLO again")                         \
     X(REFUSED, "an ERROR that gives the peer up")                                                  \
     X(GOODBYE, "the coordinator is done with the peer")                                            \
     X(SILENCE, "nothing heard for three heartbeats")                                               \
@@ -90,9 +90,9 @@ joust_session_epoch(const joust_session *s); /* highest seen; what the role's ow
 /* Grows by one with each HELLO_ACK: what the role itself asked and had no answer to must be asked
  * again. */
 uint64_t joust_session_hellos(const joust_session *s);
-/* Why it is GONE: JOUST_END (GOODBYE or drained), JOUST_TIMEOUT (grace), or the status the
- * coordinator refused with. The reason in words is in *ret_text (may be NULL; view). JOUST_OK while
- * it isn't gone. */
+/* Why it is GONE: JOUST_END (GOODBYE without a fault, or drained), JOUST_TIMEOUT (grace), or the
+ * status the coordinator refused with. The reason in words is in *ret_text (may be NULL; view).
+ * JOUST_OK while it isn't gone. */
 joust_status joust_session_reason(const joust_session *s, const char **ret_text);
 
 void joust_session_link(joust_session *s, bool up, int64_t now_ms);

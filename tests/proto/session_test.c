@@ -156,7 +156,7 @@ static joust_status cause(joust_session *s, joust_session_event event)
     case JOUST_SESSION_EV_LOWER_EPOCH:
         m = heartbeat_of(epoch - 1);
         break;
-    case JOUST_SESSION_EV_HIGHER_EPOCH:
+    case JOUST_SESSION_EV_STRANGER:
         m = heartbeat_of(epoch + 1);
         break;
     case JOUST_SESSION_EV_REFUSED:
@@ -358,6 +358,40 @@ static void test_new_coordinator_unannounced(void **state)
     joust_session_free(&s);
 }
 
+/* A coordinator that has lost sight of the peer says so: it introduces itself again and keeps what
+ * it holds. */
+static void test_forgotten(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_session *s = ready_session(1);
+    assert_int_equal(accept_unit(s, 1, 10), JOUST_OK);
+    joust_message m = text_of(JOUST_MSG_ERROR, 5, JOUST_MALFORMED); /* of one message alone */
+    check_ok(joust_session_receive(s, &m, 2, &err));
+    assert_int_equal(joust_session_get_state(s), JOUST_SESSION_READY);
+    m = text_of(JOUST_MSG_ERROR, 5, JOUST_STALE);
+    check_ok(joust_session_receive(s, &m, 2, &err));
+    m = expect(s, 2, JOUST_MSG_HELLO);
+    assert_int_equal(m.u.hello.n_holding, 1);
+    joust_session_free(&s);
+}
+
+static void test_sent_away(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_session *s = ready_session(1);
+    joust_message m = text_of(JOUST_MSG_GOODBYE, 5, JOUST_DENIED);
+    check_ok(joust_session_receive(s, &m, 2, &err));
+    assert_int_equal(joust_session_reason(s, NULL), JOUST_DENIED);
+    joust_session_free(&s);
+    s = ready_session(1);
+    m = text_of(JOUST_MSG_GOODBYE, 5, JOUST_OK);
+    check_ok(joust_session_receive(s, &m, 2, &err));
+    assert_int_equal(joust_session_reason(s, NULL), JOUST_END);
+    joust_session_free(&s);
+}
+
 static void test_heartbeats(void **state)
 {
     (void)state;
@@ -494,6 +528,8 @@ int main(void)
         cmocka_unit_test(test_lease_again),
         cmocka_unit_test(test_coordinator_restarts),
         cmocka_unit_test(test_new_coordinator_unannounced),
+        cmocka_unit_test(test_forgotten),
+        cmocka_unit_test(test_sent_away),
         cmocka_unit_test(test_heartbeats),
         cmocka_unit_test(test_grace),
         cmocka_unit_test(test_refused),
