@@ -9,8 +9,8 @@
 #include "proto/codec.h"
 #include "storage/lineage.h"
 #include "storage/metrics.h"
-#include "storage/store_internal.h"
 #include "storage/tables.h"
+#include "store_internal.h"
 
 typedef struct checker {
     joust_store *store;

@@ -1,7 +1,7 @@
 /* Reading several records at once (storage/tables.h). */
 #include "proto/base/alloc.h"
-#include "storage/store_internal.h"
 #include "storage/tables.h"
+#include "store_internal.h"
 
 /* Ends a walk that collected records: JOUST_END is success. */
 static joust_status walk_end(joust_status st, const joust_error *why, joust_error *err)

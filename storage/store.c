@@ -7,7 +7,7 @@
 #include "proto/base/file.h"
 #include "proto/base/log.h"
 #include "storage/job_diff.h"
-#include "storage/store_internal.h"
+#include "store_internal.h"
 
 /* Small values of the family `job` ------------------------------------------------------------- */
 

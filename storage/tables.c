@@ -5,7 +5,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/codec.h"
-#include "storage/store_internal.h"
+#include "store_internal.h"
 
 /* One row a record type: where it lives and how it turns into bytes. The typed functions below are these
  * with a type put on. */

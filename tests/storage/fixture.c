@@ -29,7 +29,9 @@ const char *scratch_make(void)
 {
     static char path[256];
     const char *base = getenv("TMPDIR");
-    snprintf(path, sizeof(path), "%s/joust-storage-XXXXXX", base && *base ? base : "/tmp");
+    if (!base || !*base) /* in memory where that is: what a killed process wrote stays there too */
+        base = joust_dir_exists("/dev/shm") ? "/dev/shm" : "/tmp";
+    snprintf(path, sizeof(path), "%s/joust-storage-XXXXXX", base);
     assert_non_null(mkdtemp(path));
     return path;
 }

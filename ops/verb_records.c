@@ -1,0 +1,180 @@
+/* joust pairs|trajectories|verdicts list|show|stats|export */
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/cli.h"
+#include "ops/record_view.h"
+#include "ops/verbs.h"
+#include "proto/base/text.h"
+#include "storage/export.h"
+
+/* What the command line said. */
+typedef struct request {
+    joust_family family;
+    const char *verb, *action;
+    const char *id;
+    const char *store;
+    uint32_t round; /* or JOUST_NONE: all */
+    uint64_t limit;
+    bool json, provenance;
+} request;
+
+static joust_status to_stdout(void *user, const void *data, size_t n, joust_error *err)
+{
+    (void)user;
+    return fwrite(data, 1, n, stdout) == n
+               ? JOUST_OK
+               : joust_fail(err, JOUST_IO, "standard output can't be written");
+}
+
+/* One line a record as JSON, at most `limit` of them. */
+typedef struct limited {
+    uint64_t left;
+} limited;
+
+static joust_status to_stdout_limited(void *user, const void *data, size_t n, joust_error *err)
+{
+    limited *l = user;
+    if (l->left == 0)
+        return joust_fail(err, JOUST_END, "enough");
+    l->left--;
+    return to_stdout(NULL, data, n, err);
+}
+
+static joust_status run_export(const request *r, joust_store *store, joust_error *err)
+{
+    joust_export_options options = {
+        .one_round = r->round != JOUST_NONE, .round = r->round, .provenance = r->provenance};
+    limited l = {r->limit ? r->limit : UINT64_MAX};
+    return joust_export(store, r->family, &options, to_stdout_limited, &l, NULL, err);
+}
+
+static joust_status run_show(const request *r, joust_store *store, joust_error *err)
+{
+    joust_record_id id;
+    joust_buf line = {0};
+    joust_status st = joust_record_id_parse(r->id, &id, err);
+    if (st != JOUST_OK)
+        return st;
+    if (!r->json)
+        return joust_view_show(store, r->family, &id, err);
+    st = joust_export_one(store, r->family, &id, true, &line, err);
+    joust_buf_u8(&line, '\n');
+    if (st == JOUST_OK && (st = joust_buf_status(&line, err)) == JOUST_OK)
+        st = to_stdout(NULL, line.data, line.n, err);
+    joust_buf_fini(&line);
+    return st;
+}
+
+static joust_status run(const request *r, joust_store *store, joust_error *err)
+{
+    joust_key_range range =
+        r->round == JOUST_NONE ? joust_range_all() : joust_range_round(r->round);
+    if (strcmp(r->action, "show") == 0)
+        return run_show(r, store, err);
+    if (strcmp(r->action, "stats") == 0)
+        return joust_view_stats(store, r->family, &range, r->json, err);
+    if (strcmp(r->action, "export") == 0 || r->json)
+        return run_export(r, store, err);
+    return joust_view_list(store, r->family, &range, r->limit, err);
+}
+
+static int open_and_run(const request *r)
+{
+    joust_error err = {0};
+    joust_store *store;
+    char name[64];
+    snprintf(name, sizeof(name), "%s %s", r->verb, r->action);
+    if (!r->store) {
+        joust_fail(&err, JOUST_INVALID, "give --store DIR");
+        joust_cli_fail(name, &err);
+        return JOUST_EXIT_USAGE;
+    }
+    joust_status st = joust_store_open_read(r->store, &store, &err);
+    if (st != JOUST_OK)
+        return joust_cli_fail(name, &err);
+    st = run(r, store, &err);
+    joust_store_close(&store);
+    if ((st == JOUST_OK || st == JOUST_END) && (fflush(stdout) != 0 || ferror(stdout)))
+        st = joust_fail(&err, JOUST_IO, "standard output can't be written");
+    return st == JOUST_OK || st == JOUST_END ? JOUST_EXIT_OK : joust_cli_fail(name, &err);
+}
+
+/* Command line --------------------------------------------------------------------------------- */
+
+static const char *const actions[] = {"list", "show", "stats", "export"};
+static const char *const action_help[] = {
+    "one line a record, in key order", "one record in full: the id is as list prints it",
+    "counts and means by round and stage",
+    "JSON Lines on standard output; pairs as TRL and LLaMA-Factory read them"};
+enum { N_ACTIONS = sizeof(actions) / sizeof(*actions) };
+
+static void print_actions(const char *verb, FILE *to)
+{
+    fprintf(to, "usage: joust %s list|show ID|stats|export --store DIR [...] [--help]\n\n", verb);
+    for (int i = 0; i < N_ACTIONS; i++)
+        fprintf(to, "  %-8s %s\n", actions[i], action_help[i]);
+}
+
+static int find_action(const char *verb, const char *word)
+{
+    for (int i = 0; i < N_ACTIONS; i++)
+        if (strcmp(word, actions[i]) == 0)
+            return i;
+    const char *nearest = joust_text_nearest(word, actions, N_ACTIONS);
+    fprintf(stderr, "joust %s: no '%s'%s%s%s\n", verb, word, nearest ? "; did you mean '" : "",
+            nearest ? nearest : "", nearest ? "'?" : "");
+    print_actions(verb, stderr);
+    return -1;
+}
+
+static int records_verb(const char *verb, joust_family family, int argc, char **argv)
+{
+    request r = {.family = family, .verb = verb, .round = JOUST_NONE};
+    if (argc < 2 || strcmp(argv[1], "--help") == 0) {
+        print_actions(verb, argc < 2 ? stderr : stdout);
+        return argc < 2 ? JOUST_EXIT_USAGE : JOUST_EXIT_OK;
+    }
+    int action = find_action(verb, argv[1]);
+    if (action < 0)
+        return JOUST_EXIT_USAGE;
+    bool show = action == 1;
+    r.action = actions[action];
+    char name[64], synopsis[160];
+    snprintf(name, sizeof(name), "%s %s", verb, r.action);
+    snprintf(synopsis, sizeof(synopsis), "joust %s%s --store DIR%s", name, show ? " ID" : "",
+             show ? " [--json]" : " [--round N] [--limit N] [--json] [--provenance]");
+    const joust_option options[] = {
+        {"--store", JOUST_OPTION_TEXT, &r.store, "DIR", "the job's store; it may be live"},
+        {"--json", JOUST_OPTION_FLAG, &r.json, NULL, "JSON, one object a line"},
+        {"--round", JOUST_OPTION_U32, &r.round, "N", "that round alone"},
+        {"--limit", JOUST_OPTION_U64, &r.limit, "N", "at most N records"},
+        {"--provenance", JOUST_OPTION_FLAG, &r.provenance, NULL,
+         "add where each record was made; not part of the canonical output"},
+    };
+    joust_usage usage = {.verb = name,
+                         .synopsis = synopsis,
+                         .about = action_help[action],
+                         .options = options,
+                         .n_options = show ? 2 : sizeof(options) / sizeof(*options),
+                         .min_positional = show,
+                         .max_positional = show};
+    int n_positional = 0;
+    int status = joust_cli_parse(&usage, argc - 1, argv + 1, &r.id, &n_positional);
+    return status >= 0 ? status : open_and_run(&r);
+}
+
+int joust_verb_pairs(int argc, char **argv)
+{
+    return records_verb("pairs", JOUST_FAMILY_PAIRS, argc, argv);
+}
+
+int joust_verb_trajectories(int argc, char **argv)
+{
+    return records_verb("trajectories", JOUST_FAMILY_TRAJECTORIES, argc, argv);
+}
+
+int joust_verb_verdicts(int argc, char **argv)
+{
+    return records_verb("verdicts", JOUST_FAMILY_VERDICTS, argc, argv);
+}

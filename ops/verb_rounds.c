@@ -1,0 +1,260 @@
+/* joust rounds: what each round amounted to. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/cli.h"
+#include "ops/verbs.h"
+#include "proto/base/alloc.h"
+#include "proto/plan.h"
+#include "storage/json.h"
+#include "storage/metrics.h"
+#include "storage/tables.h"
+
+/* One row: what the stages of a round left behind. */
+typedef struct row {
+    uint32_t round;
+    uint32_t n_summaries;
+    joust_stage_summary summaries[JOUST_MAX_STAGES];
+    bool has_promotion;
+    joust_promotion promotion;
+    double tokens_per_s; /* generated, by the wall clock; 0 if unknown */
+} row;
+
+static void row_fini(row *r)
+{
+    for (uint32_t i = 0; i < r->n_summaries; i++)
+        joust_stage_summary_fini(&r->summaries[i]);
+    memset(r, 0, sizeof(*r));
+}
+
+/* Reading -------------------------------------------------------------------------------------- */
+
+static joust_status read_summaries(joust_store *store, row *r, joust_error *err)
+{
+    joust_key_range range = joust_range_round_field_of(JOUST_ROUND_SUMMARY, r->round);
+    joust_cursor *cursor;
+    joust_status st = joust_cursor_open(store, JOUST_FAMILY_ROUNDS, &range, &cursor, err);
+    if (st != JOUST_OK)
+        return st;
+    while (r->n_summaries < JOUST_MAX_STAGES &&
+           (st = joust_cursor_next_stage_summary(cursor, &r->summaries[r->n_summaries], err)) ==
+               JOUST_OK)
+        r->n_summaries++;
+    joust_cursor_close(&cursor);
+    return st == JOUST_END ? JOUST_OK : st;
+}
+
+static joust_status read_promotion(joust_store *store, row *r, joust_error *err)
+{
+    joust_key_range range = joust_range_round_field_of(JOUST_ROUND_PROMOTION, r->round);
+    joust_cursor *cursor;
+    joust_status st = joust_cursor_open(store, JOUST_FAMILY_ROUNDS, &range, &cursor, err);
+    if (st != JOUST_OK)
+        return st;
+    while ((st = joust_cursor_next_promotion(cursor, &r->promotion, err)) == JOUST_OK)
+        r->has_promotion = true; /* the last one decides */
+    joust_cursor_close(&cursor);
+    return st == JOUST_END ? JOUST_OK : st;
+}
+
+/* Tokens that the round's rollouts generated, over the time from the first one's start to the last one's end. */
+static joust_status read_rate(joust_store *store, const joust_plan *plan, row *r, joust_error *err)
+{
+    joust_key_range range = joust_range_round(r->round);
+    joust_cursor *cursor;
+    joust_status st = joust_cursor_open(store, JOUST_FAMILY_PROVENANCE, &range, &cursor, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_provenance p;
+    joust_unit_key unit;
+    double tokens = 0, busy_ms = 0, from = 0, to = 0;
+    uint32_t stage = JOUST_NONE;
+    while ((st = joust_cursor_next_provenance(cursor, &unit, &p, err)) == JOUST_OK) {
+        double start = (double)p.started_wall_ms, end = start + (double)p.duration_us / 1e3;
+        if (unit.stage >= plan->n_stages || plan->stages[unit.stage].kind != JOUST_STAGE_GENERATE)
+            continue;
+        if (unit.stage != stage) {
+            busy_ms += to - from;
+            stage = unit.stage;
+            from = start;
+            to = end;
+        }
+        from = start < from ? start : from;
+        to = end > to ? end : to;
+        tokens += (double)p.n_tokens;
+    }
+    joust_cursor_close(&cursor);
+    busy_ms += to - from;
+    r->tokens_per_s = busy_ms > 0 ? tokens / busy_ms * 1e3 : 0;
+    return st == JOUST_END ? JOUST_OK : st;
+}
+
+/* Printing ------------------------------------------------------------------------------------- */
+
+/* The figure `name` of the round's first stage that has it; NULL if none has. */
+static const joust_metric *find(const row *r, const char *name)
+{
+    for (uint32_t s = 0; s < r->n_summaries; s++)
+        for (uint32_t i = 0; i < r->summaries[s].n_metrics; i++)
+            if (strcmp(r->summaries[s].metrics[i].name, name) == 0)
+                return &r->summaries[s].metrics[i];
+    return NULL;
+}
+
+static void print_count(const row *r, const char *name, int width)
+{
+    const joust_metric *m = find(r, name);
+    m ? printf(" %*.0f", width, m->value) : printf(" %*s", width, "-");
+}
+
+static void print_figure(const row *r, const char *name, int width)
+{
+    const joust_metric *m = find(r, name);
+    m ? printf(" %*.3f", width, m->value) : printf(" %*s", width, "-");
+}
+
+/* A share in percent with its interval: "61.2 [59.0, 63.3]". */
+static void print_share(const row *r, const char *name)
+{
+    char text[64];
+    const joust_metric *m = find(r, name);
+    if (m)
+        snprintf(text, sizeof(text), "%.1f [%.1f, %.1f]", 100 * m->value, 100 * m->low,
+                 100 * m->high);
+    printf(" %19s", m ? text : "-");
+}
+
+static void print_heading(void)
+{
+    printf("%5s %6s %7s %9s %6s %19s %19s %19s %-14s %9s\n", "round", "pairs", "margin",
+           "judge acc", "AUC", "greedy accuracy %", "sampled accuracy %", "win rate vs base %",
+           "promoted", "tokens/s");
+}
+
+static void print_row(const row *r)
+{
+    char verdict[64] = "-";
+    if (r->has_promotion)
+        snprintf(verdict, sizeof(verdict), "%s v%" PRIu64, r->promotion.promoted ? "yes," : "no,",
+                 r->promotion.next);
+    printf("%5" PRIu32, r->round);
+    print_count(r, JOUST_METRIC_PAIRS, 6);
+    print_figure(r, JOUST_METRIC_MEAN_MARGIN, 7);
+    print_figure(r, JOUST_METRIC_JUDGE_ACCURACY, 9);
+    print_figure(r, JOUST_METRIC_JUDGE_AUC, 6);
+    print_share(r, JOUST_METRIC_GREEDY_ACCURACY);
+    print_share(r, JOUST_METRIC_SAMPLED_ACCURACY);
+    print_share(r, JOUST_METRIC_WIN_RATE_BASE);
+    printf(" %-14s ", verdict);
+    r->tokens_per_s > 0 ? printf("%9.0f\n", r->tokens_per_s) : printf("%9s\n", "-");
+}
+
+static joust_status print_row_json(const row *r, const joust_plan *plan, joust_error *err)
+{
+    joust_buf line = {0};
+    joust_json_open(&line, '{');
+    joust_json_add_count(&line, "round", r->round);
+    joust_json_key(&line, "stages");
+    joust_json_open(&line, '[');
+    for (uint32_t i = 0; i < r->n_summaries; i++) {
+        const joust_stage_summary *s = &r->summaries[i];
+        joust_json_key(&line, "");
+        joust_json_open(&line, '{');
+        joust_json_add_text(&line, "name",
+                            s->stage < plan->n_stages ? plan->stages[s->stage].name : NULL);
+        joust_stage_summary_json(&line, s);
+        joust_json_close(&line, '}');
+    }
+    joust_json_close(&line, ']');
+    joust_json_key(&line, "promotion");
+    if (r->has_promotion) {
+        joust_json_open(&line, '{');
+        joust_promotion_json(&line, &r->promotion);
+        joust_json_close(&line, '}');
+    } else {
+        joust_buf_text(&line, "null");
+    }
+    joust_json_add_optional(&line, "tokens_per_s", r->tokens_per_s > 0, r->tokens_per_s);
+    joust_json_close(&line, '}');
+    joust_status st = joust_buf_status(&line, err);
+    if (st == JOUST_OK)
+        printf("%s\n", (const char *)line.data);
+    joust_buf_fini(&line);
+    return st;
+}
+
+/* Whole ---------------------------------------------------------------------------------------- */
+
+static joust_status print_round(joust_store *store, const joust_plan *plan, row *r, bool json,
+                                joust_error *err)
+{
+    joust_status st = read_summaries(store, r, err);
+    if (st == JOUST_OK)
+        st = read_promotion(store, r, err);
+    if (st == JOUST_OK)
+        st = read_rate(store, plan, r, err);
+    if (st == JOUST_OK && r->n_summaries == 0 && !r->has_promotion)
+        return JOUST_OK; /* not run, or nothing finished yet */
+    if (st == JOUST_OK && json)
+        st = print_row_json(r, plan, err);
+    else if (st == JOUST_OK)
+        print_row(r);
+    return st;
+}
+
+static joust_status print_rounds(joust_store *store, bool json, joust_error *err)
+{
+    const joust_job *job = joust_store_job(store);
+    joust_plan *plan = joust_calloc(1, sizeof(*plan)); /* both too large for the stack */
+    row *r = joust_calloc(1, sizeof(*r));
+    joust_status st = plan && r ? joust_plan_compile(job, plan, err)
+                                : joust_fail(err, JOUST_NOMEM, "out of memory");
+    if (st == JOUST_OK && !json)
+        print_heading();
+    for (uint64_t i = 0; i <= job->rounds && st == JOUST_OK; i++) {
+        r->round = (uint32_t)i;
+        st = print_round(store, plan, r, json, err);
+        row_fini(r);
+    }
+    joust_free(r);
+    joust_free(plan);
+    return st;
+}
+
+int joust_verb_rounds(int argc, char **argv)
+{
+    const char *dir = NULL, *none;
+    bool json = false;
+    const joust_option options[] = {
+        {"--store", JOUST_OPTION_TEXT, &dir, "DIR", "the job's store; it may be live"},
+        {"--json", JOUST_OPTION_FLAG, &json, NULL, "every figure of every stage, one round a line"},
+    };
+    joust_usage usage = {.verb = "rounds",
+                         .synopsis = "joust rounds --store DIR [--json]",
+                         .about = "A line a round: pairs and their mean margin, the judge's "
+                                  "accuracy and AUC on the policy's own\n"
+                                  "samples, accuracy greedy and sampled with 95 % intervals, win "
+                                  "rate against the base, whether it "
+                                  "was\npromoted and the version the next round starts from, "
+                                  "tokens generated a second. Round 0 is "
+                                  "the base.",
+                         .options = options,
+                         .n_options = sizeof(options) / sizeof(*options)};
+    int n_positional = 0;
+    int status = joust_cli_parse(&usage, argc, argv, &none, &n_positional);
+    if (status >= 0)
+        return status;
+    joust_error err = {0};
+    joust_store *store;
+    if (!dir) {
+        joust_fail(&err, JOUST_INVALID, "give --store DIR");
+        joust_cli_fail("rounds", &err);
+        return JOUST_EXIT_USAGE;
+    }
+    if (joust_store_open_read(dir, &store, &err) != JOUST_OK)
+        return joust_cli_fail("rounds", &err);
+    joust_status st = print_rounds(store, json, &err);
+    joust_store_close(&store);
+    return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("rounds", &err);
+}
