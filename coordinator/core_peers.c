@@ -167,10 +167,11 @@ static bool fits(const joust_core *core, const joust_peer *peer, uint32_t stage)
            (!trains || peer->can_train);
 }
 
+/* Whether a peer that has not just failed this unit, as `peer` has, could take it. */
 static bool somebody_else(const joust_core *core, const joust_peer *peer, uint32_t stage)
 {
     for (uint32_t i = 0; i < core->n_peers; i++) {
-        if (&core->peers[i] != peer && fits(core, &core->peers[i], stage))
+        if (fits(core, &core->peers[i], stage) && !same_unit(&core->peers[i].failed, &peer->failed))
             return true;
     }
     return false;
