@@ -1,7 +1,6 @@
 #include "judge/judge.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #include "judge/judging.h"
 #include "proto/base/alloc.h"
@@ -145,18 +144,9 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
 
 static joust_status serve(judge *j, const joust_role_options *options, joust_error *err)
 {
-    char host[JOUST_MAX_NAME_BYTES] = "";
-    if (gethostname(host, sizeof(host) - 1) != 0)
-        host[0] = 0;
-    joust_peer_options peer = {.session = {.role = JOUST_PEER_JUDGE,
-                                           .name = options->name,
-                                           .host = host,
-                                           .numeric_class = joust_engine_numeric_class(j->engine),
-                                           .credit = options->credit,
-                                           .threads = joust_engine_threads(j->engine)},
-                               .endpoint = options->endpoint,
-                               .curve = options->curve,
-                               .signals = options->signals};
+    joust_peer_options peer =
+        joust_peer_options_of(options, JOUST_PEER_JUDGE, joust_engine_numeric_class(j->engine),
+                              joust_engine_threads(j->engine));
     joust_peer_role_work work = {.context = j, .begin = begin, .run = run};
     joust_log_info("judge", "name %s endpoint %s threads %u kernels %s", options->name,
                    options->endpoint, joust_engine_threads(j->engine),

@@ -93,6 +93,8 @@ int joust_role_parse(const joust_role_usage *usage, int argc, char **argv, joust
         {"--cache", JOUST_OPTION_TEXT, &cache, "DIR",
          "fetched models go to DIR/NAME, which is emptied; default: the user's cache folder"},
         {"--cache-mb", JOUST_OPTION_U32, &cache_mb, "N", "kept there at most; default 4096"},
+        {"--grace-ms", JOUST_OPTION_U32, &o->grace_ms, "N",
+         "without a coordinator, until the job says otherwise; default 900000"},
         {"--curve", JOUST_OPTION_TEXT, &curve, "FILE", "keys of an encrypted link"},
         {"--parent-pid", JOUST_OPTION_U32, &parent, "PID", "end when this parent process ends"},
         {"--log-level", JOUST_OPTION_TEXT, &level, "LEVEL", "error, warn, info, debug or trace"},

@@ -333,6 +333,8 @@ static void on_socket(void *arg, uint32_t events)
         joust_status st = joust_socket_recv(p->socket, &from, &m, &err);
         if (st == JOUST_AGAIN)
             break;
+        if (st == JOUST_VERSION)
+            joust_session_refuse(p->session, st, err.text, joust_clock_ms());
         if (st == JOUST_OK)
             st = joust_session_receive(p->session, &m, joust_clock_ms(), &err);
         if (st == JOUST_OK)
@@ -351,12 +353,30 @@ static void on_link(void *arg, joust_link_event event)
 {
     joust_peer *p = arg;
     if (event == JOUST_LINK_REFUSED)
-        joust_log_warn("peer", "the coordinator refused the link: other keys or protocol");
+        joust_session_refuse(p->session, JOUST_DENIED,
+                             "the coordinator refused the link: other keys or protocol",
+                             joust_clock_ms());
     joust_session_link(p->session, event == JOUST_LINK_UP, joust_clock_ms());
     joust_peer_pump(p);
 }
 
 /* ---- opening -------------------------------------------------------------------------------- */
+
+joust_peer_options joust_peer_options_of(const joust_role_options *start, joust_peer_role role,
+                                         const char *numeric_class, uint32_t threads)
+{
+    return (joust_peer_options){
+        .session = {.role = role,
+                    .name = start->name,
+                    .numeric_class = numeric_class,
+                    .credit = start->credit,
+                    .threads = threads,
+                    .heartbeat_ms = JOUST_PEER_HEARTBEAT_MS,
+                    .grace_ms = start->grace_ms ? start->grace_ms : JOUST_PEER_GRACE_MS},
+        .endpoint = start->endpoint,
+        .curve = start->curve,
+        .signals = start->signals};
+}
 
 void joust_peer_block_signals(void)
 {
@@ -372,10 +392,18 @@ static joust_status open_session(joust_peer *p, const joust_peer_options *option
                                  joust_peer_id *ret_id, joust_error *err)
 {
     joust_session_options session = options->session;
+    if (session.heartbeat_ms == 0) /* until HELLO_ACK says the job's */
+        session.heartbeat_ms = 1000;
+    if (session.grace_ms == 0)
+        session.grace_ms = 15 * 60 * 1000;
     if (session.instance == 0 && getentropy(&session.instance, sizeof(session.instance)) != 0)
         return joust_fail(err, JOUST_IO, "no random bytes from the system");
     snprintf(p->name, sizeof(p->name), "%s", session.name);
-    snprintf(p->host, sizeof(p->host), "%s", session.host);
+    if (session.host)
+        snprintf(p->host, sizeof(p->host), "%s", session.host);
+    else if (gethostname(p->host, sizeof(p->host) - 1) != 0)
+        return joust_fail(err, JOUST_IO, "the host has no name");
+    session.host = p->host;
     p->credit = session.credit;
     p->queue = joust_calloc(session.credit, sizeof(*p->queue));
     if (!p->queue)

@@ -16,6 +16,9 @@
 #include "proto/socket.h"
 #include "proto/upstream.h"
 
+#define JOUST_PEER_HEARTBEAT_MS 1000u   /* until a HELLO_ACK says otherwise */
+#define JOUST_PEER_GRACE_MS     900000u /* likewise */
+
 typedef struct joust_peer joust_peer;
 
 typedef struct joust_peer_role_work {
@@ -29,13 +32,6 @@ typedef struct joust_peer_role_work {
                         joust_error *err);
 } joust_peer_role_work;
 
-typedef struct joust_peer_options {
-    joust_session_options session; /* instance 0: drawn */
-    const char *endpoint;
-    const joust_curve *curve; /* NULL: none */
-    bool signals; /* SIGTERM and SIGINT end it in order: call before the process makes a thread */
-} joust_peer_options;
-
 /* What worker and judge are started with. */
 typedef struct joust_role_options {
     const char *endpoint;     /* of the coordinator */
@@ -44,9 +40,21 @@ typedef struct joust_role_options {
     uint64_t cache_bytes;     /* of files kept there at most */
     uint32_t threads;         /* of the engine; 0: the processors this process may use */
     uint32_t credit;          /* units held at once */
+    uint32_t grace_ms;        /* without a coordinator, until one says otherwise; 0: 15 minutes */
     const joust_curve *curve; /* NULL: none */
     bool signals; /* SIGTERM and SIGINT end it in order: call before the process makes a thread */
 } joust_role_options;
+
+typedef struct joust_peer_options {
+    joust_session_options session; /* host NULL: this one's; instance 0: drawn */
+    const char *endpoint;
+    const joust_curve *curve; /* NULL: none */
+    bool signals; /* SIGTERM and SIGINT end it in order: call before the process makes a thread */
+} joust_peer_options;
+
+/* The options of a peer that is started so. Views of its arguments. */
+joust_peer_options joust_peer_options_of(const joust_role_options *start, joust_peer_role role,
+                                         const char *numeric_class, uint32_t threads);
 
 /* Blocks the signals that the loop turns into events, so that threads made from now on never get them. */
 void joust_peer_block_signals(void);

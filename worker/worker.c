@@ -1,7 +1,5 @@
 #include "worker/worker.h"
 
-#include <unistd.h>
-
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "proto/cache.h"
@@ -145,19 +143,10 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
 static joust_status serve(worker *w, const joust_role_options *options, bool can_train,
                           joust_error *err)
 {
-    char host[JOUST_MAX_NAME_BYTES] = "";
-    if (gethostname(host, sizeof(host) - 1) != 0)
-        host[0] = 0;
-    joust_peer_options peer = {.session = {.role = JOUST_PEER_WORKER,
-                                           .name = options->name,
-                                           .host = host,
-                                           .numeric_class = joust_engine_numeric_class(w->engine),
-                                           .credit = options->credit,
-                                           .threads = joust_engine_threads(w->engine),
-                                           .can_train = can_train},
-                               .endpoint = options->endpoint,
-                               .curve = options->curve,
-                               .signals = options->signals};
+    joust_peer_options peer =
+        joust_peer_options_of(options, JOUST_PEER_WORKER, joust_engine_numeric_class(w->engine),
+                              joust_engine_threads(w->engine));
+    peer.session.can_train = can_train;
     joust_peer_role_work work = {.context = w, .begin = begin, .run = run};
     joust_log_info("worker", "name %s endpoint %s threads %u kernels %s", options->name,
                    options->endpoint, joust_engine_threads(w->engine),
