@@ -4,12 +4,28 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/cli.h"
 #include "proto/base/alloc.h"
 #include "storage/json.h"
 #include "storage/lineage.h"
 #include "storage/tables.h"
 
 enum { EXCERPT = 60, MAX_USES = 8 };
+
+int joust_view_open(const char *verb, const char *dir, joust_store **ret)
+{
+    joust_error err = {0};
+    if (!dir) {
+        joust_fail(&err, JOUST_INVALID, "give --store DIR");
+        joust_cli_fail(verb, &err);
+        return JOUST_EXIT_USAGE;
+    }
+    joust_status st = joust_store_open_read(dir, ret, &err);
+    if (st == JOUST_OK)
+        return -1;
+    int status = joust_cli_fail(verb, &err);
+    return st == JOUST_NOT_FOUND ? JOUST_EXIT_UNREACHABLE : status;
+}
 
 /* The beginning of a text on one line: at most EXCERPT characters, line breaks shown as a space. */
 static void print_excerpt(const char *text)

@@ -6,6 +6,10 @@
 #include "storage/keys.h"
 #include "storage/store.h"
 
+/* Opens the store that `--store` named (NULL: it wasn't given) for reading. Returns -1 and *ret to go on, else the exit
+ * status to leave with: the error has been printed as `joust verb: …`. */
+int joust_view_open(const char *verb, const char *dir, joust_store **ret);
+
 /* One line a record in key order, under a heading; at most `limit` (0: all). */
 JOUST_MUST_USE joust_status joust_view_list(joust_store *store, joust_family family,
                                             const joust_key_range *range, uint64_t limit,

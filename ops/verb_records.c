@@ -85,15 +85,10 @@ static int open_and_run(const request *r)
     joust_store *store;
     char name[64];
     snprintf(name, sizeof(name), "%s %s", r->verb, r->action);
-    if (!r->store) {
-        joust_fail(&err, JOUST_INVALID, "give --store DIR");
-        joust_cli_fail(name, &err);
-        return JOUST_EXIT_USAGE;
-    }
-    joust_status st = joust_store_open_read(r->store, &store, &err);
-    if (st != JOUST_OK)
-        return joust_cli_fail(name, &err);
-    st = run(r, store, &err);
+    int status = joust_view_open(name, r->store, &store);
+    if (status >= 0)
+        return status;
+    joust_status st = run(r, store, &err);
     joust_store_close(&store);
     if ((st == JOUST_OK || st == JOUST_END) && (fflush(stdout) != 0 || ferror(stdout)))
         st = joust_fail(&err, JOUST_IO, "standard output can't be written");

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ops/cli.h"
+#include "ops/record_view.h"
 #include "ops/verbs.h"
 #include "proto/base/alloc.h"
 #include "proto/plan.h"
@@ -230,30 +231,26 @@ int joust_verb_rounds(int argc, char **argv)
         {"--store", JOUST_OPTION_TEXT, &dir, "DIR", "the job's store; it may be live"},
         {"--json", JOUST_OPTION_FLAG, &json, NULL, "every figure of every stage, one round a line"},
     };
-    joust_usage usage = {.verb = "rounds",
-                         .synopsis = "joust rounds --store DIR [--json]",
-                         .about = "A line a round: pairs and their mean margin, the judge's "
-                                  "accuracy and AUC on the policy's own\n"
-                                  "samples, accuracy greedy and sampled with 95 % intervals, win "
-                                  "rate against the base, whether it "
-                                  "was\npromoted and the version the next round starts from, "
-                                  "tokens generated a second. Round 0 is "
-                                  "the base.",
-                         .options = options,
-                         .n_options = sizeof(options) / sizeof(*options)};
+    joust_usage usage = {
+        .verb = "rounds",
+        .synopsis = "joust rounds --store DIR [--json]",
+        .about =
+            "A line a round: pairs and their mean margin, the judge's accuracy and AUC on the\n"
+            "policy's own samples, accuracy greedy and sampled with 95 % intervals, win rate "
+            "against\n"
+            "the base, whether it was promoted and the version the next round starts from, tokens\n"
+            "generated a second. Round 0 is the base.",
+        .options = options,
+        .n_options = sizeof(options) / sizeof(*options)};
     int n_positional = 0;
     int status = joust_cli_parse(&usage, argc, argv, &none, &n_positional);
     if (status >= 0)
         return status;
     joust_error err = {0};
     joust_store *store;
-    if (!dir) {
-        joust_fail(&err, JOUST_INVALID, "give --store DIR");
-        joust_cli_fail("rounds", &err);
-        return JOUST_EXIT_USAGE;
-    }
-    if (joust_store_open_read(dir, &store, &err) != JOUST_OK)
-        return joust_cli_fail("rounds", &err);
+    status = joust_view_open("rounds", dir, &store);
+    if (status >= 0)
+        return status;
     joust_status st = print_rounds(store, json, &err);
     joust_store_close(&store);
     return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("rounds", &err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ops/cli.h"
+#include "ops/record_view.h"
 #include "ops/verbs.h"
 #include "storage/check.h"
 #include "storage/json.h"
@@ -44,10 +45,10 @@ static int check(const char *dir, bool json)
     joust_error err = {0};
     joust_store *store;
     joust_check_report report;
-    joust_status st = joust_store_open_read(dir, &store, &err);
-    if (st != JOUST_OK)
-        return joust_cli_fail("store check", &err);
-    st = joust_store_check(store, &report, &err);
+    int status = joust_view_open("store check", dir, &store);
+    if (status >= 0)
+        return status;
+    joust_status st = joust_store_check(store, &report, &err);
     joust_store_close(&store);
     if (st != JOUST_OK)
         return joust_cli_fail("store check", &err);
@@ -73,22 +74,13 @@ int joust_verb_store(int argc, char **argv)
         .verb = "store check",
         .synopsis = "joust store check --store DIR [--json]",
         .about =
-            "Reads everything in a store: checksums, encodings, references between records, the "
-            "event "
-            "log,\ncheckpoints. Exit status 0 if it is sound, 1 if not: the first bad record is "
-            "named by its key.",
+            "Reads everything in a store: checksums, encodings, references between records, the\n"
+            "event log, checkpoints. Exit status 0 if it is sound, 1 if not: the first bad record\n"
+            "is named by its key.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options)};
     const char *none;
     int n_positional = 0;
     int status = joust_cli_parse(&usage, argc - 1, argv + 1, &none, &n_positional);
-    if (status >= 0)
-        return status;
-    if (!dir) {
-        joust_error err;
-        joust_fail(&err, JOUST_INVALID, "give --store DIR");
-        joust_cli_fail("store check", &err);
-        return JOUST_EXIT_USAGE;
-    }
-    return check(dir, json);
+    return status >= 0 ? status : check(dir, json);
 }
