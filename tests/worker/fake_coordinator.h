@@ -8,7 +8,7 @@
 #include "proto/peer.h"
 #include "worker/fake_upstream.h"
 
-#define FAKE_MAX_RESULTS 64u
+#define FAKE_MAX_RESULTS 128u
 
 typedef struct fake_coordinator {
     char endpoint[600];
