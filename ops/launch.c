@@ -223,6 +223,25 @@ static void show_progress(launcher *l)
     joust_buf_fini(&line);
 }
 
+static void show_lines(launcher *l, const joust_buf *lines)
+{
+    if (!lines->n)
+        return;
+    clear_line(l);
+    fputs((const char *)lines->data, stdout);
+    fflush(stdout);
+    l->last_line_ms = joust_clock_ms();
+}
+
+/* The job is done, and so is what the last snapshot saw under way. */
+static void show_rest(launcher *l)
+{
+    joust_buf lines = {0};
+    joust_progress_round_over(&l->view, joust_clock_ms(), &lines);
+    show_lines(l, &lines);
+    joust_buf_fini(&lines);
+}
+
 /* The last lines of a role's log, for who has to find out why it won't live. */
 static void show_log(launcher *l, const char *name)
 {
@@ -312,6 +331,8 @@ static bool child_ended(void *arg, const joust_child_exit *exit)
     if (!strcmp(exit->name, "coordinator") && !exit->signal && is_final(exit->status)) {
         if (exit->status != JOUST_EXIT_OK)
             show_log(l, exit->name);
+        else
+            show_rest(l);
         end(l, exit->status, LEAVE_BY_THEMSELVES_MS);
         return false;
     }
@@ -349,12 +370,7 @@ static void tick(void *arg)
     joust_status st = joust_status_ask(l->socket, &err);
     if (st && st != JOUST_AGAIN)
         joust_log_warn("launch", "%s", err.text);
-    if (lines.n) {
-        clear_line(l);
-        fputs((const char *)lines.data, stdout);
-        fflush(stdout);
-        l->last_line_ms = joust_clock_ms();
-    }
+    show_lines(l, &lines);
     if (l->exit_status < 0)
         show_progress(l);
     joust_buf_fini(&json);

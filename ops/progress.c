@@ -62,7 +62,8 @@ static void take_stage(joust_progress_view *view, uint32_t i, const json_t *from
     stage->skipped = state && !strcmp(state, "skipped");
     stage->total = count_of(from, steps ? "max_steps" : "units");
     stage->done = over ? stage->total : count_of(from, steps ? "durable_step" : "done");
-    if (stage->open && !stage->first_ms) {
+    bool begun = stage->done || count_of(from, "leased");
+    if (stage->open && begun && !stage->first_ms) {
         stage->first_ms = now_ms;
         stage->first_done = stage->done;
     }
@@ -72,18 +73,17 @@ static void take_stage(joust_progress_view *view, uint32_t i, const json_t *from
     }
 }
 
-static void begin_round(joust_progress_view *view, uint32_t round, int64_t now_ms, joust_buf *lines)
+void joust_progress_round_over(joust_progress_view *view, int64_t now_ms, joust_buf *lines)
 {
-    /* What wasn't told of the last round finished between two snapshots. */
     for (uint32_t i = 0; view->known && i < view->n_stages; i++) {
         joust_shown_stage *stage = &view->stages[i];
         if (stage->finished)
             continue;
         stage->done = stage->total;
+        stage->finished = true;
         tell_finished(view, stage, now_ms, lines);
     }
     view->n_stages = 0;
-    view->round = round;
 }
 
 joust_status joust_progress_take(joust_progress_view *view, const void *json, size_t n,
@@ -91,18 +91,18 @@ joust_status joust_progress_take(joust_progress_view *view, const void *json, si
 {
     json_error_t why;
     json_t *root = json_loadb(json, n, 0, &why);
-    const json_t *stages = json_object_get(root, "stages");
-    if (!json_is_object(root) || !json_is_integer(json_object_get(root, "round")) ||
-        !json_is_array(stages)) {
+    const json_t *core = json_object_get(root, "core");
+    const json_t *stages = json_object_get(core, "stages");
+    if (!json_is_integer(json_object_get(core, "round")) || !json_is_array(stages)) {
         json_decref(root);
         return joust_fail(err, JOUST_MALFORMED, "status: %s", root ? "not a snapshot" : why.text);
     }
-    uint32_t round = (uint32_t)count_of(root, "round");
-    if (!view->known || round != view->round)
-        begin_round(view, round, now_ms, lines);
+    uint32_t round = (uint32_t)count_of(core, "round");
+    if (round != view->round) /* what wasn't told finished between two snapshots */
+        joust_progress_round_over(view, now_ms, lines);
+    view->round = round;
     view->known = true;
-    if (json_object_get(root, "rounds"))
-        view->rounds = (uint32_t)count_of(root, "rounds");
+    view->rounds = (uint32_t)count_of(core, "rounds");
     const char *text = json_string_value(json_object_get(root, "why"));
     snprintf(view->why, sizeof(view->why), "%s", text ? text : "");
     uint32_t n_stages = (uint32_t)json_array_size(stages);
@@ -142,7 +142,7 @@ void joust_progress_line(const joust_progress_view *view, int64_t now_ms, uint32
     const joust_shown_stage *first = NULL;
     for (uint32_t i = 0; i < view->n_stages; i++) {
         const joust_shown_stage *stage = &view->stages[i];
-        if (!stage->open || stage->done >= stage->total)
+        if (!stage->open || !stage->first_ms || stage->done >= stage->total)
             continue;
         joust_buf_format(to, " · %s %llu/%llu", stage->name, (unsigned long long)stage->done,
                          (unsigned long long)stage->total);

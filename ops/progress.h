@@ -33,6 +33,8 @@ typedef struct joust_progress_view {
 JOUST_MUST_USE joust_status joust_progress_take(joust_progress_view *view, const void *json,
                                                 size_t n, int64_t now_ms, joust_buf *lines,
                                                 joust_error *err);
+/* The round that was seen last is over: tells those of its stages that weren't told yet. */
+void joust_progress_round_over(joust_progress_view *view, int64_t now_ms, joust_buf *lines);
 /* Appends the moving line, without newline: "round 2/4 · generate 312/500 · 41.2/s · 0:05 left". At most width characters. */
 void joust_progress_line(const joust_progress_view *view, int64_t now_ms, uint32_t width,
                          joust_buf *to);

@@ -64,11 +64,12 @@ static int print_screen(const joust_buf *snapshot)
         json_decref(root);
         return JOUST_EXIT_FAILED;
     }
-    printf("%s%s%s, round %lld of %lld\n%s\n", text_of(root, "name"),
-           *text_of(root, "name") ? " is " : "", text_of(root, "phase"), number_of(root, "round"),
-           number_of(root, "rounds"), text_of(root, "why"));
-    print_stages(json_object_get(root, "stages"));
-    print_peers(json_object_get(root, "peers"));
+    const json_t *core = json_object_get(root, "core");
+    printf("%s is %s, round %lld of %lld\n%s\n", text_of(json_object_get(root, "job"), "name"),
+           text_of(core, "phase"), number_of(core, "round"), number_of(core, "rounds"),
+           text_of(root, "why"));
+    print_stages(json_object_get(core, "stages"));
+    print_peers(json_object_get(core, "peers"));
     json_decref(root);
     return JOUST_EXIT_OK;
 }

@@ -28,10 +28,13 @@ static void line_is(const joust_progress_view *view, int64_t now_ms, uint32_t wi
 }
 
 #define SNAPSHOT(round, stages)                                                                    \
-    "{\"phase\":\"running\",\"round\":" #round                                                     \
-    ",\"rounds\":4,\"why\":\"the reason\",\"stages\":[" stages "]}"
+    "{\"why\":\"the reason\",\"core\":{\"phase\":\"running\",\"round\":" #round                    \
+    ",\"rounds\":4,\"stages\":[" stages "]}}"
 #define STAGE(name, state, units, done)                                                            \
     "{\"name\":\"" name "\",\"state\":\"" state "\",\"units\":" #units ",\"done\":" #done "}"
+
+#define LEASED(name, units)                                                                        \
+    "{\"name\":\"" name "\",\"state\":\"open\",\"units\":" #units ",\"done\":0,\"leased\":1}"
 
 static void a_stage_shows_rate_and_time_left(void **state)
 {
@@ -49,8 +52,7 @@ static void a_finished_stage_is_told_once(void **state)
 {
     (void)state;
     joust_progress_view view = {0};
-    take(&view, SNAPSHOT(1, STAGE("generate", "open", 500, 0) "," STAGE("train", "waiting", 1, 0)),
-         1000, "");
+    take(&view, SNAPSHOT(1, LEASED("generate", 500) "," STAGE("train", "waiting", 1, 0)), 1000, "");
     const char *after =
         SNAPSHOT(1, STAGE("generate", "complete", 500, 500) "," STAGE("train", "waiting", 1, 0));
     take(&view, after, 11000, "round 1/4 · generate 500/500 in 10.0 s (50.0/s)\n");
@@ -62,11 +64,22 @@ static void a_round_that_ended_between_two_snapshots_is_told(void **state)
 {
     (void)state;
     joust_progress_view view = {0};
-    take(&view, SNAPSHOT(1, STAGE("train", "open", 1, 0)), 1000, "");
+    take(&view, SNAPSHOT(1, LEASED("train", 1)), 1000, "");
     take(&view, SNAPSHOT(2, STAGE("generate", "waiting", 5, 0)), 3000,
          "round 1/4 · train 1/1 in 2.0 s (0.5/s)\n");
     take(&view, SNAPSHOT(3, STAGE("generate", "skipped", 5, 0)), 4000,
          "round 2/4 · generate 5/5\nround 3/4 · generate skipped\n");
+}
+
+static void a_stage_without_work_yet_has_not_begun(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view, SNAPSHOT(1, STAGE("judge", "open", 5, 0)), 1000, "");
+    line_is(&view, 9000, 80, "round 1/4 · the reason");
+    take(&view, SNAPSHOT(1, LEASED("judge", 5)), 10000, "");
+    take(&view, SNAPSHOT(1, STAGE("judge", "complete", 5, 5)), 15000,
+         "round 1/4 · judge 5/5 in 5.0 s (1.0/s)\n");
 }
 
 static void training_counts_steps(void **state)
@@ -87,8 +100,12 @@ static void training_counts_steps(void **state)
 static void what_is_no_snapshot_changes_nothing(void **state)
 {
     (void)state;
-    static const char *const texts[] = {
-        "", "{", "[]", "{\"round\":1}", "{\"stages\":[]}", "{\"round\":\"1\",\"stages\":[]}"};
+    static const char *const texts[] = {"",
+                                        "{",
+                                        "[]",
+                                        "{\"core\":{\"round\":1}}",
+                                        "{\"core\":{\"stages\":[]}}",
+                                        "{\"core\":{\"round\":\"1\",\"stages\":[]}}"};
     joust_progress_view view = {0};
     joust_buf lines = {0};
     joust_error err;
@@ -106,6 +123,7 @@ int main(void)
         cmocka_unit_test(a_stage_shows_rate_and_time_left),
         cmocka_unit_test(a_finished_stage_is_told_once),
         cmocka_unit_test(a_round_that_ended_between_two_snapshots_is_told),
+        cmocka_unit_test(a_stage_without_work_yet_has_not_begun),
         cmocka_unit_test(training_counts_steps),
         cmocka_unit_test(what_is_no_snapshot_changes_nothing),
     };
