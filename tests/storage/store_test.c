@@ -1,5 +1,6 @@
 /* What a store promises its coordinator: identity, lock, epochs, atomic commits, repeats, event log. */
 #include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -379,6 +380,79 @@ static void the_newest_two_snapshots_are_kept(void **state)
     joust_buf_fini(&bytes);
 }
 
+/* Threads -------------------------------------------------------------------------------------- */
+
+enum { HANDED_OVER = 40 };
+
+/* Two batches that go round between the thread that fills and the one that commits, as in the coordinator. */
+typedef struct hand_over {
+    joust_store *store;
+    int to_committer[2], to_filler[2]; /* pipes of batch pointers */
+    joust_status status;
+} hand_over;
+
+static void hand(int pipe_end, joust_batch *batch)
+{
+    assert_int_equal(write(pipe_end, &batch, sizeof(batch)), sizeof(batch));
+}
+
+static joust_batch *taken(int pipe_end)
+{
+    joust_batch *batch = NULL;
+    return read(pipe_end, &batch, sizeof(batch)) == sizeof(batch) ? batch : NULL;
+}
+
+static void *commit_all(void *arg)
+{
+    hand_over *h = arg;
+    for (int i = 0; i < HANDED_OVER && h->status == JOUST_OK; i++) {
+        joust_batch *batch = taken(h->to_committer[0]);
+        h->status = joust_store_commit(h->store, batch, true, NULL);
+        if (write(h->to_filler[1], &batch, sizeof(batch)) != sizeof(batch))
+            h->status = JOUST_IO;
+    }
+    return NULL;
+}
+
+static void a_batch_is_filled_while_another_commits(void **state)
+{
+    world *w = *state;
+    joust_error err;
+    hand_over h = {.store = w->store, .status = JOUST_OK};
+    pthread_t committer;
+    joust_batch *batch;
+    assert_int_equal(pipe(h.to_committer), 0);
+    assert_int_equal(pipe(h.to_filler), 0);
+    for (int i = 0; i < 2; i++) {
+        ok(joust_batch_create(w->store, w->epoch, &batch, &err), &err);
+        hand(h.to_filler[1], batch);
+    }
+    assert_int_equal(pthread_create(&committer, NULL, commit_all, &h), 0);
+    for (uint64_t i = 1; i <= HANDED_OVER; i++) {
+        joust_trajectory t;
+        bool present;
+        batch = taken(h.to_filler[0]);
+        make_trajectory(&t, 1, i, 0);
+        ok(joust_store_check_trajectory(w->store, &t, &present, &err), &err);
+        ok(joust_batch_put_trajectory(batch, &t, &err), &err);
+        ok(joust_batch_append_event(batch, i, "e", 1, &err), &err);
+        assert_true(joust_store_last_event(w->store) < i);
+        hand(h.to_committer[1], batch);
+        joust_trajectory_fini(&t);
+    }
+    assert_int_equal(pthread_join(committer, NULL), 0);
+    assert_int_equal(h.status, JOUST_OK);
+    assert_int_equal(joust_store_last_event(w->store), HANDED_OVER);
+    for (int i = 0; i < 2; i++) {
+        batch = taken(h.to_filler[0]);
+        joust_batch_free(&batch);
+    }
+    for (int i = 0; i < 2; i++) {
+        close(h.to_filler[i]);
+        close(h.to_committer[i]);
+    }
+}
+
 /* Crash ---------------------------------------------------------------------------------------- */
 
 /* In a process of its own: commits groups until killed; tells each durable one by a byte. */
@@ -411,7 +485,9 @@ static int open_while_held(const char *dir)
     joust_job job;
     joust_store *store;
     make_job(&job);
-    return joust_store_open(dir, &job, &store, NULL) == JOUST_LOCKED ? 0 : 1;
+    joust_status st = joust_store_open(dir, &job, &store, NULL);
+    joust_job_fini(&job);
+    return st == JOUST_LOCKED ? 0 : 1;
 }
 
 static void what_was_told_survives_kill_9(void **state)
@@ -469,6 +545,7 @@ int main(int argc, char **argv)
         TEST(events_replay_in_order),
         TEST(events_must_follow_each_other),
         TEST(the_newest_two_snapshots_are_kept),
+        TEST(a_batch_is_filled_while_another_commits),
         TEST(what_was_told_survives_kill_9),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
