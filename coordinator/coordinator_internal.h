@@ -90,6 +90,8 @@ void joust_coordinator_run_local(joust_coordinator *c, const joust_action *actio
 /* summaries.c: the figures of a finished stage, from the store; a no-op if they are there. */
 joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, uint32_t stage,
                                          joust_error *err);
+/* checkpoints.c: the final models, as folders. */
+joust_status joust_coordinator_export_models(joust_coordinator *c, joust_error *err);
 /* status.c: the status socket. */
 void joust_coordinator_status_readable(void *arg, uint32_t events);
 

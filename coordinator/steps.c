@@ -176,10 +176,18 @@ static void stage_done(joust_coordinator *c, const joust_action *a)
 
 static void job_done(joust_coordinator *c, const joust_action *a, const char *text)
 {
-    if (a->status == JOUST_OK)
+    joust_error err;
+    joust_status st = JOUST_OK;
+    if (a->status == JOUST_OK) {
+        st = joust_coordinator_export_models(c, &err);
         joust_log_info("job", "complete");
-    else
+    } else {
         joust_log_error("job", "failed: %s", text);
+    }
+    if (st != JOUST_OK) {
+        joust_coordinator_fail(c, st, &err);
+        return;
+    }
     joust_fail(&c->err, a->status, "%s", text);
     c->stopping = true;
 }

@@ -178,7 +178,7 @@ static void work(sim_world *w, uint32_t peer)
     if (!slot)
         return;
     bool trains = kind_of(w, &slot->id.unit) == JOUST_STAGE_TRAIN;
-    if (is_poisoned(w, &slot->id.unit) || sim_chance(w, trains ? 60 : 10)) {
+    if (is_poisoned(w, &slot->id.unit) || sim_chance(w, trains ? 120 : 10)) {
         fail_unit(w, peer, slot);
     } else if (sim_chance(w, trains ? 60 : 5)) {
         slot->wakes_ms = w->now_ms + 100 + (int64_t)sim_draw(w, 1200);
