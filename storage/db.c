@@ -77,7 +77,8 @@ static joust_status rocks_fail(joust_error *err, char *text, const char *path, c
             "; another version of joust made this store: use that one, or give another --store";
     } else if (strncmp(text, "Corruption", 10) == 0) {
         st = JOUST_CORRUPT;
-        remedy = "; `joust store check` names what is damaged";
+        remedy = "; restore the folder from a copy, or run the job again with another --store: the "
+                 "result is the same";
     } else if (strstr(text, "does not exist") || strstr(text, "No such file or directory")) {
         st = JOUST_NOT_FOUND;
     }
