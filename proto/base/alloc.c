@@ -43,6 +43,8 @@ void *joust_malloc(size_t n_bytes)
 
 void *joust_calloc(size_t n, size_t size)
 {
+    if (size && n > SIZE_MAX / size)
+        return NULL;
     return must_fail() ? NULL : counted(calloc(n ? n : 1, size ? size : 1));
 }
 

@@ -33,6 +33,7 @@ static void test_prompt(void **state)
 
 static joust_trajectory good_trajectory(uint32_t *tokens, float *logps)
 {
+    static char text[] = "x";
     joust_trajectory t = {.n_prompt_tokens = 2,
                           .n_tokens = 2,
                           .prompt_tokens = tokens,
@@ -41,7 +42,7 @@ static joust_trajectory good_trajectory(uint32_t *tokens, float *logps)
                           .logps = logps,
                           .sampling = {.temperature = 1, .top_p = 1},
                           .finish = JOUST_FINISH_STOP,
-                          .text = (char[]){"x"}};
+                          .text = text};
     strcpy(t.policy.lineage, "policy");
     return t;
 }
