@@ -3,7 +3,8 @@
  *
  * Event:    kind (1), then STARTED epoch (8) | CLASS text | UNIT_DONE unit (16), pairs (8), promoted (1)
  *           | PROGRESS unit (16), step (4), manifest (32) | JOB_FAILED text
- * Snapshot: "JSC1", stages (4), lineages (4), epoch (8), events (8), pairs (8), round (4), class text, failure text,
+ * Snapshot: "JSC1", stages (4), lineages (4), epoch (8), events (8), pairs (8), round (4), over (1: all rounds were,
+ *           so no stage follows), class text, failure text,
  *           per lineage: start (8), best (8), best's round (4), has best (1)
  *           per stage that runs: flags (1), pairs (8), version (8), resume step (4), resume (32), units (8), bitmap of
  *           done units, unit 0 in the lowest bit of the first byte */
@@ -145,6 +146,11 @@ static void encode_run(const joust_stage_run *run, joust_buf *to)
     }
 }
 
+static bool is_over(const joust_core *core)
+{
+    return core->round > core->job->rounds;
+}
+
 joust_status joust_core_encode(const joust_core *core, joust_buf *to, joust_error *err)
 {
     joust_buf_be32(to, MAGIC);
@@ -154,6 +160,7 @@ joust_status joust_core_encode(const joust_core *core, joust_buf *to, joust_erro
     joust_buf_be64(to, core->n_events);
     joust_buf_be64(to, core->n_pairs);
     joust_buf_be32(to, core->round);
+    joust_buf_u8(to, is_over(core));
     put_text(to, core->numeric_class);
     put_text(to, core->failure);
     for (uint32_t i = 0; i < core->job->n_models; i++) {
@@ -162,7 +169,7 @@ joust_status joust_core_encode(const joust_core *core, joust_buf *to, joust_erro
         joust_buf_be32(to, core->lineages[i].best_round);
         joust_buf_u8(to, core->lineages[i].has_best);
     }
-    for (uint32_t i = 0; i < core->plan->n_stages; i++)
+    for (uint32_t i = 0; i < core->plan->n_stages && !is_over(core); i++)
         encode_run(&core->runs[i], to);
     return joust_buf_status(to, err);
 }
@@ -201,7 +208,7 @@ static joust_status decode_run(joust_core *core, uint32_t stage, joust_reader *r
     return JOUST_OK;
 }
 
-static joust_status decode_head(joust_core *core, joust_reader *r, joust_error *err)
+static joust_status decode_head(joust_core *core, joust_reader *r, bool *ret_over, joust_error *err)
 {
     uint32_t magic = joust_read_be32(r), n_stages = joust_read_be32(r),
              n_models = joust_read_be32(r);
@@ -214,6 +221,7 @@ static joust_status decode_head(joust_core *core, joust_reader *r, joust_error *
     core->n_events = joust_read_be64(r);
     core->n_pairs = joust_read_be64(r);
     core->round = joust_read_be32(r);
+    *ret_over = joust_read_u8(r) != 0;
     get_text(r, core->numeric_class, sizeof core->numeric_class);
     get_text(r, core->failure, sizeof core->failure);
     for (uint32_t i = 0; i < core->job->n_models; i++) {
@@ -222,20 +230,21 @@ static joust_status decode_head(joust_core *core, joust_reader *r, joust_error *
         core->lineages[i].best_round = joust_read_be32(r);
         core->lineages[i].has_best = joust_read_u8(r) != 0;
     }
+    if (r->failed)
+        return joust_fail(err, JOUST_CORRUPT, "snapshot: cut short in its head");
     return JOUST_OK;
 }
 
 joust_status joust_core_decode(joust_core *core, const void *data, size_t n, joust_error *err)
 {
     joust_reader r = joust_reader_over(data, n);
-    joust_status st = decode_head(core, &r, err);
+    bool over = false;
+    joust_status st = decode_head(core, &r, &over, err);
     if (st != JOUST_OK)
         return st;
-    /* A snapshot taken at the end of the job holds no units; the job may have grown since. */
-    bool over = joust_read_left(&r) == core->plan->n_stages;
-    if (over && !r.failed)
-        return joust_core_begin_round(core, NULL, err);
-    if (core->round > core->job->rounds)
+    if (over && !joust_read_left(&r))
+        return joust_core_begin_round(core, NULL, err); /* the job may have grown since */
+    if (over || is_over(core))
         return joust_fail(err, JOUST_CORRUPT, "snapshot: in round %u of a job of %u rounds",
                           core->round, core->job->rounds);
     st = joust_core_make_runs(core, err);
