@@ -38,6 +38,10 @@ static joust_status too_large(scanner *s, const place *p, uint64_t n, uint32_t l
 static bool read_varint(scanner *s, uint64_t *ret)
 {
     uint64_t v = 0;
+    if (s->at < s->n && s->data[s->at] < 0x80) { /* most are of one byte */
+        *ret = s->data[s->at++];
+        return true;
+    }
     for (unsigned shift = 0; shift < 64 && s->at < s->n; shift += 7) {
         uint8_t byte = s->data[s->at++];
         if (shift == 63 && byte > 1)
@@ -82,13 +86,24 @@ static uint64_t varint_limit(ProtobufCType type)
     }
 }
 
+/* Bytes of a number of fixed size; 0 for varints. */
+static size_t fixed_size(ProtobufCType type)
+{
+    switch (wire_type_of(type)) {
+    case PROTOBUF_C_WIRE_TYPE_64BIT:
+        return 8;
+    case PROTOBUF_C_WIRE_TYPE_32BIT:
+        return 4;
+    default:
+        return 0;
+    }
+}
+
 static joust_status scan_number(scanner *s, const place *p)
 {
     const joust_field *f = &p->type->fields[p->row];
     ProtobufCType type = p->type->message->fields[p->row].type;
-    size_t fixed = wire_type_of(type) == PROTOBUF_C_WIRE_TYPE_64BIT   ? 8
-                   : wire_type_of(type) == PROTOBUF_C_WIRE_TYPE_32BIT ? 4
-                                                                      : 0;
+    size_t fixed = fixed_size(type);
     if (fixed) {
         if (s->n - s->at < fixed)
             return refuse(s, p, "cut off");
@@ -104,24 +119,39 @@ static joust_status scan_number(scanner *s, const place *p)
     return JOUST_OK;
 }
 
+/* Counts the varints of a packed array; false if one isn't in its shortest form and within its
+ * type's limit. */
+static bool count_varints(scanner *s, size_t end, uint64_t limit, uint64_t *ret)
+{
+    scanner within = {.data = s->data, .n = end, .at = s->at};
+    uint64_t count = 0, v;
+    for (; within.at < end; count++) {
+        const uint8_t *at = within.data + within.at;
+        if (at[0] < 0x80) /* most are of one byte or two */
+            within.at++;
+        else if (end - within.at >= 2 && at[1] > 0 && at[1] < 0x80)
+            within.at += 2;
+        else if (!read_varint(&within, &v) || v > limit)
+            return false;
+    }
+    *ret = count;
+    return true;
+}
+
 /* The elements of a packed array of numbers. */
 static joust_status scan_packed(scanner *s, const place *p, size_t n)
 {
     const joust_field *f = &p->type->fields[p->row];
-    uint64_t count = 0;
-    size_t end = s->at + n;
+    ProtobufCType type = p->type->message->fields[p->row].type;
+    size_t size = fixed_size(type);
+    uint64_t count = size ? n / size : 0;
     if (n == 0)
         return refuse(s, p, "empty array");
-    while (s->at < end) {
-        scanner one = {.data = s->data, .n = end, .at = s->at, .err = s->err};
-        joust_status st = scan_number(&one, p);
-        if (st != JOUST_OK)
-            return st;
-        s->at = one.at;
-        count++;
-    }
+    if (size ? n % size != 0 : !count_varints(s, s->at + n, varint_limit(type), &count))
+        return refuse(s, p, "not numbers of its kind");
     if (count > f->limit)
         return too_large(s, p, count, f->limit);
+    s->at += n;
     s->bytes += count * 16; /* 8 bytes an element at most, in protobuf-c's struct and in ours */
     return JOUST_OK;
 }
