@@ -52,21 +52,32 @@ static int compare_places(const void *a, const void *b)
     return order ? order : compare_u32(p->column, q->column);
 }
 
+/* What a file or an argument says may hold line ends and other control characters: a problem is one line. */
+static void flatten(joust_buf *text, size_t from)
+{
+    for (size_t i = from; i < text->n; i++)
+        if (text->data[i] < 0x20 || text->data[i] == 0x7f)
+            text->data[i] = ' ';
+}
+
 static void print_problem(const joust_problems *problems, const joust_problem *p, joust_buf *to)
 {
     const char *warning = p->warning ? "warning: " : "";
     const char *text = p->text ? p->text : "out of memory";
     uint32_t origin = p->place.origin;
+    size_t from = to->n;
     if (!origin || !problems->sets || origin > problems->sets->n) {
-        joust_buf_format(to, "%s:%u:%u: %s%s\n", problems->file, p->place.line, p->place.column,
+        joust_buf_format(to, "%s:%u:%u: %s%s", problems->file, p->place.line, p->place.column,
                          warning, text);
-        return;
+    } else {
+        const char *set = problems->sets->items[origin - 1];
+        size_t n = strcspn(set, "=");
+        if (strncmp(text, set, n) == 0 && strncmp(text + n, ": ", 2) == 0)
+            text += n + 2; /* the key stands before it already */
+        joust_buf_format(to, "--set %.*s: %s%s", (int)n, set, warning, text);
     }
-    const char *set = problems->sets->items[origin - 1];
-    size_t n = strcspn(set, "=");
-    if (strncmp(text, set, n) == 0 && strncmp(text + n, ": ", 2) == 0)
-        text += n + 2; /* the key stands before it already */
-    joust_buf_format(to, "--set %.*s: %s%s\n", (int)n, set, warning, text);
+    flatten(to, from);
+    joust_buf_text(to, "\n");
 }
 
 void joust_problems_print(joust_problems *problems, joust_buf *to)

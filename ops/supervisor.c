@@ -185,6 +185,8 @@ static void bury(child *c, int wait_status)
     }
     exit.n_failures = c->n_failures;
     bool again = c->owner->on_exit(c->owner->arg, &exit);
+    if (exit.status == 0 && c->backoff_ms < JOUST_BACKOFF_CONTENT_MS)
+        c->backoff_ms = JOUST_BACKOFF_CONTENT_MS;
     if (again && !c->owner->stopping)
         restart_later(c);
 }

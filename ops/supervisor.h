@@ -13,9 +13,11 @@
 
 #include "proto/loop.h"
 
-#define JOUST_BACKOFF_FIRST_MS 100
-#define JOUST_BACKOFF_LAST_MS  5000
-#define JOUST_STEADY_MS        5000 /* a child that was up so long starts with a fresh backoff */
+#define JOUST_BACKOFF_FIRST_MS   100
+#define JOUST_BACKOFF_LAST_MS    5000
+/* A child that ended with 0 thinks that its work is done, and most likely all of it is about to be. */
+#define JOUST_BACKOFF_CONTENT_MS 2000
+#define JOUST_STEADY_MS          5000 /* a child that was up so long starts with a fresh backoff */
 
 typedef struct joust_supervisor joust_supervisor;
 

@@ -192,6 +192,15 @@ static void a_wrong_range_or_choice_says_what_was_expected(void **state)
                  "'.', not starting with '.'; found \"../x\"\n");
 }
 
+static void a_problem_is_one_line_whatever_the_file_says(void **state)
+{
+    (void)state;
+    refused_line(
+        3, "rounds: \"a\\nb\\tc\"",
+        "j.yaml:3:9: rounds: expected a whole number from 1 to 1000000; found the text \"a b "
+        "c\"; quotes make text: leave them out\n");
+}
+
 static void what_is_missing_is_told(void **state)
 {
     (void)state;
@@ -499,6 +508,7 @@ int main(void)
         cmocka_unit_test(a_wrong_key_names_the_nearest),
         cmocka_unit_test(a_wrong_type_says_what_was_expected),
         cmocka_unit_test(a_wrong_range_or_choice_says_what_was_expected),
+        cmocka_unit_test(a_problem_is_one_line_whatever_the_file_says),
         cmocka_unit_test(what_is_missing_is_told),
         cmocka_unit_test(what_no_single_key_shows_is_told_at_its_key),
         cmocka_unit_test(all_problems_are_reported_in_the_files_order),
