@@ -410,11 +410,13 @@ static void release_acknowledged(joust_session *s, const joust_msg_units *units)
     }
 }
 
+/* Leases only grow: an older one's end says nothing of the newer. Lease 0 is whichever the peer
+ * believes to have. */
 static void release_revoked(joust_session *s, const joust_msg_units *units)
 {
     for (uint32_t i = 0; i < units->n; i++) {
         held *h = find(s, &units->units[i].unit);
-        if (h && h->id.lease == units->units[i].lease)
+        if (h && (units->units[i].lease == 0 || units->units[i].lease >= h->id.lease))
             release(s, h);
     }
 }

@@ -306,6 +306,13 @@ static void test_lease_again(void **state)
     joust_error err;
     joust_unit_result r = {.id = {.unit = key}};
     assert_int_equal(joust_session_finish(s, &r, &err), JOUST_NOT_FOUND);
+    /* the coordinator knows of no lease, or adopted the unit under one that the peer hasn't heard
+     * of */
+    assert_int_equal(accept_unit(s, 1, 40), JOUST_OK);
+    assert_int_equal(accept_unit(s, 2, 41), JOUST_OK);
+    assert_int_equal(send_units(s, JOUST_MSG_REVOKE, 1, 0, 4), JOUST_OK);
+    assert_int_equal(send_units(s, JOUST_MSG_REVOKE, 2, 50, 4), JOUST_OK);
+    assert_int_equal(joust_session_held(s), 0);
     joust_session_free(&s);
 }
 
