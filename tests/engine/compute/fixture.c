@@ -1,0 +1,105 @@
+#include "engine/compute/fixture.h"
+
+#include "proto/base/alloc.h"
+
+joust_model_config fixture_odd_config(void)
+{
+    return (joust_model_config){.architecture = "LlamaForCausalLM",
+                                .n_layers = 2,
+                                .d_model = 20,
+                                .n_heads = 4,
+                                .n_kv_heads = 2,
+                                .d_head = 6,
+                                .d_ff = 27,
+                                .vocab_size = 37,
+                                .context = 48,
+                                .norm_eps = 1e-5f,
+                                .rope_theta = 1e4f,
+                                .bos_token = UINT32_MAX,
+                                .n_end_tokens = 1,
+                                .end_tokens = {3}};
+}
+
+joust_model_config fixture_even_config(void)
+{
+    joust_model_config c = fixture_odd_config();
+    c.d_model = 32;
+    c.n_heads = c.n_kv_heads = 2;
+    c.d_head = 16;
+    c.d_ff = 64;
+    c.vocab_size = 64;
+    c.tied = true;
+    return c;
+}
+
+joust_model *fixture_model(const joust_model_config *config, uint64_t seed)
+{
+    joust_error err = {0};
+    joust_model *m;
+    check_ok(joust_model_init(config, seed, &m, &err));
+    joust_stream stream = fixture_stream(seed, UINT32_MAX);
+    uint32_t n;
+    const joust_tensor *t = joust_model_tensors(m, &n);
+    for (uint32_t i = 0; i < n; i++)
+        for (uint64_t k = 0; t[i].n_dims == 1 && k < t[i].n; k++)
+            t[i].data[k] = 0.5f + joust_stream_float(&stream, i * 1000 + k);
+    joust_model_changed(m);
+    return m;
+}
+
+joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa)
+{
+    joust_error err = {0};
+    joust_engine *e;
+    joust_engine_options options = {.n_threads = n_threads, .isa = isa};
+    check_ok(joust_engine_create(&options, &e, &err));
+    return e;
+}
+
+uint32_t fixture_isas(joust_isa ret[3])
+{
+    const joust_isa all[] = {JOUST_ISA_PORTABLE, JOUST_ISA_AVX2, JOUST_ISA_AVX512};
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < 3; i++) {
+        joust_engine_options options = {.n_threads = 1, .isa = all[i]};
+        joust_engine *e;
+        if (joust_engine_create(&options, &e, NULL) == JOUST_OK) {
+            ret[n++] = all[i];
+            joust_engine_free(&e);
+        }
+    }
+    return n;
+}
+
+joust_stream fixture_stream(uint64_t seed, uint32_t sample)
+{
+    joust_stream_name name = {.job_seed = seed, .sample = sample, .purpose = JOUST_PURPOSE_TEST};
+    return joust_stream_open(&name);
+}
+
+uint32_t *fixture_tokens(uint32_t n, uint32_t vocab, uint64_t seed)
+{
+    uint32_t *tokens = joust_calloc(n, sizeof(*tokens));
+    joust_stream stream = fixture_stream(seed, 0);
+    assert_non_null(tokens);
+    for (uint32_t i = 0; i < n; i++)
+        tokens[i] = (uint32_t)joust_stream_below(&stream, i, vocab);
+    return tokens;
+}
+
+joust_job_train fixture_params(joust_loss loss)
+{
+    return (joust_job_train){.loss = loss,
+                             .beta = 0.3,
+                             .sft_weight = 0.7,
+                             .learning_rate = 1e-3,
+                             .min_learning_rate_ratio = 0.1,
+                             .schedule = JOUST_SCHEDULE_LINEAR,
+                             .adam_beta1 = 0.9,
+                             .adam_beta2 = 0.98,
+                             .adam_eps = 1e-8,
+                             .weight_decay = 0.01,
+                             .clip = 1,
+                             .warmup_steps = 2,
+                             .max_steps = 10};
+}

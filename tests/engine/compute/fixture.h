@@ -1,0 +1,23 @@
+/* Small models, engines of every kind, and random token lists for the tests of the compute part. */
+#ifndef JOUST_TESTS_ENGINE_COMPUTE_FIXTURE_H
+#define JOUST_TESTS_ENGINE_COMPUTE_FIXTURE_H
+
+#include "check.h"
+
+#include "worker/engine/generate.h"
+#include "worker/engine/train.h"
+
+/* Widths that fill no lane exactly, grouped queries, an untied head; and one that is tied and whole. */
+joust_model_config fixture_odd_config(void);
+joust_model_config fixture_even_config(void);
+/* Weights drawn by seed, norms too, so that no gradient is trivially right. */
+joust_model *fixture_model(const joust_model_config *config, uint64_t seed);
+joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa);
+/* The instruction sets that this machine has; returns how many. */
+uint32_t fixture_isas(joust_isa ret[3]);
+/* n tokens below vocab, by seed; freed with joust_free. */
+uint32_t *fixture_tokens(uint32_t n, uint32_t vocab, uint64_t seed);
+joust_job_train fixture_params(joust_loss loss);
+joust_stream fixture_stream(uint64_t seed, uint32_t sample);
+
+#endif

@@ -1,0 +1,208 @@
+#include "engine/compute/reference.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The tensor's weights, by name. */
+static const double *tensor(const joust_model *m, const double *weights, int layer,
+                            const char *name)
+{
+    char wanted[96];
+    uint32_t n;
+    const joust_tensor *t = joust_model_tensors(m, &n);
+    if (layer < 0)
+        snprintf(wanted, sizeof(wanted), "%s.weight", name);
+    else
+        snprintf(wanted, sizeof(wanted), "model.layers.%d.%s.weight", layer, name);
+    const float *base = t[0].data;
+    for (uint32_t i = 0; i < n; i++) {
+        if (strcmp(t[i].name, wanted) == 0)
+            return weights + (t[i].data - base);
+        if (t[i].data < base)
+            abort();
+    }
+    abort();
+}
+
+static void multiply(const double *w, const double *x, uint32_t n_out, uint32_t n_in, double *y)
+{
+    for (uint32_t i = 0; i < n_out; i++) {
+        y[i] = 0;
+        for (uint32_t k = 0; k < n_in; k++)
+            y[i] += w[(size_t)i * n_in + k] * x[k];
+    }
+}
+
+static void rms_norm(const double *x, const double *gain, uint32_t d, double eps, double *y)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < d; i++)
+        sum += x[i] * x[i];
+    for (uint32_t i = 0; i < d; i++)
+        y[i] = x[i] / sqrt(sum / d + eps) * gain[i];
+}
+
+static void rotate(double *head, uint32_t d_head, uint32_t position, double theta)
+{
+    for (uint32_t i = 0; i < d_head / 2; i++) {
+        double angle = position * pow(theta, -2.0 * i / d_head), a = head[i],
+               b = head[i + d_head / 2];
+        head[i] = a * cos(angle) - b * sin(angle);
+        head[i + d_head / 2] = b * cos(angle) + a * sin(angle);
+    }
+}
+
+/* out (n_heads * d_head) of the query at `position`, over keys and values (context, n_kv * d_head). */
+static void attention(const joust_model_config *c, const double *q, const double *keys,
+                      const double *values, uint32_t position, double *out)
+{
+    uint32_t kv_width = c->n_kv_heads * c->d_head;
+    double *p = calloc(position + 1, sizeof(*p));
+    for (uint32_t h = 0; h < c->n_heads; h++) {
+        uint32_t kv = h / (c->n_heads / c->n_kv_heads) * c->d_head;
+        double sum = 0;
+        for (uint32_t j = 0; j <= position; j++) {
+            double dot = 0;
+            for (uint32_t i = 0; i < c->d_head; i++)
+                dot += q[h * c->d_head + i] * keys[(size_t)j * kv_width + kv + i];
+            sum += p[j] = exp(dot / sqrt(c->d_head));
+        }
+        for (uint32_t i = 0; i < c->d_head; i++) {
+            double o = 0;
+            for (uint32_t j = 0; j <= position; j++)
+                o += p[j] / sum * values[(size_t)j * kv_width + kv + i];
+            out[h * c->d_head + i] = o;
+        }
+    }
+    free(p);
+}
+
+typedef struct scratch {
+    double *x, *normed, *q, *mixed, *more, *gate, *up, *keys, *values;
+} scratch;
+
+static void layer_forward(const joust_model *m, const double *weights, int layer, uint32_t position,
+                          scratch *s)
+{
+    const joust_model_config *c = joust_model_get_config(m);
+    uint32_t d = c->d_model, width = c->n_heads * c->d_head, kv_width = c->n_kv_heads * c->d_head;
+    double *key = s->keys + ((size_t)layer * c->context + position) * kv_width;
+    double *value = s->values + ((size_t)layer * c->context + position) * kv_width;
+    rms_norm(s->x, tensor(m, weights, layer, "input_layernorm"), d, (double)c->norm_eps, s->normed);
+    multiply(tensor(m, weights, layer, "self_attn.q_proj"), s->normed, width, d, s->q);
+    multiply(tensor(m, weights, layer, "self_attn.k_proj"), s->normed, kv_width, d, key);
+    multiply(tensor(m, weights, layer, "self_attn.v_proj"), s->normed, kv_width, d, value);
+    for (uint32_t h = 0; h < c->n_heads; h++)
+        rotate(s->q + h * c->d_head, c->d_head, position, (double)c->rope_theta);
+    for (uint32_t h = 0; h < c->n_kv_heads; h++)
+        rotate(key + h * c->d_head, c->d_head, position, (double)c->rope_theta);
+    attention(c, s->q, s->keys + (size_t)layer * c->context * kv_width,
+              s->values + (size_t)layer * c->context * kv_width, position, s->mixed);
+    multiply(tensor(m, weights, layer, "self_attn.o_proj"), s->mixed, d, width, s->more);
+    for (uint32_t i = 0; i < d; i++)
+        s->x[i] += s->more[i];
+    rms_norm(s->x, tensor(m, weights, layer, "post_attention_layernorm"), d, (double)c->norm_eps,
+             s->normed);
+    multiply(tensor(m, weights, layer, "mlp.gate_proj"), s->normed, c->d_ff, d, s->gate);
+    multiply(tensor(m, weights, layer, "mlp.up_proj"), s->normed, c->d_ff, d, s->up);
+    for (uint32_t i = 0; i < c->d_ff; i++)
+        s->gate[i] = s->gate[i] / (1 + exp(-s->gate[i])) * s->up[i];
+    multiply(tensor(m, weights, layer, "mlp.down_proj"), s->gate, d, c->d_ff, s->more);
+    for (uint32_t i = 0; i < d; i++)
+        s->x[i] += s->more[i];
+}
+
+void reference_logits(const joust_model *m, const double *weights, const uint32_t *tokens,
+                      uint32_t n, double *logits)
+{
+    const joust_model_config *c = joust_model_get_config(m);
+    uint32_t width = c->n_heads * c->d_head, d = c->d_model;
+    size_t cache = (size_t)c->n_layers * c->context * c->n_kv_heads * c->d_head;
+    double *block = calloc(3 * d + 2 * width + 2 * c->d_ff + 2 * cache, sizeof(*block));
+    scratch s = {.x = block};
+    s.normed = s.x + d;
+    s.more = s.normed + d;
+    s.q = s.more + d;
+    s.mixed = s.q + width;
+    s.gate = s.mixed + width;
+    s.up = s.gate + c->d_ff;
+    s.keys = s.up + c->d_ff;
+    s.values = s.keys + cache;
+    const double *head = tensor(m, weights, -1, c->tied ? "model.embed_tokens" : "lm_head");
+    for (uint32_t i = 0; i < n; i++) {
+        memcpy(s.x, tensor(m, weights, -1, "model.embed_tokens") + (size_t)tokens[i] * d,
+               d * sizeof(double));
+        for (uint32_t layer = 0; layer < c->n_layers; layer++)
+            layer_forward(m, weights, (int)layer, i, &s);
+        rms_norm(s.x, tensor(m, weights, -1, "model.norm"), d, (double)c->norm_eps, s.normed);
+        multiply(head, s.normed, c->vocab_size, d, logits + (size_t)i * c->vocab_size);
+    }
+    free(block);
+}
+
+double reference_logp(const double *logits, uint32_t vocab_size, uint32_t token)
+{
+    double sum = 0, largest = logits[0];
+    for (uint32_t i = 1; i < vocab_size; i++)
+        largest = fmax(largest, logits[i]);
+    for (uint32_t i = 0; i < vocab_size; i++)
+        sum += exp(logits[i] - largest);
+    return logits[token] - largest - log(sum);
+}
+
+static double response_logp(const joust_model *m, const double *weights, const uint32_t *prompt,
+                            uint32_t n_prompt, const uint32_t *response, uint32_t n)
+{
+    uint32_t vocab = joust_model_get_config(m)->vocab_size;
+    uint32_t *tokens = calloc(n_prompt + n, sizeof(*tokens));
+    double *logits = calloc((size_t)(n_prompt + n) * vocab, sizeof(*logits)), sum = 0;
+    memcpy(tokens, prompt, n_prompt * sizeof(*tokens));
+    memcpy(tokens + n_prompt, response, n * sizeof(*tokens));
+    reference_logits(m, weights, tokens, n_prompt + n, logits);
+    for (uint32_t i = 0; i < n; i++)
+        sum += reference_logp(logits + (size_t)(n_prompt + i - 1) * vocab, vocab, response[i]);
+    free(tokens);
+    free(logits);
+    return sum;
+}
+
+double reference_pairs_loss(const joust_model *m, const double *weights, const joust_pair_row *rows,
+                            uint32_t n, double beta, double sft_weight)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const joust_pair_row *r = &rows[i];
+        double chosen = response_logp(m, weights, r->prompt, r->n_prompt, r->chosen, r->n_chosen);
+        double rejected =
+            response_logp(m, weights, r->prompt, r->n_prompt, r->rejected, r->n_rejected);
+        double margin = beta * ((chosen - r->ref_chosen) - (rejected - r->ref_rejected));
+        sum += log1p(exp(-margin)) - sft_weight * chosen / r->n_chosen;
+    }
+    return sum / n;
+}
+
+double reference_rows_loss(const joust_model *m, const double *weights, const joust_sft_row *rows,
+                           uint32_t n)
+{
+    uint32_t vocab = joust_model_get_config(m)->vocab_size;
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const joust_sft_row *r = &rows[i];
+        double *logits = calloc((size_t)r->n * vocab, sizeof(*logits));
+        reference_logits(m, weights, r->tokens, r->n, logits);
+        for (uint32_t k = 0; k < r->n_targets; k++) {
+            const joust_target *t = &r->targets[k];
+            const double *row = logits + (size_t)(t->position - 1) * vocab;
+            double total = 0;
+            for (uint32_t j = 0; j < t->n_among; j++)
+                total += exp(row[t->among[j]]);
+            double logp =
+                t->n_among ? row[t->token] - log(total) : reference_logp(row, vocab, t->token);
+            sum -= (double)t->weight * logp;
+        }
+        free(logits);
+    }
+    return sum / n;
+}

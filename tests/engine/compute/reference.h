@@ -1,0 +1,20 @@
+/* The truth the kernels are compared with: a plain forward pass in double, one position at a time, written from the
+ * formulas and sharing no code with the engine. */
+#ifndef JOUST_TESTS_ENGINE_COMPUTE_REFERENCE_H
+#define JOUST_TESTS_ENGINE_COMPUTE_REFERENCE_H
+
+#include "worker/engine/model.h"
+#include "worker/engine/train.h"
+
+/* logits (n, vocab_size) after each of n tokens; weights is a block laid out as the model's, in double. */
+void reference_logits(const joust_model *m, const double *weights, const uint32_t *tokens,
+                      uint32_t n, double *logits);
+/* log softmax over the vocabulary. */
+double reference_logp(const double *logits, uint32_t vocab_size, uint32_t token);
+/* Means over rows, as train.h states them. */
+double reference_pairs_loss(const joust_model *m, const double *weights, const joust_pair_row *rows,
+                            uint32_t n, double beta, double sft_weight);
+double reference_rows_loss(const joust_model *m, const double *weights, const joust_sft_row *rows,
+                           uint32_t n);
+
+#endif
