@@ -12,21 +12,30 @@
 #include "storage/tables.h"
 #include "store_internal.h"
 
+/* Which samples of a group have a verdict. */
+typedef struct judged {
+    joust_unit_key unit;
+    uint32_t n; /* samples with a verdict */
+    bool sample[JOUST_MAX_GROUP];
+} judged;
+
 typedef struct checker {
     joust_store *store;
     joust_plan plan;
     bool has_plan;
     joust_check_report *report;
     joust_buf bytes;     /* scratch */
+    judged judged;       /* the group that the walk over verdicts is in */
     joust_status status; /* why the check can't go on */
     joust_error *err;
 } checker;
 
+/* Counts a finding. Once the check can't go on nothing is: what it couldn't read isn't bad. */
 static void bad(checker *c, const char *format, ...) JOUST_PRINTF(2, 3);
 static void bad(checker *c, const char *format, ...)
 {
     va_list args;
-    if (c->report->n_bad++ > 0)
+    if (c->status != JOUST_OK || c->report->n_bad++ > 0)
         return;
     va_start(args, format);
     vsnprintf(c->report->first_bad, sizeof(c->report->first_bad), format, args);
@@ -37,6 +46,14 @@ static void bad_at(checker *c, joust_family family, const joust_cursor *cursor, 
 {
     char text[JOUST_KEY_TEXT];
     bad(c, "%s: %s", joust_key_text(family, joust_cursor_key(cursor), text), why);
+}
+
+/* Whether a call found something bad (st is not JOUST_OK); out of memory is no finding but ends the check. */
+static bool finding(checker *c, joust_status st, const joust_error *why)
+{
+    if (st == JOUST_NOMEM && c->status == JOUST_OK)
+        c->status = joust_fail(c->err, st, "%s", why->text);
+    return st != JOUST_OK && st != JOUST_NOMEM;
 }
 
 /* Judges what a cursor gave: whether to go on, and in *ret_good whether there is a record. */
@@ -136,10 +153,11 @@ static void check_prompt_ids(checker *c)
         }
         memcpy(digest.bytes, key.data + 1, sizeof(digest.bytes));
         uint32_t occurrence = joust_get_be32(key.data + 1 + sizeof(digest.bytes));
-        if (joust_store_find_prompt(c->store, &digest, occurrence, &r, &why) != JOUST_OK) {
+        joust_status st = joust_store_find_prompt(c->store, &digest, occurrence, &r, &why);
+        if (finding(c, st, &why))
             bad_at(c, JOUST_FAMILY_PROMPTS, cursor, why.text);
+        if (st != JOUST_OK)
             continue;
-        }
         if (!joust_digest_equal(&r.digest, &digest) || r.occurrence != occurrence)
             bad_at(c, JOUST_FAMILY_PROMPTS, cursor, "it leads to another prompt");
         joust_prompt_fini(&r);
@@ -216,12 +234,6 @@ static void check_trajectories(checker *c)
 
 /* Verdicts ------------------------------------------------------------------------------------- */
 
-typedef struct judged {
-    joust_unit_key unit;
-    uint32_t n; /* samples with a verdict */
-    bool sample[JOUST_MAX_GROUP];
-} judged;
-
 static void end_judged(checker *c, judged *j)
 {
     const joust_stage *stage = stage_of(c, j->unit.stage, JOUST_STAGE_JUDGE);
@@ -268,15 +280,9 @@ static void check_verdicts(checker *c)
     joust_verdict r;
     joust_error why;
     bool good;
-    judged *j = joust_calloc(1, sizeof(*j));
-    if (!j) {
-        c->status = joust_fail(c->err, JOUST_NOMEM, "check: out of memory");
+    judged *j = &c->judged;
+    if (!walk_open(c, JOUST_FAMILY_VERDICTS, &all, &cursor))
         return;
-    }
-    if (!walk_open(c, JOUST_FAMILY_VERDICTS, &all, &cursor)) {
-        joust_free(j);
-        return;
-    }
     while (walk_on(c, JOUST_FAMILY_VERDICTS, cursor, joust_cursor_next_verdict(cursor, &r, &why),
                    &why, &good)) {
         joust_unit_key at;
@@ -296,7 +302,6 @@ static void check_verdicts(checker *c)
     }
     end_judged(c, j);
     joust_cursor_close(&cursor);
-    joust_free(j);
 }
 
 /* Pairs ---------------------------------------------------------------------------------------- */
@@ -307,13 +312,15 @@ static const char *check_side(checker *c, const joust_pair *pair, const joust_tr
     joust_unit_key unit = {ref->round, ref->stage, ref->position};
     joust_key key = joust_key_trajectory(&unit, ref->sample);
     joust_trajectory t;
+    joust_error why;
     if (!fetch(c, JOUST_FAMILY_TRAJECTORIES, &key))
         return "a trajectory it was made of is missing or damaged";
     joust_digest actual = joust_digest_of(c->bytes.data, c->bytes.n);
     if (!joust_digest_equal(&actual, &ref->digest))
         return "a trajectory it was made of has another digest";
-    if (joust_trajectory_decode(c->bytes.data, c->bytes.n, &t, NULL) != JOUST_OK)
-        return "a trajectory it was made of doesn't decode";
+    joust_status st = joust_trajectory_decode(c->bytes.data, c->bytes.n, &t, &why);
+    if (st != JOUST_OK)
+        return finding(c, st, &why) ? "a trajectory it was made of doesn't decode" : NULL;
     bool same = joust_digest_equal(&t.prompt, &pair->prompt) &&
                 t.prompt_occurrence == pair->prompt_occurrence;
     joust_trajectory_fini(&t);
@@ -332,12 +339,14 @@ static const char *check_considered(checker *c, const joust_pair *r)
     if (st == JOUST_INVALID)
         return "its stage pairs nothing";
     if (st != JOUST_OK)
-        return "its verdicts can't be read";
+        return finding(c, st, &why) ? "its verdicts can't be read" : NULL;
     st = joust_verdicts_digest(verdicts, n, &actual, &why);
     joust_verdicts_free(verdicts, n);
-    return st == JOUST_OK && joust_digest_equal(&actual, &r->verdicts)
-               ? NULL
-               : "the verdicts stored are not those it considered";
+    if (st == JOUST_OK && joust_digest_equal(&actual, &r->verdicts))
+        return NULL;
+    return finding(c, st, &why) || st == JOUST_OK
+               ? "the verdicts stored are not those it considered"
+               : NULL;
 }
 
 static void check_pair(checker *c, const joust_cursor *cursor, const joust_pair *r)
@@ -467,7 +476,7 @@ static void check_models(checker *c, joust_blobs *blobs)
             continue;
         if (!blobs)
             bad_at(c, JOUST_FAMILY_MODELS, cursor, "the store has no folder of blobs");
-        else if (joust_blobs_verify(blobs, &r.model.manifest, &why) != JOUST_OK)
+        else if (finding(c, joust_blobs_verify(blobs, &r.model.manifest, &why), &why))
             bad_at(c, JOUST_FAMILY_MODELS, cursor, why.text);
     }
     joust_cursor_close(&cursor);
@@ -548,9 +557,9 @@ static void check_job(checker *c)
     joust_cursor *cursor;
     joust_error why;
     bool good;
-    if (joust_plan_compile(&c->store->job, &c->plan, &why) == JOUST_OK)
-        c->has_plan = true;
-    else
+    joust_status st = joust_plan_compile(&c->store->job, &c->plan, &why);
+    c->has_plan = st == JOUST_OK;
+    if (finding(c, st, &why))
         bad(c, "job encoding: it doesn't compile to stages: %s", why.text);
     if (!walk_open(c, JOUST_FAMILY_JOB, &all, &cursor))
         return;

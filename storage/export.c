@@ -199,7 +199,7 @@ joust_status joust_export(joust_store *store, joust_family family,
                           uint64_t *ret_n, joust_error *err)
 {
     exporter e;
-    joust_cursor *cursor;
+    joust_cursor *cursor = NULL;
     joust_error why = {0};
     joust_buf line = {0};
     uint64_t n = 0;

@@ -8,8 +8,8 @@
 static bool rewards(const joust_store *store, const joust_stage *judge, const joust_stage *pair)
 {
     const joust_job *job = joust_store_job(store);
-    return judge->kind == JOUST_STAGE_JUDGE && judge->judge < job->n_judges &&
-           job->judges[judge->judge].role != JOUST_ROLE_EVALUATE &&
+    return judge->kind == JOUST_STAGE_JUDGE && judge->index < pair->index &&
+           judge->judge < job->n_judges && job->judges[judge->judge].role != JOUST_ROLE_EVALUATE &&
            (judge->of == pair->of || judge->of == pair->of_rejected);
 }
 

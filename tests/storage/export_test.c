@@ -11,6 +11,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "storage/check.h"
 #include "storage/export.h"
 #include "storage/tables.h"
 #include "tests/storage/fixture.h"
@@ -157,13 +158,79 @@ static void a_failing_sink_ends_it(void **state)
     assert_string_equal(err.text, "no room for the export");
 }
 
+/* Fails the n-th allocation and all after it, for n = 1, 2 … until the call needs no more. */
+static void try_without_memory(world *w, joust_status (*call)(world *w, joust_error *err))
+{
+    int64_t live = joust_alloc_live();
+    joust_status st = JOUST_NOMEM;
+    for (int64_t n = 1; st != JOUST_OK; n++) {
+        joust_error err = {0};
+        assert_true(n < 10000);
+        joust_alloc_fail_at(n);
+        st = call(w, &err);
+        joust_alloc_fail_at(0);
+        if (st != JOUST_OK && st != JOUST_NOMEM)
+            fail_msg("allocation %d: %s", (int)n, err.text);
+        assert_true(joust_alloc_live() == live);
+    }
+}
+
+static joust_status export_a_pair(world *w, joust_error *err)
+{
+    joust_buf one = {0};
+    joust_record_id id = {.unit = {1, STAGE_PAIR, 0}, .index = 0, .other = JOUST_NONE};
+    joust_status st = joust_export_one(w->store, JOUST_FAMILY_PAIRS, &id, true, &one, err);
+    joust_buf_fini(&one);
+    return st;
+}
+
+static joust_status export_everything(world *w, joust_error *err)
+{
+    static const joust_family families[] = {JOUST_FAMILY_PAIRS, JOUST_FAMILY_TRAJECTORIES,
+                                            JOUST_FAMILY_VERDICTS};
+    joust_export_options options = {.provenance = true};
+    joust_status st = JOUST_OK;
+    for (int i = 0; i < 3 && st == JOUST_OK; i++) {
+        joust_buf out = {0};
+        st = joust_export(w->store, families[i], &options, collect, &out, NULL, err);
+        joust_buf_fini(&out);
+    }
+    return st;
+}
+
+static joust_status open_for_reading(world *w, joust_error *err)
+{
+    joust_store *reader;
+    joust_status st = joust_store_open_read(w->dir, &reader, err);
+    if (st == JOUST_OK)
+        joust_store_close(&reader);
+    return st;
+}
+
+static joust_status check_everything(world *w, joust_error *err)
+{
+    joust_check_report report;
+    joust_status st = joust_store_check(w->store, &report, err);
+    if (st == JOUST_OK && report.n_bad > 0) /* what can't be read for want of memory isn't bad */
+        return joust_fail(err, JOUST_BUG, "found bad: %s", report.first_bad);
+    return st;
+}
+
+static void out_of_memory_leaks_nothing(void **state)
+{
+    try_without_memory(*state, export_a_pair);
+    try_without_memory(*state, export_everything);
+    try_without_memory(*state, open_for_reading);
+    try_without_memory(*state, check_everything);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(exports_are_these_bytes),          TEST(pairs_read_as_trainers_read_them),
         TEST(provenance_comes_last_when_asked), TEST(one_record_is_its_line),
-        TEST(a_failing_sink_ends_it),
+        TEST(a_failing_sink_ends_it),           TEST(out_of_memory_leaks_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
