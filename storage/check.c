@@ -545,12 +545,6 @@ static joust_status see_blob(void *user, const char *path, const char *wrong, jo
     return JOUST_OK;
 }
 
-static void check_blobs(checker *c, joust_blobs *blobs)
-{
-    if (c->status == JOUST_OK && blobs)
-        c->status = joust_blobs_walk(blobs, see_blob, c, c->err);
-}
-
 static void check_job(checker *c)
 {
     joust_key_range all = joust_range_all();
@@ -594,7 +588,8 @@ joust_status joust_store_check(joust_store *store, joust_check_report *ret, jous
     check_provenance(c);
     check_events(c);
     check_snapshots(c);
-    check_blobs(c, blobs);
+    if (c->status == JOUST_OK && blobs)
+        c->status = joust_blobs_walk(blobs, see_blob, c, err);
     joust_blobs_close(&blobs);
     joust_buf_fini(&c->bytes);
     joust_status st = c->status;
