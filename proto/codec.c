@@ -6,9 +6,9 @@
 #include "proto/base/alloc.h"
 #include "proto/codec_internal.h"
 
-/* ------------------------------------------------------------------------------------------------
- * arena protobuf-c's structs live for one call: they are taken from a few blocks and freed at once.
- */
+/* ---------------------------------------------------------------------------------------- arena */
+
+/* protobuf-c's structs live for one call: they are taken from a few blocks and freed at once. */
 
 typedef struct block {
     struct block *next;
@@ -55,8 +55,7 @@ static void arena_fini(arena *a)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------
- * fields */
+/* --------------------------------------------------------------------------------------- fields */
 
 /* One field of one record on both sides. */
 typedef struct field_place {
@@ -139,8 +138,7 @@ static bool record_present(const field_place *p)
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------
- * encode */
+/* --------------------------------------------------------------------------------------- encode */
 
 static joust_status build(const joust_record_type *type, const void *from, arena *a,
                           ProtobufCMessage **ret, joust_error *err);
@@ -325,9 +323,9 @@ joust_status joust_record_encode(const joust_record_type *type, const void *from
     return st;
 }
 
-/* ------------------------------------------------------------------------------------------------
- * decode The bytes have been scanned: what can still fail is memory, and counts that must be equal.
- */
+/* --------------------------------------------------------------------------------------- decode */
+
+/* The bytes have been scanned: what can still fail is memory, and counts that must be equal. */
 
 static joust_status fill(const joust_record_type *type, ProtobufCMessage *from, void *to,
                          joust_error *err);
@@ -517,8 +515,7 @@ out:
     return st;
 }
 
-/* --------------------------------------------------------------------------------------------------
- * free */
+/* ----------------------------------------------------------------------------------------- free */
 
 static void free_field(const joust_field *f, uint8_t *record)
 {

@@ -51,8 +51,7 @@ void joust_job_fini(joust_job *job)
     joust_record_fini(&joust_job_type, job);
 }
 
-/* --------------------------------------------------------------------------------------------------
- * find */
+/* ----------------------------------------------------------------------------------------- find */
 
 uint32_t joust_job_find_model(const joust_job *job, const char *name)
 {

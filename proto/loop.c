@@ -78,8 +78,7 @@ void joust_loop_free(joust_loop **ref)
     *ref = NULL;
 }
 
-/* -----------------------------------------------------------------------------------------------
- * sources */
+/* -------------------------------------------------------------------------------------- sources */
 
 static joust_status add_source(joust_loop *loop, const source *s, joust_error *err)
 {
@@ -179,8 +178,7 @@ static void forget_removed(joust_loop *loop)
     loop->n_sources = kept;
 }
 
-/* ------------------------------------------------------------------------------------------------
- * timers */
+/* --------------------------------------------------------------------------------------- timers */
 
 static bool is_before(const timer *a, const timer *b)
 {
@@ -266,8 +264,7 @@ static void run_timers(joust_loop *loop)
     }
 }
 
-/* -----------------------------------------------------------------------------------------------
- * signals */
+/* -------------------------------------------------------------------------------------- signals */
 
 static sigset_t signals_of_loop(void)
 {
@@ -315,8 +312,7 @@ void joust_loop_signals_unblock(void)
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-/* --------------------------------------------------------------------------------------------------
- * turn */
+/* ----------------------------------------------------------------------------------------- turn */
 
 static zmq_pollitem_t poll_item_of(const source *s)
 {

@@ -54,8 +54,7 @@ static joust_status read_at(int fd, const char *name, uint64_t offset, uint8_t *
     return JOUST_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------
- * make */
+/* ----------------------------------------------------------------------------------------- make */
 
 static joust_status add_chunk(joust_manifest_file *f, const uint8_t *data, size_t n,
                               joust_error *err)
@@ -189,8 +188,7 @@ joust_status joust_manifest_of_file(const char *path, joust_manifest *ret, joust
     return st;
 }
 
-/* ---------------------------------------------------------------------------------------------------
- * sizes */
+/* ---------------------------------------------------------------------------------------- sizes */
 
 uint64_t joust_manifest_bytes(const joust_manifest *m)
 {
@@ -223,8 +221,7 @@ const joust_manifest_file *joust_manifest_find(const joust_manifest *m, const ch
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------
- * check */
+/* ---------------------------------------------------------------------------------------- check */
 
 joust_status joust_manifest_check_file(const char *dir, const joust_manifest_file *file,
                                        joust_error *err)
@@ -254,8 +251,7 @@ joust_status joust_manifest_check_dir(const char *dir, const joust_manifest *m, 
     return st;
 }
 
-/* --------------------------------------------------------------------------------------------------
- * chunks */
+/* --------------------------------------------------------------------------------------- chunks */
 
 static joust_status check_chunk(const joust_manifest_file *file, uint32_t chunk, const void *data,
                                 size_t n, joust_error *err)

@@ -37,8 +37,7 @@ void joust_manifest_fini(joust_manifest *m)
     joust_record_fini(&joust_manifest_type, m);
 }
 
-/* ----------------------------------------------------------------------------------------------
- * validate */
+/* ------------------------------------------------------------------------------------- validate */
 
 static joust_status check_text(const char *text, bool required, const char *field, joust_error *err)
 {

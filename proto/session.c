@@ -4,122 +4,9 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "proto/codec_internal.h"
+#include "proto/session_internal.h"
 
 #define SILENT_HEARTBEATS 3 /* without a word from the coordinator: HELLO again */
-
-/* -------------------------------------------------------------------------------------------------
- * table */
-
-#define NEXT(state)  ((signed char)(JOUST_SESSION_##state + 1))
-#define ON(event)    [JOUST_SESSION_EV_##event]
-#define STATE(state) [JOUST_SESSION_##state]
-
-/* clang-format off */
-static const signed char next_state[JOUST_SESSION_STATE_N][JOUST_SESSION_EVENT_N] = { /* 0: illegal here */
-    STATE(DISCONNECTED) = {ON(LINK_UP) = NEXT(HELLO_SENT), ON(LINK_DOWN) = NEXT(DISCONNECTED),
-                           ON(GRACE_OVER) = NEXT(GONE), ON(DRAIN) = NEXT(GONE),
-                           ON(LOWER_EPOCH) = NEXT(DISCONNECTED)},
-    STATE(HELLO_SENT) = {ON(LINK_UP) = NEXT(HELLO_SENT), ON(LINK_DOWN) = NEXT(DISCONNECTED),
-                         ON(HELLO_ACK) = NEXT(READY), ON(LOWER_EPOCH) = NEXT(HELLO_SENT),
-                         ON(STRANGER) = NEXT(HELLO_SENT), ON(REFUSED) = NEXT(GONE),
-                         ON(GOODBYE) = NEXT(GONE), ON(SILENCE) = NEXT(HELLO_SENT),
-                         ON(GRACE_OVER) = NEXT(GONE), ON(DRAIN) = NEXT(GONE)},
-    STATE(READY) = {ON(LINK_UP) = NEXT(HELLO_SENT), ON(LINK_DOWN) = NEXT(DISCONNECTED),
-                    ON(HELLO_ACK) = NEXT(READY), ON(MESSAGE) = NEXT(READY),
-                    ON(LOWER_EPOCH) = NEXT(READY), ON(STRANGER) = NEXT(HELLO_SENT),
-                    ON(REFUSED) = NEXT(GONE), ON(GOODBYE) = NEXT(GONE),
-                    ON(SILENCE) = NEXT(HELLO_SENT), ON(DRAIN) = NEXT(DRAINING)},
-    STATE(DRAINING) = {ON(LINK_UP) = NEXT(DRAINING), ON(LINK_DOWN) = NEXT(GONE),
-                       ON(HELLO_ACK) = NEXT(DRAINING), ON(MESSAGE) = NEXT(DRAINING),
-                       ON(LOWER_EPOCH) = NEXT(DRAINING), ON(STRANGER) = NEXT(GONE),
-                       ON(REFUSED) = NEXT(GONE), ON(GOODBYE) = NEXT(GONE), ON(SILENCE) = NEXT(GONE),
-                       ON(GRACE_OVER) = NEXT(GONE), ON(DRAIN) = NEXT(DRAINING),
-                       ON(EMPTY) = NEXT(GONE)},
-    STATE(GONE) = {ON(LINK_UP) = NEXT(GONE), ON(LINK_DOWN) = NEXT(GONE), ON(DRAIN) = NEXT(GONE)},
-};
-/* clang-format on */
-
-joust_session_state joust_session_table(joust_session_state state, joust_session_event event)
-{
-    int next = next_state[state][event];
-    return next ? (joust_session_state)(next - 1) : JOUST_SESSION_STATE_N;
-}
-
-const char *joust_session_state_name(joust_session_state state)
-{
-    static const char *const names[] = {
-#define X(name, text) #name,
-        JOUST_SESSION_STATES(X)
-#undef X
-    };
-    return state < JOUST_SESSION_STATE_N ? names[state] : "UNKNOWN";
-}
-
-const char *joust_session_event_name(joust_session_event event)
-{
-    static const char *const names[] = {
-#define X(name, text) #name,
-        JOUST_SESSION_EVENTS(X)
-#undef X
-    };
-    return event < JOUST_SESSION_EVENT_N ? names[event] : "UNKNOWN";
-}
-
-/* -----------------------------------------------------------------------------------------------
- * session */
-
-/* A unit under credit: computing, or its result waits for the acknowledgement. */
-typedef struct held {
-    joust_unit_id id;
-    uint64_t done, told; /* progress, and what the last heartbeat said of it */
-    bool finished;
-    bool sent; /* finished: since the last HELLO_ACK */
-    joust_unit_result result;
-} held;
-
-typedef struct failure {
-    joust_unit_id id;
-    joust_status code;
-    char text[512];
-} failure;
-
-/* What joust_session_next gave last, until joust_session_sent. */
-typedef enum offer {
-    OFFER_NONE,
-    OFFER_HELLO,
-    OFFER_CREDIT,
-    OFFER_RESULT,
-    OFFER_FAILED,
-    OFFER_HEARTBEAT,
-    OFFER_GOODBYE
-} offer;
-
-struct joust_session {
-    joust_session_options options;
-    char name[JOUST_MAX_NAME_BYTES], host[JOUST_MAX_NAME_BYTES], class[JOUST_MAX_NAME_BYTES];
-    joust_session_state state;
-    uint64_t epoch, hellos, sequence;
-    joust_digest job;
-    uint32_t heartbeat_ms, grace_ms;
-    int64_t heard_ms;      /* the coordinator, or the start */
-    int64_t next_hello_ms; /* HELLO_SENT */
-    int64_t next_heartbeat_ms;
-    bool credit_due; /* draining: the coordinator must learn that credit is 0 */
-    bool goodbye_due;
-    joust_status reason;
-    char reason_text[512];
-
-    uint32_t n_held, n_failed;
-    held *units;     /* (options.credit) */
-    failure *failed; /* (n_failed of room) not sent yet */
-    uint32_t failed_room;
-
-    offer offered;
-    uint32_t offered_unit; /* OFFER_RESULT: its index */
-    joust_unit_key *keys;  /* views of messages: (options.credit) each */
-    joust_progress *progress;
-};
 
 static joust_status check_options(const joust_session_options *o, joust_error *err)
 {
@@ -206,113 +93,7 @@ uint32_t joust_session_held(const joust_session *s)
     return s->n_held;
 }
 
-/* ---------------------------------------------------------------------------------------------
- * held units */
-
-static bool same_key(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
-static held *find(const joust_session *s, const joust_unit_key *unit)
-{
-    for (uint32_t i = 0; i < s->n_held; i++)
-        if (same_key(&s->units[i].id.unit, unit))
-            return &s->units[i];
-    return NULL;
-}
-
-static void release(joust_session *s, held *h)
-{
-    joust_unit_result_fini(&h->result);
-    *h = s->units[--s->n_held];
-    memset(&s->units[s->n_held], 0, sizeof(*h));
-    s->offered = OFFER_NONE; /* a view given before may be of what has moved */
-}
-
-static joust_status add_failure(joust_session *s, const joust_unit_id *id, joust_status code,
-                                const char *text, joust_error *err)
-{
-    if (s->n_failed == s->failed_room) {
-        uint32_t room = s->failed_room ? 2 * s->failed_room : 8;
-        if (s->failed_room >= 4 * JOUST_MAX_UNITS)
-            return joust_fail(err, JOUST_FULL, "session: too many failures wait to be sent");
-        failure *failed = joust_realloc_array(s->failed, room, sizeof(*failed));
-        if (!failed)
-            return joust_fail(err, JOUST_NOMEM, "session: out of memory");
-        s->failed = failed;
-        s->failed_room = room;
-    }
-    failure *f = &s->failed[s->n_failed++];
-    *f = (failure){.id = *id, .code = code};
-    snprintf(f->text, sizeof(f->text), "%s", text ? text : "");
-    return JOUST_OK;
-}
-
-joust_status joust_session_accept(joust_session *s, const joust_lease_unit *unit, joust_error *err)
-{
-    joust_unit_id id = {.unit = unit->unit, .lease = unit->lease, .attempt = unit->attempt};
-    held *h = find(s, &unit->unit);
-    if (h) {
-        h->id = id;
-        h->result.id = id;
-        h->sent = false;
-        return joust_fail(err, JOUST_EXISTS, "unit is held already");
-    }
-    if (s->state == JOUST_SESSION_READY && s->n_held < s->options.credit) {
-        s->units[s->n_held++] = (held){.id = id};
-        return JOUST_OK;
-    }
-    joust_status st = add_failure(s, &id, JOUST_FULL, "beyond this peer's credit", err);
-    return st == JOUST_OK ? joust_fail(err, JOUST_FULL, "unit is beyond the credit") : st;
-}
-
-void joust_session_progress(joust_session *s, const joust_unit_key *unit, uint64_t done)
-{
-    held *h = find(s, unit);
-    if (h && done > h->done)
-        h->done = done;
-}
-
-joust_status joust_session_finish(joust_session *s, joust_unit_result *result, joust_error *err)
-{
-    held *h = find(s, &result->id.unit);
-    if (!h || h->finished)
-        return joust_fail(err, JOUST_NOT_FOUND, "result of a unit that isn't being computed");
-    h->result = *result;
-    h->result.id = h->id;
-    h->result.provenance.lease = h->id.lease;
-    h->result.provenance.attempt = h->id.attempt;
-    h->finished = true;
-    h->sent = false;
-    memset(result, 0, sizeof(*result));
-    return JOUST_OK;
-}
-
-joust_status joust_session_fail(joust_session *s, const joust_unit_key *unit, joust_status code,
-                                const char *text, joust_error *err)
-{
-    held *h = find(s, unit);
-    if (!h)
-        return joust_fail(err, JOUST_NOT_FOUND, "failure of a unit that isn't held");
-    joust_status st = add_failure(s, &h->id, code, text, err);
-    if (st == JOUST_OK)
-        release(s, h);
-    return st;
-}
-
-joust_status joust_session_lease(const joust_session *s, const joust_unit_key *unit,
-                                 joust_unit_id *ret)
-{
-    const held *h = find(s, unit);
-    if (!h)
-        return JOUST_NOT_FOUND;
-    *ret = h->id;
-    return JOUST_OK;
-}
-
-/* ------------------------------------------------------------------------------------------------
- * events */
+/* --------------------------------------------------------------------------------------- events */
 
 static void note_reason(joust_session *s, joust_status reason, const char *text)
 {
@@ -326,7 +107,7 @@ static void enter(joust_session *s, joust_session_state state, joust_session_eve
 {
     bool moved = state != s->state;
     s->state = state;
-    s->offered = OFFER_NONE;
+    s->offered = JOUST_OFFER_NONE;
     if (state == JOUST_SESSION_HELLO_SENT)
         s->next_hello_ms = now_ms;
     if (state == JOUST_SESSION_READY && event == JOUST_SESSION_EV_HELLO_ACK)
@@ -404,9 +185,9 @@ static joust_status receive_hello_ack(joust_session *s, const joust_message *m, 
 static void release_acknowledged(joust_session *s, const joust_msg_units *units)
 {
     for (uint32_t i = 0; i < units->n; i++) {
-        held *h = find(s, &units->units[i].unit);
+        joust_held *h = joust_session_find(s, &units->units[i].unit);
         if (h && h->finished) /* durable, whichever attempt it was: both are equal */
-            release(s, h);
+            joust_session_release(s, h);
     }
 }
 
@@ -415,9 +196,9 @@ static void release_acknowledged(joust_session *s, const joust_msg_units *units)
 static void release_revoked(joust_session *s, const joust_msg_units *units)
 {
     for (uint32_t i = 0; i < units->n; i++) {
-        held *h = find(s, &units->units[i].unit);
+        joust_held *h = joust_session_find(s, &units->units[i].unit);
         if (h && (units->units[i].lease == 0 || units->units[i].lease >= h->id.lease))
-            release(s, h);
+            joust_session_release(s, h);
     }
 }
 
@@ -501,8 +282,7 @@ joust_status joust_session_receive(joust_session *s, const joust_message *m, int
     return JOUST_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------
- * next */
+/* ----------------------------------------------------------------------------------------- next */
 
 static int64_t silent_at(const joust_session *s)
 {
@@ -576,30 +356,30 @@ static uint32_t unsent_result(const joust_session *s)
 }
 
 /* What is due in READY and DRAINING; the order is that of urgency. */
-static offer due_while_linked(joust_session *s, int64_t now_ms)
+static joust_offer due_while_linked(joust_session *s, int64_t now_ms)
 {
     if (now_ms >= s->next_heartbeat_ms)
-        return OFFER_HEARTBEAT;
+        return JOUST_OFFER_HEARTBEAT;
     if (s->credit_due)
-        return OFFER_CREDIT;
+        return JOUST_OFFER_CREDIT;
     s->offered_unit = unsent_result(s);
     if (s->offered_unit < s->n_held)
-        return OFFER_RESULT;
-    return s->n_failed ? OFFER_FAILED : OFFER_NONE;
+        return JOUST_OFFER_RESULT;
+    return s->n_failed ? JOUST_OFFER_FAILED : JOUST_OFFER_NONE;
 }
 
-static offer what_is_due(joust_session *s, int64_t now_ms)
+static joust_offer what_is_due(joust_session *s, int64_t now_ms)
 {
     switch (s->state) {
     case JOUST_SESSION_HELLO_SENT:
-        return now_ms >= s->next_hello_ms ? OFFER_HELLO : OFFER_NONE;
+        return now_ms >= s->next_hello_ms ? JOUST_OFFER_HELLO : JOUST_OFFER_NONE;
     case JOUST_SESSION_READY:
     case JOUST_SESSION_DRAINING:
         return due_while_linked(s, now_ms);
     case JOUST_SESSION_GONE:
-        return s->goodbye_due ? OFFER_GOODBYE : OFFER_NONE;
+        return s->goodbye_due ? JOUST_OFFER_GOODBYE : JOUST_OFFER_NONE;
     default:
-        return OFFER_NONE;
+        return JOUST_OFFER_NONE;
     }
 }
 
@@ -609,28 +389,28 @@ joust_status joust_session_next(joust_session *s, int64_t now_ms, joust_message 
     s->offered = what_is_due(s, now_ms);
     joust_message m = {.epoch = s->epoch};
     switch (s->offered) {
-    case OFFER_NONE:
+    case JOUST_OFFER_NONE:
         return JOUST_AGAIN;
-    case OFFER_HELLO:
+    case JOUST_OFFER_HELLO:
         m = offer_hello(s);
         break;
-    case OFFER_HEARTBEAT:
+    case JOUST_OFFER_HEARTBEAT:
         m = offer_heartbeat(s);
         break;
-    case OFFER_CREDIT:
+    case JOUST_OFFER_CREDIT:
         m.type = JOUST_MSG_CREDIT; /* 0: the peer is leaving */
         break;
-    case OFFER_RESULT:
+    case JOUST_OFFER_RESULT:
         m.type = JOUST_MSG_RESULT;
         m.u.result = (joust_msg_result){.n = 1, .units = &s->units[s->offered_unit].result};
         s->units[s->offered_unit].result.provenance.epoch = s->epoch;
         break;
-    case OFFER_FAILED:
+    case JOUST_OFFER_FAILED:
         m.type = JOUST_MSG_FAILED;
         m.u.failed = (joust_msg_failed){
             .id = s->failed[0].id, .code = s->failed[0].code, .text = s->failed[0].text};
         break;
-    case OFFER_GOODBYE:
+    case JOUST_OFFER_GOODBYE:
         m.type = JOUST_MSG_GOODBYE;
         m.u.text = (joust_msg_text){.code = JOUST_END, .text = s->reason_text};
         break;
@@ -650,28 +430,28 @@ static void sent_heartbeat(joust_session *s, int64_t now_ms)
 void joust_session_sent(joust_session *s, int64_t now_ms)
 {
     switch (s->offered) {
-    case OFFER_HELLO:
+    case JOUST_OFFER_HELLO:
         s->next_hello_ms = now_ms + s->heartbeat_ms;
         break;
-    case OFFER_HEARTBEAT:
+    case JOUST_OFFER_HEARTBEAT:
         sent_heartbeat(s, now_ms);
         break;
-    case OFFER_CREDIT:
+    case JOUST_OFFER_CREDIT:
         s->credit_due = false;
         break;
-    case OFFER_RESULT:
+    case JOUST_OFFER_RESULT:
         s->units[s->offered_unit].sent = true;
         break;
-    case OFFER_FAILED:
+    case JOUST_OFFER_FAILED:
         memmove(&s->failed[0], &s->failed[1], --s->n_failed * sizeof(*s->failed));
         break;
-    case OFFER_GOODBYE:
+    case JOUST_OFFER_GOODBYE:
         s->goodbye_due = false;
         break;
-    case OFFER_NONE:
+    case JOUST_OFFER_NONE:
         break;
     }
-    s->offered = OFFER_NONE;
+    s->offered = JOUST_OFFER_NONE;
 }
 
 int64_t joust_session_wake_at(const joust_session *s)

@@ -54,8 +54,7 @@ void joust_context_free(joust_context **context)
     *context = NULL;
 }
 
-/* ----------------------------------------------------------------------------------------------
- * peer ids */
+/* ------------------------------------------------------------------------------------- peer ids */
 
 joust_status joust_peer_id_make(const char *name, uint64_t instance, joust_peer_id *ret,
                                 joust_error *err)
@@ -85,8 +84,7 @@ const char *joust_peer_id_text(const joust_peer_id *id, char to[JOUST_MAX_PEER_I
     return to;
 }
 
-/* --------------------------------------------------------------------------------------------------
- * open */
+/* ----------------------------------------------------------------------------------------- open */
 
 /* Folder of an ipc endpoint: made private if it is absent, refused if others can enter it. */
 static joust_status check_ipc_folder(const char *path, joust_error *err)
@@ -272,8 +270,7 @@ void *joust_socket_monitor_handle(const joust_socket *socket)
     return socket->monitor;
 }
 
-/* --------------------------------------------------------------------------------------------------
- * send */
+/* ----------------------------------------------------------------------------------------- send */
 
 static joust_status send_failed(const joust_peer_id *to, joust_error *err)
 {
@@ -336,8 +333,7 @@ joust_status joust_socket_send_frames(joust_socket *socket, const joust_peer_id 
     return send_frames(socket, to, frames, n, err);
 }
 
-/* -----------------------------------------------------------------------------------------------
- * receive */
+/* -------------------------------------------------------------------------------------- receive */
 
 /* One whole message: all its frames, or those that fit; `extra` counts the rest, which are dropped.
  */
@@ -472,8 +468,7 @@ joust_status joust_socket_wait(joust_socket *socket, int64_t timeout_ms, joust_e
                                 : fail_zmq(err, JOUST_IO, socket->endpoint);
 }
 
-/* -------------------------------------------------------------------------------------------------
- * links */
+/* ---------------------------------------------------------------------------------------- links */
 
 static joust_link_event link_event_of(uint16_t number)
 {

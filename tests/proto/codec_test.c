@@ -50,8 +50,7 @@ static joust_buf random_bytes(const joust_record_type *type, uint64_t seed)
     return bytes;
 }
 
-/* --------------------------------------------------------------------------------------------------
- * tables */
+/* --------------------------------------------------------------------------------------- tables */
 
 static size_t field_bytes(const joust_field *f, const ProtobufCFieldDescriptor *wire)
 {
@@ -120,8 +119,7 @@ static void test_tables(void **state)
     for_each_type(check_coverage);
 }
 
-/* ---------------------------------------------------------------------------------------------
- * round trips */
+/* ---------------------------------------------------------------------------------- round trips */
 
 static void check_round_trip(const joust_record_type *type, const char *name)
 {
@@ -183,8 +181,7 @@ static void test_values_survive(void **state)
     joust_buf_fini(&bytes);
 }
 
-/* -------------------------------------------------------------------------------------------
- * hostile bytes */
+/* -------------------------------------------------------------------------------- hostile bytes */
 
 /* What is accepted must be canonical: it encodes to the same bytes. */
 static void check_hostile(const joust_record_type *type, const uint8_t *data, size_t n,
@@ -337,8 +334,7 @@ static void test_no_memory(void **state)
     for_each_type(check_no_memory);
 }
 
-/* -------------------------------------------------------------------------------------------------
- * digests */
+/* -------------------------------------------------------------------------------------- digests */
 
 static void test_digests(void **state)
 {

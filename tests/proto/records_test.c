@@ -110,8 +110,7 @@ static void test_verdict_and_pair(void **state)
     check_status(JOUST_INVALID, joust_pair_validate(&p, &err));
 }
 
-/* -----------------------------------------------------------------------------------------------------
- * job */
+/* ------------------------------------------------------------------------------------------ job */
 
 static joust_job good_job(void)
 {
@@ -217,8 +216,7 @@ static void test_job_identity(void **state)
     joust_job_fini(&copy);
 }
 
-/* ------------------------------------------------------------------------------------------------
- * manifests */
+/* ------------------------------------------------------------------------------------ manifests */
 
 static void write_file(const char *dir, const char *name, const void *data, size_t n)
 {

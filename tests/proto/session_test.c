@@ -107,8 +107,7 @@ static joust_status send_units(joust_session *s, joust_message_type type, uint64
     return joust_session_receive(s, &m, now, &err);
 }
 
-/* --------------------------------------------------------------------------------------------------
- * table */
+/* ---------------------------------------------------------------------------------------- table */
 
 /* Brings a fresh session into the state. */
 static joust_session *session_in(joust_session_state state)
@@ -225,8 +224,7 @@ static void test_table(void **state)
     assert_true(legal >= 33);
 }
 
-/* ---------------------------------------------------------------------------------------------------
- * life */
+/* ----------------------------------------------------------------------------------------- life */
 
 static void test_hello_until_answered(void **state)
 {
