@@ -85,17 +85,7 @@ void joust_core_free(joust_core **core)
     *core = NULL;
 }
 
-/* One step under way. */
-typedef struct step {
-    joust_core *core;
-    const joust_core_event *event;
-    int64_t now_ms;
-    joust_actions *out;
-    joust_error *err;
-} step;
-
-/* Appends the event to the log and folds it. */
-static joust_status record(const step *s, const joust_fold *fold, bool records)
+joust_status joust_step_record(const joust_step *s, const joust_fold *fold, bool records)
 {
     joust_core *core = s->core;
     joust_buf bytes = {0};
@@ -115,7 +105,7 @@ static joust_status record(const step *s, const joust_fold *fold, bool records)
     return st;
 }
 
-static joust_action *send(const step *s, joust_action_kind kind, const joust_unit_id *id)
+joust_action *joust_step_send(const joust_step *s, joust_action_kind kind, const joust_unit_id *id)
 {
     joust_action *action = joust_actions_add(s->out, kind);
     action->peer = s->event->peer;
@@ -124,28 +114,26 @@ static joust_action *send(const step *s, joust_action_kind kind, const joust_uni
     return action;
 }
 
-static void tell(const step *s, joust_action_kind kind, joust_status status, const char *format,
-                 ...) JOUST_PRINTF(4, 5);
-static void tell(const step *s, joust_action_kind kind, joust_status status, const char *format,
-                 ...)
+void joust_step_tell(const joust_step *s, joust_action_kind kind, joust_status status,
+                     const char *format, ...)
 {
     char text[512];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    send(s, kind, NULL)->status = status;
+    joust_step_send(s, kind, NULL)->status = status;
     joust_actions_set_text(s->out, "%s", text);
 }
 
-static joust_status fail_job(const step *s, const char *text)
+static joust_status fail_job(const joust_step *s, const char *text)
 {
     joust_fold fold = {.kind = JOUST_FOLD_JOB_FAILED};
     snprintf(fold.text, sizeof fold.text, "%s", text);
-    return record(s, &fold, false);
+    return joust_step_record(s, &fold, false);
 }
 
-static void fence(const step *s)
+void joust_step_fence(const joust_step *s)
 {
     s->core->superseded = true;
     joust_actions_add(s->out, JOUST_ACTION_FENCED);
@@ -156,7 +144,7 @@ static void fence(const step *s)
 }
 
 /* A unit's failure is the job's after the last attempt, and its peer's if that fails at everything. */
-static joust_status note_failure(const step *s, joust_peer *peer, const joust_unit_key *unit,
+static joust_status note_failure(const joust_step *s, joust_peer *peer, const joust_unit_key *unit,
                                  bool counts, const char *why)
 {
     joust_core *core = s->core;
@@ -188,23 +176,23 @@ static joust_status note_failure(const step *s, joust_peer *peer, const joust_un
     return st;
 }
 
-static joust_status refuse(const step *s, joust_peer *peer, const joust_unit_id *id,
+static joust_status refuse(const joust_step *s, joust_peer *peer, const joust_unit_id *id,
                            const char *why)
 {
-    tell(s, JOUST_ACTION_ERROR, JOUST_INVALID, "unit %u/%u/%llu: %s", id->unit.round,
-         id->unit.stage, (unsigned long long)id->unit.position, why);
-    send(s, JOUST_ACTION_REVOKE, id);
+    joust_step_tell(s, JOUST_ACTION_ERROR, JOUST_INVALID, "unit %u/%u/%llu: %s", id->unit.round,
+                    id->unit.stage, (unsigned long long)id->unit.position, why);
+    joust_step_send(s, JOUST_ACTION_REVOKE, id);
     return note_failure(s, peer, &id->unit, true, why);
 }
 
-/* What the peer says it has: kept, adopted, or to be dropped. */
-static joust_status hold(const step *s, joust_peer *peer, const joust_unit_key *unit, bool renew)
+joust_status joust_step_hold(const joust_step *s, joust_peer *peer, const joust_unit_key *unit,
+                             bool renew)
 {
     joust_core *core = s->core;
     joust_unit_id id = {.unit = *unit};
     joust_lease *lease = NULL;
     if (!joust_core_is_unit(core, unit)) {
-        send(s, JOUST_ACTION_REVOKE, &id);
+        joust_step_send(s, JOUST_ACTION_REVOKE, &id);
         return JOUST_OK;
     }
     joust_stage_kind kind = core->plan->stages[unit->stage].kind;
@@ -218,128 +206,13 @@ static joust_status hold(const step *s, joust_peer *peer, const joust_unit_key *
     if (!queued)
         joust_core_move(core, unit, JOUST_UNIT_HOLDING);
     if (!lease)
-        send(s, JOUST_ACTION_REVOKE, &id);
+        joust_step_send(s, JOUST_ACTION_REVOKE, &id);
     else if (renew)
         lease->deadline_ms = s->now_ms + core->options.lease_ms;
     return JOUST_OK;
 }
 
-/* Refusals that need no peer entry; true if the HELLO was turned away. */
-static bool turn_away(const step *s)
-{
-    const joust_core_hello *hello = &s->event->u.hello;
-    joust_core *core = s->core;
-    if (hello->version != JOUST_PROTOCOL_VERSION)
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_VERSION,
-             "%s speaks protocol version %u, this coordinator %u: install the same release",
-             hello->name, hello->version, JOUST_PROTOCOL_VERSION);
-    else if (hello->other_job)
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s belongs to another job", hello->name);
-    else if (!hello->name[0] || strlen(hello->name) >= JOUST_MAX_NAME_BYTES ||
-             strlen(hello->numeric_class) >= JOUST_MAX_NAME_BYTES)
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_INVALID, "HELLO without a usable name");
-    else if (hello->role != JOUST_PEER_WORKER && hello->role != JOUST_PEER_JUDGE)
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_UNSUPPORTED, "%s: role %u is unknown", hello->name,
-             (unsigned)hello->role);
-    else if (hello->numeric_class[0] && core->numeric_class[0] &&
-             strcmp(hello->numeric_class, core->numeric_class) != 0)
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED,
-             "%s computes in class %s, but the job's records are of class %s: their bits differ",
-             hello->name, hello->numeric_class, core->numeric_class);
-    else if (core->n_peers >= JOUST_CORE_MAX_PEERS)
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_FULL, "%u peers are connected, which is the most",
-             core->n_peers);
-    else
-        return false;
-    return true;
-}
-
-static joust_peer *peer_by_name(joust_core *core, const char *name)
-{
-    for (uint32_t i = 0; i < core->n_peers; i++) {
-        if (strcmp(core->peers[i].name, name) == 0)
-            return &core->peers[i];
-    }
-    return NULL;
-}
-
-/* The entry for this HELLO: the old one if it is the same process, else a new one. NULL in *ret: turned away. */
-static joust_status enter(const step *s, joust_peer **ret)
-{
-    const joust_core_hello *hello = &s->event->u.hello;
-    joust_core *core = s->core;
-    joust_peer *peer = joust_core_find_peer(core, s->event->peer);
-    joust_status st = JOUST_OK;
-    if (peer && strcmp(peer->name, hello->name) != 0)
-        joust_core_remove_peer(core, peer);
-    peer = peer_by_name(core, hello->name);
-    *ret = NULL;
-    if (peer && peer->instance == hello->instance && peer->quarantined) {
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s was sent away", hello->name);
-        return JOUST_OK;
-    }
-    if (peer && peer->instance != hello->instance) {
-        joust_core_remove_peer(core, peer);
-        peer = NULL;
-    }
-    if (!peer) {
-        st = joust_core_add_peer(core, &peer, s->err);
-        if (st != JOUST_OK)
-            return st;
-        peer->joined_ms = s->now_ms;
-    }
-    peer->handle = s->event->peer;
-    peer->instance = hello->instance;
-    snprintf(peer->name, sizeof peer->name, "%s", hello->name);
-    peer->role = hello->role;
-    peer->can_train = hello->can_train;
-    peer->heard_ms = s->now_ms;
-    peer->credit = hello->credit < JOUST_CORE_MAX_CREDIT ? hello->credit : JOUST_CORE_MAX_CREDIT;
-    *ret = peer;
-    return st;
-}
-
-static bool lists(const joust_core_hello *hello, const joust_unit_key *unit)
-{
-    for (uint32_t i = 0; i < hello->n_holding; i++) {
-        const joust_unit_key *held = &hello->holding[i];
-        if (held->round == unit->round && held->stage == unit->stage &&
-            held->position == unit->position)
-            return true;
-    }
-    return false;
-}
-
-static joust_status on_hello(const step *s)
-{
-    const joust_core_hello *hello = &s->event->u.hello;
-    joust_core *core = s->core;
-    joust_peer *peer;
-    if (turn_away(s))
-        return JOUST_OK;
-    if (s->event->epoch > core->epoch) {
-        fence(s);
-        return JOUST_OK;
-    }
-    joust_status st = enter(s, &peer);
-    if (st != JOUST_OK || !peer)
-        return st;
-    if (hello->numeric_class[0] && !core->numeric_class[0]) {
-        joust_fold fold = {.kind = JOUST_FOLD_CLASS};
-        snprintf(fold.text, sizeof fold.text, "%s", hello->numeric_class);
-        st = record(s, &fold, false);
-    }
-    send(s, JOUST_ACTION_HELLO_ACK, NULL);
-    for (uint32_t i = peer->n_leases; i-- > 0;) {
-        if (!lists(hello, &peer->leases[i].id.unit) || i >= peer->credit)
-            joust_core_release(core, peer, i); /* the LEASE never arrived */
-    }
-    for (uint32_t i = 0; i < hello->n_holding && st == JOUST_OK; i++)
-        st = hold(s, peer, &hello->holding[i], true);
-    return st;
-}
-
-static joust_status on_heartbeat(const step *s, joust_peer *peer)
+static joust_status on_heartbeat(const joust_step *s, joust_peer *peer)
 {
     const joust_msg_heartbeat *beat = &s->event->u.heartbeat;
     uint64_t sum = 0;
@@ -349,7 +222,7 @@ static joust_status on_heartbeat(const step *s, joust_peer *peer)
     bool moved = sum != peer->progress;
     peer->progress = sum;
     for (uint32_t i = 0; i < beat->n_progress && st == JOUST_OK; i++)
-        st = hold(s, peer, &beat->progress[i].unit, moved);
+        st = joust_step_hold(s, peer, &beat->progress[i].unit, moved);
     return st;
 }
 
@@ -361,7 +234,7 @@ static bool is_past(const joust_core *core, const joust_unit_key *unit)
 }
 
 /* Why the result can't be right, or NULL. */
-static const char *find_fault(const step *s, const joust_peer *peer)
+static const char *find_fault(const joust_step *s, const joust_peer *peer)
 {
     const joust_core_result *result = &s->event->u.result;
     const joust_unit_key *unit = &result->id.unit;
@@ -379,7 +252,7 @@ static const char *find_fault(const step *s, const joust_peer *peer)
 }
 
 /* Takes the unit's lease from whoever holds it; anyone but the sender may stop computing. */
-static void take_lease(const step *s, const joust_peer *sender, const joust_unit_key *unit)
+static void take_lease(const joust_step *s, const joust_peer *sender, const joust_unit_key *unit)
 {
     uint32_t lease;
     joust_peer *holder = joust_core_holder(s->core, unit, &lease);
@@ -393,7 +266,7 @@ static void take_lease(const step *s, const joust_peer *sender, const joust_unit
     joust_peer_drop_lease(holder, lease);
 }
 
-static joust_status on_result(const step *s, joust_peer *peer)
+static joust_status on_result(const joust_step *s, joust_peer *peer)
 {
     const joust_core_result *result = &s->event->u.result;
     const joust_unit_key *unit = &result->id.unit;
@@ -405,7 +278,7 @@ static joust_status on_result(const step *s, joust_peer *peer)
     case JOUST_ANSWER_CHECK:
         if (joust_core_is_unit(s->core, unit))
             joust_core_move(s->core, unit, JOUST_UNIT_RESULT);
-        send(s, JOUST_ACTION_CHECK_SAME, &result->id)->content = result->content;
+        joust_step_send(s, JOUST_ACTION_CHECK_SAME, &result->id)->content = result->content;
         return JOUST_OK;
     case JOUST_ANSWER_WRITE:
         break;
@@ -415,16 +288,17 @@ static joust_status on_result(const step *s, joust_peer *peer)
     }
     take_lease(s, peer, unit);
     peer->failures = 0;
-    joust_status st = record(s, &(joust_fold){.kind = JOUST_FOLD_UNIT_DONE, .unit = *unit}, true);
-    send(s, JOUST_ACTION_ACK, &result->id);
+    joust_status st =
+        joust_step_record(s, &(joust_fold){.kind = JOUST_FOLD_UNIT_DONE, .unit = *unit}, true);
+    joust_step_send(s, JOUST_ACTION_ACK, &result->id);
     return st;
 }
 
-static joust_status on_failed(const step *s, joust_peer *peer)
+static joust_status on_failed(const joust_step *s, joust_peer *peer)
 {
     const joust_msg_failed *failed = &s->event->u.failed;
     const char *why = failed->text ? failed->text : "no reason given";
-    send(s, JOUST_ACTION_REVOKE, &failed->id); /* the peer may forget it */
+    joust_step_send(s, JOUST_ACTION_REVOKE, &failed->id); /* the peer may forget it */
     if (!joust_core_is_unit(s->core, &failed->id.unit))
         return JOUST_OK;
     joust_core_move(s->core, &failed->id.unit, JOUST_UNIT_FAILURE);
@@ -434,13 +308,13 @@ static joust_status on_failed(const step *s, joust_peer *peer)
     return note_failure(s, peer, &failed->id.unit, counts, why);
 }
 
-static joust_status on_progress(const step *s, joust_peer *peer)
+static joust_status on_progress(const joust_step *s, joust_peer *peer)
 {
     const joust_msg_train_progress *progress = &s->event->u.progress;
     joust_core *core = s->core;
     const joust_unit_key *unit = &progress->id.unit;
     if (is_past(core, unit)) {
-        send(s, JOUST_ACTION_ACK, &progress->id)->step = progress->step;
+        joust_step_send(s, JOUST_ACTION_ACK, &progress->id)->step = progress->step;
         return JOUST_OK;
     }
     if (!joust_core_is_unit(core, unit) ||
@@ -454,17 +328,17 @@ static joust_status on_progress(const step *s, joust_peer *peer)
     if (lease)
         lease->deadline_ms = s->now_ms + core->options.lease_ms;
     if (answer == JOUST_ANSWER_WRITE && progress->step > core->runs[unit->stage].resume_step)
-        st = record(s,
-                    &(joust_fold){.kind = JOUST_FOLD_PROGRESS,
-                                  .unit = *unit,
-                                  .step = progress->step,
-                                  .digest = progress->state},
-                    true);
-    send(s, JOUST_ACTION_ACK, &progress->id)->step = progress->step;
+        st = joust_step_record(s,
+                               &(joust_fold){.kind = JOUST_FOLD_PROGRESS,
+                                             .unit = *unit,
+                                             .step = progress->step,
+                                             .digest = progress->state},
+                               true);
+    joust_step_send(s, JOUST_ACTION_ACK, &progress->id)->step = progress->step;
     return st;
 }
 
-static joust_status on_local(const step *s)
+static joust_status on_local(const joust_step *s)
 {
     const joust_core_local *local = &s->event->u.local;
     const joust_unit_key *unit = &local->unit;
@@ -476,19 +350,19 @@ static joust_status on_local(const step *s)
                           unit->round, unit->stage, (unsigned long long)unit->position);
     core->n_local--;
     if (s->event->kind == JOUST_EVENT_LOCAL_DONE)
-        return record(s,
-                      &(joust_fold){.kind = JOUST_FOLD_UNIT_DONE,
-                                    .unit = *unit,
-                                    .n_pairs = local->n_pairs,
-                                    .promoted = local->promoted},
-                      true);
+        return joust_step_record(s,
+                                 &(joust_fold){.kind = JOUST_FOLD_UNIT_DONE,
+                                               .unit = *unit,
+                                               .n_pairs = local->n_pairs,
+                                               .promoted = local->promoted},
+                                 true);
     joust_core_move(core, unit, JOUST_UNIT_GIVE_UP);
     joust_core_unit_text(core, unit, name);
     snprintf(text, sizeof text, "%s: %.300s", name, s->event->text ? s->event->text : "failed");
     return fail_job(s, text);
 }
 
-static joust_status on_start(const step *s)
+static joust_status on_start(const joust_step *s)
 {
     uint64_t epoch = s->event->epoch ? s->event->epoch : s->core->epoch + 1;
     if (s->core->started)
@@ -497,25 +371,26 @@ static joust_status on_start(const step *s)
     if (epoch <= s->core->epoch)
         return joust_fail(s->err, JOUST_FENCED, "epoch %llu is not above %llu, which has begun",
                           (unsigned long long)epoch, (unsigned long long)s->core->epoch);
-    return record(s, &(joust_fold){.kind = JOUST_FOLD_STARTED, .epoch = epoch}, false);
+    return joust_step_record(s, &(joust_fold){.kind = JOUST_FOLD_STARTED, .epoch = epoch}, false);
 }
 
 /* Events that only a peer in good standing may cause. */
-static joust_status on_peer_event(const step *s)
+static joust_status on_peer_event(const joust_step *s)
 {
     joust_core *core = s->core;
     joust_peer *peer = joust_core_find_peer(core, s->event->peer);
     if (s->event->epoch > core->epoch) {
-        fence(s);
+        joust_step_fence(s);
         return JOUST_OK;
     }
     if (peer && peer->quarantined) {
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s was sent away", peer->name);
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s was sent away", peer->name);
         return JOUST_OK;
     }
     if (!peer || s->event->epoch < core->epoch) {
-        tell(s, JOUST_ACTION_ERROR, JOUST_STALE, "say HELLO: this is coordinator epoch %llu",
-             (unsigned long long)core->epoch);
+        joust_step_tell(s, JOUST_ACTION_ERROR, JOUST_STALE,
+                        "say HELLO: this is coordinator epoch %llu",
+                        (unsigned long long)core->epoch);
         return JOUST_OK;
     }
     peer->heard_ms = s->now_ms;
@@ -535,24 +410,24 @@ static joust_status on_peer_event(const step *s)
     }
 }
 
-static void on_departure(const step *s)
+static void on_departure(const joust_step *s)
 {
     joust_peer *peer = joust_core_find_peer(s->core, s->event->peer);
     if (peer && !peer->quarantined)
         joust_core_remove_peer(s->core, peer);
 }
 
-static void on_bad_peer(const step *s)
+static void on_bad_peer(const joust_step *s)
 {
     joust_peer *peer = joust_core_find_peer(s->core, s->event->peer);
     const char *why = s->event->text ? s->event->text : "its messages can't be right";
     if (!peer)
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s", why);
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s", why);
     else if (!peer->quarantined)
         joust_core_quarantine(s->core, peer, why, s->out);
 }
 
-static void say_goodbye(const step *s, joust_status status, const char *text)
+static void say_goodbye(const joust_step *s, joust_status status, const char *text)
 {
     for (uint32_t i = 0; i < s->core->n_peers; i++) {
         joust_action *bye = joust_actions_add(s->out, JOUST_ACTION_GOODBYE);
@@ -563,7 +438,7 @@ static void say_goodbye(const step *s, joust_status status, const char *text)
 }
 
 /* Says once that the job is over. */
-static void announce_end(const step *s)
+static void announce_end(const joust_step *s)
 {
     joust_core *core = s->core;
     joust_core_phase phase = joust_core_get_phase(core);
@@ -578,7 +453,7 @@ static void announce_end(const step *s)
 }
 
 /* What can still be done once the job is over or this process is leaving. */
-static joust_status step_after_end(const step *s)
+static joust_status step_after_end(const joust_step *s)
 {
     joust_core *core = s->core;
     if (core->superseded)
@@ -589,24 +464,24 @@ static joust_status step_after_end(const step *s)
         return on_start(s);
     } else if (s->event->kind == JOUST_EVENT_RESULT && s->event->epoch == core->epoch &&
                is_past(core, &s->event->u.result.id.unit)) {
-        send(s, JOUST_ACTION_CHECK_SAME, &s->event->u.result.id)->content =
+        joust_step_send(s, JOUST_ACTION_CHECK_SAME, &s->event->u.result.id)->content =
             s->event->u.result.content; /* its acknowledgement was lost */
     } else if (s->event->kind == JOUST_EVENT_HELLO || s->event->kind == JOUST_EVENT_HEARTBEAT ||
                s->event->kind == JOUST_EVENT_RESULT || s->event->kind == JOUST_EVENT_FAILED ||
                s->event->kind == JOUST_EVENT_PROGRESS || s->event->kind == JOUST_EVENT_CREDIT) {
-        tell(s, JOUST_ACTION_GOODBYE, JOUST_OK, "%s",
-             core->stopped ? "the coordinator has been stopped" : "the job is over");
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_OK, "%s",
+                        core->stopped ? "the coordinator has been stopped" : "the job is over");
     }
     return JOUST_OK;
 }
 
-static joust_status step_running(const step *s)
+static joust_status step_running(const joust_step *s)
 {
     switch (s->event->kind) {
     case JOUST_EVENT_START:
         return on_start(s);
     case JOUST_EVENT_HELLO:
-        return on_hello(s);
+        return joust_step_hello(s);
     case JOUST_EVENT_HEARTBEAT:
     case JOUST_EVENT_CREDIT:
     case JOUST_EVENT_RESULT:
@@ -639,7 +514,7 @@ static joust_status step_running(const step *s)
 joust_status joust_core_step(joust_core *core, const joust_core_event *event, int64_t now_ms,
                              joust_actions *out, joust_error *err)
 {
-    step s = {.core = core, .event = event, .now_ms = now_ms, .out = out, .err = err};
+    joust_step s = {.core = core, .event = event, .now_ms = now_ms, .out = out, .err = err};
     bool running = joust_core_get_phase(core) == JOUST_CORE_RUNNING ||
                    (event->kind == JOUST_EVENT_START && core->failure[0]);
     joust_status st = running ? step_running(&s) : step_after_end(&s);

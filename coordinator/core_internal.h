@@ -141,6 +141,29 @@ void joust_core_expire(joust_core *core, int64_t now_ms, joust_actions *out);
 JOUST_MUST_USE joust_status joust_core_dispatch(joust_core *core, int64_t now_ms,
                                                 joust_actions *out, joust_error *err);
 
+/* One step under way. */
+typedef struct joust_step {
+    joust_core *core;
+    const joust_core_event *event;
+    int64_t now_ms;
+    joust_actions *out;
+    joust_error *err;
+} joust_step;
+
+/* core.c: what handlers do. Actions of _send and _tell go to the event's peer. */
+/* Appends the event to the log and folds it; records: those that came with it go into the batch. */
+JOUST_MUST_USE joust_status joust_step_record(const joust_step *s, const joust_fold *fold,
+                                              bool records);
+joust_action *joust_step_send(const joust_step *s, joust_action_kind kind, const joust_unit_id *id);
+void joust_step_tell(const joust_step *s, joust_action_kind kind, joust_status status,
+                     const char *format, ...) JOUST_PRINTF(4, 5);
+void joust_step_fence(const joust_step *s); /* a newer coordinator is about */
+/* What the peer says it has: kept, adopted, or to be dropped. */
+JOUST_MUST_USE joust_status joust_step_hold(const joust_step *s, joust_peer *peer,
+                                            const joust_unit_key *unit, bool renew);
+/* core_hello.c */
+JOUST_MUST_USE joust_status joust_step_hello(const joust_step *s);
+
 /* core_report.c: "generate 17 of round 2 (generate)" */
 void joust_core_unit_text(const joust_core *core, const joust_unit_key *unit, char to[160]);
 /* Why the job ended as it did: "" if it is complete or not over. */

@@ -357,7 +357,7 @@ void sim_coordinator_step(sim_world *w, sim_coordinator *c, const joust_core_eve
     sim_check_step(w, c);
     start_sync(w, c);
     drain(w, c);
-    if (batch && c == &w->coordinator && c->alive && sim_chance(w, 5)) {
+    if (batch && c == &w->coordinator && c->alive && sim_chance(w, 6)) {
         sim_upset(w, JOUST_UPSET_WRITE_KILL);
         sim_coordinator_kill(w, false);
     }
@@ -392,7 +392,7 @@ void sim_coordinator_receive(sim_world *w, sim_coordinator *c, const sim_message
     joust_core_event event = {.peer = handle_of(m->peer, m->instance), .epoch = m->epoch};
     joust_unit_key holding[SIM_CREDIT];
     joust_progress units[SIM_CREDIT];
-    char name[32];
+    char name[32], why[] = "it was made to fail";
     memcpy(units, m->units, sizeof units);
     for (uint32_t i = 0; i < m->n_units; i++)
         holding[i] = m->units[i].unit;
@@ -417,8 +417,7 @@ void sim_coordinator_receive(sim_world *w, sim_coordinator *c, const sim_message
         break;
     case JOUST_MSG_FAILED:
         event.kind = JOUST_EVENT_FAILED;
-        event.u.failed = (joust_msg_failed){
-            .id = m->id, .code = m->status, .text = (char[]){"it was made to fail"}};
+        event.u.failed = (joust_msg_failed){.id = m->id, .code = m->status, .text = why};
         break;
     case JOUST_MSG_TRAIN_PROGRESS:
         event.kind = JOUST_EVENT_PROGRESS;

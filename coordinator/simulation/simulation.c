@@ -71,8 +71,8 @@ static void chaos(sim_world *w)
     if (!sim_faults(w))
         return;
     sim_after(w, 20, &(sim_event){.what = SIM_CHAOS});
-    if (w->coordinator.alive && sim_chance(w, 20))
-        sim_coordinator_kill(w, !w->zombie.alive && sim_chance(w, 400));
+    if (w->coordinator.alive && sim_chance(w, 22))
+        sim_coordinator_kill(w, !w->zombie.alive && sim_chance(w, 500));
     if (w->peers[peer].alive && sim_chance(w, 25))
         sim_peer_kill(w, peer);
     if (w->peers[peer].cut_until_ms <= w->now_ms && sim_chance(w, 30)) {

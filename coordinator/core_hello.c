@@ -1,0 +1,123 @@
+/* HELLO: who may take part, and what it brings along. */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/core_internal.h"
+
+static joust_peer *peer_by_name(joust_core *core, const char *name)
+{
+    for (uint32_t i = 0; i < core->n_peers; i++) {
+        if (strcmp(core->peers[i].name, name) == 0)
+            return &core->peers[i];
+    }
+    return NULL;
+}
+
+/* Refusals that need no peer entry; true if the HELLO was turned away. */
+static bool turn_away(const joust_step *s)
+{
+    const joust_core_hello *hello = &s->event->u.hello;
+    joust_core *core = s->core;
+    if (hello->version != JOUST_PROTOCOL_VERSION)
+        joust_step_tell(
+            s, JOUST_ACTION_GOODBYE, JOUST_VERSION,
+            "%s speaks protocol version %u, this coordinator %u: install the same release",
+            hello->name, hello->version, JOUST_PROTOCOL_VERSION);
+    else if (hello->other_job)
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s belongs to another job",
+                        hello->name);
+    else if (!hello->name[0] || strlen(hello->name) >= JOUST_MAX_NAME_BYTES ||
+             strlen(hello->numeric_class) >= JOUST_MAX_NAME_BYTES)
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_INVALID, "HELLO without a usable name");
+    else if (hello->role != JOUST_PEER_WORKER && hello->role != JOUST_PEER_JUDGE)
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_UNSUPPORTED, "%s: role %u is unknown",
+                        hello->name, (unsigned)hello->role);
+    else if (hello->numeric_class[0] && core->numeric_class[0] &&
+             strcmp(hello->numeric_class, core->numeric_class) != 0)
+        joust_step_tell(
+            s, JOUST_ACTION_GOODBYE, JOUST_DENIED,
+            "%s computes in class %s, but the job's records are of class %s: their bits differ",
+            hello->name, hello->numeric_class, core->numeric_class);
+    else if (core->n_peers >= JOUST_CORE_MAX_PEERS && !peer_by_name(core, hello->name))
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_FULL,
+                        "%u peers are connected, which is the most", core->n_peers);
+    else
+        return false;
+    return true;
+}
+
+/* The entry for this HELLO: the old one if it is the same process, else a new one. NULL in *ret: turned away. */
+static joust_status enter(const joust_step *s, joust_peer **ret)
+{
+    const joust_core_hello *hello = &s->event->u.hello;
+    joust_core *core = s->core;
+    joust_peer *peer = joust_core_find_peer(core, s->event->peer);
+    joust_status st = JOUST_OK;
+    if (peer && strcmp(peer->name, hello->name) != 0)
+        joust_core_remove_peer(core, peer);
+    peer = peer_by_name(core, hello->name);
+    *ret = NULL;
+    if (peer && peer->instance == hello->instance && peer->quarantined) {
+        joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_DENIED, "%s was sent away", hello->name);
+        return JOUST_OK;
+    }
+    if (peer && peer->instance != hello->instance) {
+        joust_core_remove_peer(core, peer);
+        peer = NULL;
+    }
+    if (!peer) {
+        st = joust_core_add_peer(core, &peer, s->err);
+        if (st != JOUST_OK)
+            return st;
+        peer->joined_ms = s->now_ms;
+    }
+    peer->handle = s->event->peer;
+    peer->instance = hello->instance;
+    snprintf(peer->name, sizeof peer->name, "%s", hello->name);
+    peer->role = hello->role;
+    peer->can_train = hello->can_train;
+    peer->heard_ms = s->now_ms;
+    peer->credit = hello->credit < JOUST_CORE_MAX_CREDIT ? hello->credit : JOUST_CORE_MAX_CREDIT;
+    *ret = peer;
+    return st;
+}
+
+static bool lists(const joust_core_hello *hello, const joust_unit_key *unit)
+{
+    for (uint32_t i = 0; i < hello->n_holding; i++) {
+        const joust_unit_key *held = &hello->holding[i];
+        if (held->round == unit->round && held->stage == unit->stage &&
+            held->position == unit->position)
+            return true;
+    }
+    return false;
+}
+
+joust_status joust_step_hello(const joust_step *s)
+{
+    const joust_core_hello *hello = &s->event->u.hello;
+    joust_core *core = s->core;
+    joust_peer *peer;
+    if (turn_away(s))
+        return JOUST_OK;
+    if (s->event->epoch > core->epoch) {
+        joust_step_fence(s);
+        return JOUST_OK;
+    }
+    joust_status st = enter(s, &peer);
+    if (st != JOUST_OK || !peer)
+        return st;
+    if (hello->numeric_class[0] && !core->numeric_class[0]) {
+        joust_fold fold = {.kind = JOUST_FOLD_CLASS};
+        snprintf(fold.text, sizeof fold.text, "%s", hello->numeric_class);
+        st = joust_step_record(s, &fold, false);
+    }
+    joust_step_send(s, JOUST_ACTION_HELLO_ACK, NULL);
+    for (uint32_t i = peer->n_leases; i-- > 0;) {
+        if (!lists(hello, &peer->leases[i].id.unit) || i >= peer->credit)
+            joust_core_release(core, peer, i); /* the LEASE never arrived */
+    }
+    for (uint32_t i = 0; i < hello->n_holding && st == JOUST_OK; i++)
+        st = joust_step_hold(s, peer, &hello->holding[i], true);
+    return st;
+}
