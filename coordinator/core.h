@@ -105,7 +105,7 @@ JOUST_MUST_USE joust_status joust_core_create(const joust_job *job, const joust_
                                               joust_error *err);
 void joust_core_free(joust_core **core);
 
-/* One step; appends to out. now_ms: monotonic. Bad events of peers are answered by actions and are no error.
+/* One step; appends to out, at most one WRITE. now_ms: monotonic. Bad events of peers are answered by actions and are no error.
  * Errors: JOUST_NOMEM, JOUST_BUG: the process can't go on (restart it: the store has the truth). */
 JOUST_MUST_USE joust_status joust_core_step(joust_core *core, const joust_core_event *event,
                                             int64_t now_ms, joust_actions *out, joust_error *err);
