@@ -7,7 +7,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "proto/codec.h"
-#include "storage/metrics.h"
+#include "storage/lineage.h"
 #include "storage/tables.h"
 
 /* Pairs ---------------------------------------------------------------------------------------- */
@@ -35,31 +35,27 @@ static bool scores(const joust_plan *plan, uint32_t judge, uint32_t generate, ui
     return s->kind == JOUST_STAGE_JUDGE && judge < pair && s->of == generate;
 }
 
-/* Adds one judge's verdicts of the group to the hasher, and its scores to scores[]. */
-static joust_status score_by(joust_coordinator *c, const joust_unit_key *unit, uint32_t n,
-                             joust_hasher *hasher, joust_reward *ret, joust_error *err)
-{
+/* What the reward judges said about a prompt's groups, in key order: one run of verdicts a JUDGE stage. */
+typedef struct said {
     joust_verdict *verdicts;
-    uint32_t n_verdicts;
-    joust_buf bytes = {0};
-    joust_status st = joust_store_get_verdicts(c->store, unit, &verdicts, &n_verdicts, err);
-    if (st != JOUST_OK)
-        return st;
-    for (uint32_t i = 0; st == JOUST_OK && i < n_verdicts; i++) {
-        joust_buf_clear(&bytes);
-        st = joust_verdict_encode(&verdicts[i], &bytes, err);
-        if (st == JOUST_OK)
-            joust_hasher_field(hasher, bytes.data, bytes.n);
+    uint32_t n;
+} said;
+
+/* The run of one JUDGE stage. View. */
+static said said_by(const said *all, uint32_t judge)
+{
+    said run = {0};
+    for (uint32_t i = 0; i < all->n; i++) {
+        if (all->verdicts[i].key.stage != judge)
+            continue;
+        if (!run.n++)
+            run.verdicts = &all->verdicts[i];
     }
-    if (st == JOUST_OK)
-        st = joust_rewards_score(verdicts, n_verdicts, n, ret, err);
-    joust_buf_fini(&bytes);
-    joust_verdicts_free(verdicts, n_verdicts);
-    return st;
+    return run;
 }
 
 static joust_status read_side(joust_coordinator *c, const joust_unit_key *pair, uint32_t generate,
-                              joust_hasher *hasher, side *ret, joust_error *err)
+                              const said *all, side *ret, joust_error *err)
 {
     side s = {0};
     joust_unit_key unit = {.round = pair->round, .stage = generate, .position = pair->position};
@@ -80,8 +76,8 @@ static joust_status read_side(joust_coordinator *c, const joust_unit_key *pair, 
     for (uint32_t j = 0; st == JOUST_OK && j < pair->stage; j++) {
         if (!scores(&c->plan, j, generate, pair->stage))
             continue;
-        unit.stage = j;
-        st = score_by(c, &unit, s.n, hasher, by_judge + (size_t)k++ * s.n, err);
+        said run = said_by(all, j);
+        st = joust_rewards_score(run.verdicts, run.n, s.n, by_judge + (size_t)k++ * s.n, err);
     }
     if (st == JOUST_OK)
         joust_rewards_combine(c->job->combine, by_judge, n_judges, s.n, s.rewards);
@@ -106,7 +102,7 @@ static joust_status put_pair(joust_coordinator *c, void *records, joust_error *e
 }
 
 static joust_status build_pair(joust_coordinator *c, const joust_unit_key *unit, const side *chosen,
-                               const side *rejected, joust_hasher *hasher, pair_records *ret,
+                               const side *rejected, const said *all, pair_records *ret,
                                joust_error *err)
 {
     joust_pairing pairing;
@@ -117,9 +113,10 @@ static joust_status build_pair(joust_coordinator *c, const joust_unit_key *unit,
         return st;
     joust_pair_source source = {.key = *unit,
                                 .chosen = &chosen->trajectories[pairing.chosen],
-                                .rejected = &rejected->trajectories[pairing.rejected],
-                                .verdicts = joust_hasher_end(hasher)};
-    st = joust_trajectory_digest(source.chosen, &source.chosen_digest, err);
+                                .rejected = &rejected->trajectories[pairing.rejected]};
+    st = joust_verdicts_digest(all->verdicts, all->n, &source.verdicts, err);
+    if (st == JOUST_OK)
+        st = joust_trajectory_digest(source.chosen, &source.chosen_digest, err);
     if (st == JOUST_OK)
         st = joust_trajectory_digest(source.rejected, &source.rejected_digest, err);
     if (st == JOUST_OK) {
@@ -135,13 +132,17 @@ static joust_status run_pair(joust_coordinator *c, const joust_unit_key *unit, j
     bool two = stage->of_rejected != JOUST_NONE && stage->of_rejected != stage->of;
     side chosen = {0}, rejected = {0};
     pair_records records = {0};
-    joust_hasher hasher;
-    joust_hasher_init(&hasher);
-    joust_status st = read_side(c, unit, stage->of, &hasher, &chosen, err);
+    said all;
+    joust_status st =
+        joust_lineage_get_verdicts(c->store, &c->plan, unit, &all.verdicts, &all.n, err);
+    if (st != JOUST_OK)
+        return st;
+    st = read_side(c, unit, stage->of, &all, &chosen, err);
     if (st == JOUST_OK && two)
-        st = read_side(c, unit, stage->of_rejected, &hasher, &rejected, err);
+        st = read_side(c, unit, stage->of_rejected, &all, &rejected, err);
     if (st == JOUST_OK)
-        st = build_pair(c, unit, &chosen, two ? &rejected : &chosen, &hasher, &records, err);
+        st = build_pair(c, unit, &chosen, two ? &rejected : &chosen, &all, &records, err);
+    joust_verdicts_free(all.verdicts, all.n);
     side_fini(&chosen);
     side_fini(&rejected);
     if (st != JOUST_OK)

@@ -114,6 +114,10 @@ void joust_json_double(joust_buf *to, double v)
         return;
     }
     char text[40];
+    if (v > -1e15 && v < 1e15 && v == (double)(int64_t)v && !(v == 0 && signbit(v))) {
+        joust_buf_format(to, "%lld", (long long)v); /* 2000, not 2e+03 */
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, v);
         if (strtod(text, NULL) == v)
@@ -129,6 +133,10 @@ void joust_json_float(joust_buf *to, float v)
         return;
     }
     char text[40];
+    if (v > -1e7f && v < 1e7f && v == (float)(int32_t)v && !(v == 0 && signbit(v))) {
+        joust_buf_format(to, "%d", (int)v);
+        return;
+    }
     for (int digits = 1; digits <= 9; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, (double)v);
         if (strtof(text, NULL) == v)
