@@ -34,11 +34,12 @@ now() {
     date +%s%3N
 }
 
-# begin STORE [OPTION ...]: launches in the background; $launcher is its process id.
+# begin STORE [OPTION ...]: launches in the background; $launcher is its process id. SETS in the environment, words
+# like "--set rounds=9", change every launch's job.
 begin() {
     store=$1
     shift
-    "$joust" launch "$dir/job.yaml" --store "$store" "$@" >>"$store.out" 2>&1 &
+    "$joust" launch "$dir/job.yaml" --store "$store" ${SETS-} "$@" >>"$store.out" 2>&1 &
     launcher=$!
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # kill_test.sh KILLS [SECONDS_MIN SECONDS_MAX]: a random role, the coordinator included, is killed every so often, and
-# after half of the kills the launcher too; the result is the quiet run's, and nobody is left behind.
+# after half of the kills the launcher too; the result is the quiet run's, and nobody is left behind. MOST_TIMES_SLOWER in
+# the environment bounds the time against the quiet run's, and then all kills must have happened.
 . "$(dirname "$0")/common.sh"
 kills=${1:-6}
 least=${2:-0.3}
@@ -44,5 +45,9 @@ killed_ms=$(($(now) - began))
 gone "$dir/killed" 10000
 [ "$done_kills" -gt 0 ] || fail "the job ended before anything could be killed"
 same "$dir/quiet" "$dir/killed"
+if [ -n "${MOST_TIMES_SLOWER-}" ]; then
+    [ "$done_kills" -ge "$kills" ] || fail "only $done_kills kills before the job ended"
+    [ $killed_ms -le $((MOST_TIMES_SLOWER * quiet_ms)) ] || fail "$killed_ms ms against $quiet_ms ms quiet"
+fi
 echo "$done_kills kills, launcher killed: $relaunched; quiet $quiet_ms ms, killed $killed_ms ms; same result:"
 cat "$dir/quiet.digests"
