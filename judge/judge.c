@@ -85,7 +85,8 @@ static joust_status judge_some(batch *b, joust_judging *judging, joust_model *mo
     return st;
 }
 
-/* Collects whole groups among units[0 .. n-1] of the first one's model; groups that aren't whole fail. */
+/* Collects whole groups among units[0 .. n-1] of the first one's model; groups that aren't whole
+ * fail. */
 static joust_status collect(batch *b, const joust_lease_unit *units, uint32_t n,
                             const joust_lease_unit **ret, uint32_t *ret_n, uint32_t *ret_seen,
                             joust_error *err)

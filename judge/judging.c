@@ -134,7 +134,8 @@ static joust_digest digest_of_tokens(const joust_tokens *t)
     return joust_hasher_end(&h);
 }
 
-/* Writes log p of label after the question into logps[], all labels being single tokens: one request. */
+/* Writes log p of label after the question into logps[], all labels being single tokens: one
+ * request. */
 static void request_next(const joust_judging *j, const question *q, uint32_t *next, float *logps,
                          joust_score_request *to)
 {
@@ -260,7 +261,8 @@ static joust_outcome obstacle(const batch *b, const joust_tokens *t, char *why, 
     return (joust_outcome)0;
 }
 
-/* Renders one verdict's question into the batch, or gives the verdict its outcome if it can't be asked. */
+/* Renders one verdict's question into the batch, or gives the verdict its outcome if it can't be
+ * asked. */
 static joust_status pose(batch *b, const joust_case *c, joust_verdict *v, joust_error *err)
 {
     const joust_judging *j = b->judging;

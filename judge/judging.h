@@ -1,6 +1,6 @@
-/* One judge at work: a JUDGE stage's judge, with its template and labels compiled for a tokenizer, turns leased
- * units into verdicts, a batch of units at a time. What is in a batch doesn't change a verdict.
- * Thread: one at a time. */
+/* One judge at work: a JUDGE stage's judge, with its template and labels compiled for a tokenizer,
+ * turns leased units into verdicts, a batch of units at a time. What is in a batch doesn't change a
+ * verdict. Thread: one at a time. */
 #ifndef JOUST_JUDGE_JUDGING_H
 #define JOUST_JUDGE_JUDGING_H
 
@@ -10,8 +10,9 @@
 
 typedef struct joust_judging joust_judging;
 
-/* Compiles the judge of `stage` (a JUDGE stage of the job's plan). Keeps job and tokenizer until freed; tokenizer is NULL for
- * kinds that ask no model. Errors: JOUST_INVALID (template, labels or pattern, named by the judge), JOUST_NOMEM. */
+/* Compiles the judge of `stage` (a JUDGE stage of the job's plan). Keeps job and tokenizer until
+ * freed; tokenizer is NULL for kinds that ask no model. Errors: JOUST_INVALID (template, labels or
+ * pattern, named by the judge), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_judging_create(const joust_job *job, const joust_stage *stage,
                                                  const joust_tokenizer *tokenizer,
                                                  joust_judging **ret, joust_error *err);
@@ -19,10 +20,11 @@ void joust_judging_free(joust_judging **judging);
 /* Whether the stage's judge asks a model, so that units name one. */
 bool joust_judging_asks(const joust_job *job, const joust_stage *stage);
 
-/* Verdicts about units[0 .. n-1], all of this stage and asked of the same model: results[i] gets n_verdicts and verdicts (owned by the
- * caller, in key order); its other fields are left alone. engine and model are NULL for kinds that ask none; step and
- * context as in joust_score. Errors: JOUST_TOO_LARGE (a group with too many verdicts), JOUST_NOMEM, and those of
- * joust_score; no result is set then. */
+/* Verdicts about units[0 .. n-1], all of this stage and asked of the same model: results[i] gets
+ * n_verdicts and verdicts (owned by the caller, in key order); its other fields are left alone.
+ * engine and model are NULL for kinds that ask none; step and context as in joust_score. Errors:
+ * JOUST_TOO_LARGE (a group with too many verdicts), JOUST_NOMEM, and those of joust_score; no
+ * result is set then. */
 JOUST_MUST_USE joust_status joust_judging_run(joust_judging *judging, joust_engine *engine,
                                               joust_model *model,
                                               const joust_lease_unit *const *units, uint32_t n,

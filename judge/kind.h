@@ -1,6 +1,6 @@
-/* Judge kinds behind one interface. A kind says which verdicts it owes about a group, how each is asked of a
- * model (if it asks one), and what the answers amount to. Everything here is a pure function of the job, the
- * group and the answers; models and batches are judge/bench's business.
+/* Judge kinds behind one interface. A kind says which verdicts it owes about a group, how each is
+ * asked of a model (if it asks one), and what the answers amount to. Everything here is a pure
+ * function of the job, the group and the answers; models and batches are judge/bench's business.
  *
  *   list      which verdicts: sample, other and order of each, in key order
  *   fill      the template's slots for one of them (kinds that ask)
@@ -43,13 +43,15 @@ typedef struct joust_kind {
 
 /* Value = log p(yes) - log p(no) at the last position of the rendered template. */
 extern const joust_kind joust_kind_yes_no;
-/* Every unordered pair of the group, in both orders unless the job says otherwise: value = P(subject better), by the
- * labels' probabilities, a tie counting half. One verdict an order, so that their mean is the average over orders; orders
- * that name different answers make both verdicts JOUST_OUTCOME_DISAGREE, without a value. */
+/* Every unordered pair of the group, in both orders unless the job says otherwise: value =
+ * P(subject better), by the labels' probabilities, a tie counting half. One verdict an order, so
+ * that their mean is the average over orders; orders that name different answers make both verdicts
+ * JOUST_OUTCOME_DISAGREE, without a value. */
 extern const joust_kind joust_kind_compare;
 /* Value 1 or 0 by judge/rules.h. */
 extern const joust_kind joust_kind_rule;
-/* Control: value = 5 times a standard normal of the stream (job seed, stage, round, position, sample). */
+/* Control: value = 5 times a standard normal of the stream (job seed, stage, round, position,
+ * sample). */
 extern const joust_kind joust_kind_random;
 
 /* The kind of a judge; NULL if there is none. */

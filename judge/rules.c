@@ -164,7 +164,8 @@ static const char *skip_blank(const char *at)
     return at;
 }
 
-/* Reads an operator of a step at *at: one of + - * / =, or 0. "x" and the multiplication sign count as "*". */
+/* Reads an operator of a step at *at: one of + - * / =, or 0. "x" and the multiplication sign count
+ * as "*". */
 static char read_operator(const char **at)
 {
     char c = **at;
@@ -201,8 +202,8 @@ static bool read_number(const char **at, number *ret)
     return true;
 }
 
-/* The next step at or after s->at. A chain of operands that ends in no "= number" is passed over whole: none of its
- * tails could be a step either, and the walk stays linear. */
+/* The next step at or after s->at. A chain of operands that ends in no "= number" is passed over
+ * whole: none of its tails could be a step either, and the walk stays linear. */
 static bool next_step(steps *s, step *ret)
 {
     number n;

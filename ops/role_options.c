@@ -20,7 +20,8 @@ static bool follow_parent(uint32_t parent)
     return prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 && getppid() == (pid_t)parent;
 }
 
-/* A folder of this user's for this name at this coordinator: the same after a restart, no other process's meanwhile. */
+/* A folder of this user's for this name at this coordinator: the same after a restart, no other
+ * process's meanwhile. */
 static joust_status default_cache(joust_role_start *s, joust_error *err)
 {
     const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");

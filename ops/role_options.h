@@ -20,11 +20,11 @@ typedef struct joust_role_start {
     char cache[4096];
 } joust_role_start;
 
-/* Parses the command line, sets the log up, and ties the process's life to its parent's if asked. Returns -1 to go on,
- * else the exit status to leave with. */
+/* Parses the command line, sets the log up, and ties the process's life to its parent's if asked.
+ * Returns -1 to go on, else the exit status to leave with. */
 int joust_role_parse(const joust_role_usage *usage, int argc, char **argv, joust_role_start *ret);
-/* After the role has ended with st: removes the cache folder, prints the error if there is one, and returns the exit
- * status. */
+/* After the role has ended with st: removes the cache folder, prints the error if there is one, and
+ * returns the exit status. */
 int joust_role_end(const joust_role_usage *usage, const joust_role_start *start, joust_status st,
                    const joust_error *err);
 

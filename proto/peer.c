@@ -13,10 +13,10 @@
 #include "proto/peer_internal.h"
 
 #define ACTOR_CAPACITY   256u
-#define PROGRESS_MS      200 /* at most this old when a heartbeat carries it */
-#define LEAVE_MS         1500 /* a signal ends the process within this, whatever the compute thread does */
-#define GOODBYE_FLUSH_MS 20  /* for the last message to leave */
-#define FULL_MS          100 /* between attempts where the link takes nothing */
+#define PROGRESS_MS      200  /* at most this old when a heartbeat carries it */
+#define LEAVE_MS         1500 /* after a signal the process ends within this */
+#define GOODBYE_FLUSH_MS 20   /* for the last message to leave */
+#define FULL_MS          100  /* between attempts where the link takes nothing */
 
 /* ---- ending --------------------------------------------------------------------------------- */
 

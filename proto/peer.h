@@ -1,5 +1,6 @@
-/* A peer process: what worker and judge share. One loop thread owns the socket and the session; one compute thread does the
- * leased work. The role gives the work as functions; everything between it and the coordinator is here:
+/* A peer process: what worker and judge share. One loop thread owns the socket and the session; one
+ * compute thread does the leased work. The role gives the work as functions; everything between it
+ * and the coordinator is here:
  *
  *   loop thread                                      compute thread
  *     LEASE ─▶ session ─▶ queue ── batch ──────────▶ run(units)
@@ -7,8 +8,9 @@
  *     CHUNK_GET, ROWS_GET … ◀────── upstream.send ───┤
  *     CHUNK, ROWS … ── mailbox ──▶ upstream.receive ─┘
  *
- * Heartbeats go on while the compute thread works, and carry its progress. A lost coordinator changes nothing for it: results
- * are held, and what it asked is asked again of the next one. REVOKE of all it works on, GOODBYE and SIGTERM interrupt it. */
+ * Heartbeats go on while the compute thread works, and carry its progress. A lost coordinator
+ * changes nothing for it: results are held, and what it asked is asked again of the next one.
+ * REVOKE of all it works on, GOODBYE and SIGTERM interrupt it. */
 #ifndef JOUST_PROTO_PEER_H
 #define JOUST_PROTO_PEER_H
 
@@ -23,11 +25,12 @@ typedef struct joust_peer joust_peer;
 
 typedef struct joust_peer_role_work {
     void *context;
-    /* Once, before the first unit. job is kept until joust_peer_run returns. An error ends the process.
-     * Thread: compute. */
+    /* Once, before the first unit. job is kept until joust_peer_run returns. An error ends the
+     * process. Thread: compute. */
     joust_status (*begin)(void *context, const joust_job *job, joust_error *err);
-    /* Units of one stage of one round (borrowed), each to be delivered or failed. When it returns an error, units without
-     * either are failed with it; JOUST_INTERRUPTED leaves them alone. Thread: compute. */
+    /* Units of one stage of one round (borrowed), each to be delivered or failed. When it returns
+     * an error, units without either are failed with it; JOUST_INTERRUPTED leaves them alone.
+     * Thread: compute. */
     joust_status (*run)(void *context, joust_peer *peer, const joust_lease_unit *units, uint32_t n,
                         joust_error *err);
 } joust_peer_role_work;
@@ -56,11 +59,13 @@ typedef struct joust_peer_options {
 joust_peer_options joust_peer_options_of(const joust_role_options *start, joust_peer_role role,
                                          const char *numeric_class, uint32_t threads);
 
-/* Blocks the signals that the loop turns into events, so that threads made from now on never get them. */
+/* Blocks the signals that the loop turns into events, so that threads made from now on never get
+ * them. */
 void joust_peer_block_signals(void);
 
-/* Serves until the coordinator says goodbye or a signal comes (JOUST_OK), until no coordinator was there for the grace time
- * (JOUST_TIMEOUT), or until it is refused (the coordinator's status). Errors: also those of begin, JOUST_IO, JOUST_NOMEM. */
+/* Serves until the coordinator says goodbye or a signal comes (JOUST_OK), until no coordinator was
+ * there for the grace time (JOUST_TIMEOUT), or until it is refused (the coordinator's status).
+ * Errors: also those of begin, JOUST_IO, JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_peer_run(const joust_peer_options *options,
                                            const joust_peer_role_work *work, joust_error *err);
 
@@ -68,8 +73,8 @@ JOUST_MUST_USE joust_status joust_peer_run(const joust_peer_options *options,
 
 /* View, valid during run. */
 const joust_upstream *joust_peer_upstream(joust_peer *peer);
-/* takes *result (zeroed on success): a unit of the batch is done. Fills its provenance, but for n_tokens.
- * Errors: JOUST_INTERRUPTED, JOUST_NOMEM. */
+/* takes *result (zeroed on success): a unit of the batch is done. Fills its provenance, but for
+ * n_tokens. Errors: JOUST_INTERRUPTED, JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_peer_deliver(joust_peer *peer, joust_unit_result *result,
                                                joust_error *err);
 /* A unit of the batch can't be done here. Errors: as deliver. */

@@ -17,8 +17,8 @@ typedef struct piece {
     uint32_t chunk;
 } piece;
 
-/* Moves pieces one way, a window at a time. `next` gives the next piece that has to travel (JOUST_END: none is left), `ask`
- * makes its request, `take` handles its answer. */
+/* Moves pieces one way, a window at a time. `next` gives the next piece that has to travel
+ * (JOUST_END: none is left), `ask` makes its request, `take` handles its answer. */
 typedef struct mover {
     const joust_upstream *up;
     void *context;
@@ -320,8 +320,8 @@ static bool contains(const joust_msg_digests *set, const joust_digest *digest)
     return false;
 }
 
-/* A digest of nothing that is stored. Asked about together with the chunks of query `serial`, it is surely missing,
- * and so marks the answer as that query's and no late one of another. */
+/* A digest of nothing that is stored. Asked about together with the chunks of query `serial`, it is
+ * surely missing, and so marks the answer as that query's and no late one of another. */
 static joust_digest query_marker(uint64_t serial)
 {
     joust_hasher h;

@@ -1,5 +1,5 @@
-/* The pass over a round's pairs before the first step: reference log-probabilities, and the proof that the rollout's
- * log-probabilities are those of the training forward pass. */
+/* The pass over a round's pairs before the first step: reference log-probabilities, and the proof
+ * that the rollout's log-probabilities are those of the training forward pass. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -73,8 +73,8 @@ static joust_status compare(joust_pair_scores *s, const sequence *q, const float
     return JOUST_OK;
 }
 
-/* One side of a row by the training forward pass: its sum as the reference's where the reference is the same model, and
- * the comparison where this model generated it. */
+/* One side of a row by the training forward pass: its sum as the reference's where the reference is
+ * the same model, and the comparison where this model generated it. */
 static joust_status score_by_trainer(joust_trainer *trainer, sequence *q, bool compared,
                                      const float *recorded, joust_pair_scores *s, joust_error *err)
 {

@@ -44,7 +44,8 @@ static joust_status compile_template(run *x, joust_error *err)
     return st == JOUST_OK ? st : joust_blame(err, st, "rollout.template");
 }
 
-/* Whether the template says nothing but the prompt: then the model's own first token goes before it. */
+/* Whether the template says nothing but the prompt: then the model's own first token goes before
+ * it. */
 static bool template_is_bare(const joust_job *job)
 {
     return !job->rollout.template_text || strcmp(job->rollout.template_text, "{prompt}") == 0;

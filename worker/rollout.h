@@ -1,5 +1,5 @@
-/* Rollouts: GENERATE units become trajectories. What else is in a batch, and where it runs, changes nothing in them.
- * Thread: the compute thread. */
+/* Rollouts: GENERATE units become trajectories. What else is in a batch, and where it runs, changes
+ * nothing in them. Thread: the compute thread. */
 #ifndef JOUST_WORKER_ROLLOUT_H
 #define JOUST_WORKER_ROLLOUT_H
 
@@ -14,8 +14,8 @@ typedef struct joust_rollout {
     const joust_tokenizer *tokenizer;
     const joust_job *job;
     const joust_stage *stage; /* a GENERATE stage */
-    /* Called when all samples of a unit are there. result: takes; id and trajectories are set, by sample; the provenance has
-     * n_tokens. A status other than OK ends the rollout with it. */
+    /* Called when all samples of a unit are there. result: takes; id and trajectories are set, by
+     * sample; the provenance has n_tokens. A status other than OK ends the rollout with it. */
     joust_status (*done)(void *context, uint32_t unit, joust_unit_result *result, joust_error *err);
     /* Called for a unit that can't be done here: its prompt can't become tokens. */
     joust_status (*failed)(void *context, uint32_t unit, const joust_error *why, joust_error *err);
@@ -23,9 +23,10 @@ typedef struct joust_rollout {
     void *context;
 } joust_rollout;
 
-/* Generates for units[0 .. n-1], all of r's stage and of r's model. Each ends in one call of done or failed. A prompt that leaves no
- * room in the model's context gives trajectories of no token that finish by length: data, not an error.
- * Errors: those of joust_generate and of the callbacks; JOUST_INVALID (the template); units not called back then aren't done. */
+/* Generates for units[0 .. n-1], all of r's stage and of r's model. Each ends in one call of done
+ * or failed. A prompt that leaves no room in the model's context gives trajectories of no token
+ * that finish by length: data, not an error. Errors: those of joust_generate and of the callbacks;
+ * JOUST_INVALID (the template); units not called back then aren't done. */
 JOUST_MUST_USE joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *units,
                                               uint32_t n, joust_error *err);
 

@@ -1,9 +1,10 @@
-/* Training units: INIT draws a lineage's first weights; TRAIN makes a policy's next version from pairs or from a file of
- * supervised rows. Both end with the new version's files durable at the coordinator.
+/* Training units: INIT draws a lineage's first weights; TRAIN makes a policy's next version from
+ * pairs or from a file of supervised rows. Both end with the new version's files durable at the
+ * coordinator.
  *
- * A TRAIN unit resumes at its last durable state: steps done before a crash are never done again, and a resumed run
- * gives the same bytes as one that was never broken.
- * Thread: the compute thread. */
+ * A TRAIN unit resumes at its last durable state: steps done before a crash are never done again,
+ * and a resumed run gives the same bytes as one that was never broken. Thread: the compute
+ * thread. */
 #ifndef JOUST_WORKER_TRAINER_H
 #define JOUST_WORKER_TRAINER_H
 
@@ -12,8 +13,9 @@
 #include "proto/upstream.h"
 #include "worker/engine/engine.h"
 
-/* Name of the one metric of a TRAIN unit on pairs: the largest |log-prob recorded by the rollout - log-prob of the training forward pass
- * before the first step| over the tokens that the starting version itself generated. 0 unless something is wrong. */
+/* Name of the one metric of a TRAIN unit on pairs: the largest |log-prob recorded by the rollout -
+ * log-prob of the training forward pass before the first step| over the tokens that the starting
+ * version itself generated. 0 unless something is wrong. */
 #define JOUST_METRIC_LOGP_GAP "max_logp_gap"
 
 typedef struct joust_training {
@@ -24,9 +26,10 @@ typedef struct joust_training {
     joust_cache *cache;
 } joust_training;
 
-/* Does the unit. *ret is owned by the caller (id, model, steps since the last durable state, metrics, and the provenance's n_tokens).
- * Errors: JOUST_INVALID (nothing to train on, rows that don't fit the model), JOUST_NOT_FINITE, JOUST_CONFLICT (a state
- * of another step), JOUST_INTERRUPTED, and those of fetching, loading and uploading. */
+/* Does the unit. *ret is owned by the caller (id, model, steps since the last durable state,
+ * metrics, and the provenance's n_tokens). Errors: JOUST_INVALID (nothing to train on, rows that
+ * don't fit the model), JOUST_NOT_FINITE, JOUST_CONFLICT (a state of another step),
+ * JOUST_INTERRUPTED, and those of fetching, loading and uploading. */
 JOUST_MUST_USE joust_status joust_training_init(const joust_training *t,
                                                 const joust_lease_unit *unit,
                                                 joust_unit_result *ret, joust_error *err);

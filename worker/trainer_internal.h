@@ -8,7 +8,8 @@
 #include "worker/row_batch.h"
 #include "worker/trainer.h"
 
-/* Reference log-probabilities of the round's pairs, by ordinal, and the comparison with what rollouts recorded. */
+/* Reference log-probabilities of the round's pairs, by ordinal, and the comparison with what
+ * rollouts recorded. */
 typedef struct joust_pair_scores {
     double *chosen, *rejected; /* (n_pairs) sums in nats */
     bool *known;               /* (n_pairs) */
@@ -17,8 +18,9 @@ typedef struct joust_pair_scores {
 } joust_pair_scores;
 
 void joust_pair_scores_fini(joust_pair_scores *s);
-/* Scores rows [0, n) of the feed, which holds n_pairs pairs, before any step. reference: NULL where it is the model
- * that the trainer starts from. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those of the feed and the engine. */
+/* Scores rows [0, n) of the feed, which holds n_pairs pairs, before any step. reference: NULL where
+ * it is the model that the trainer starts from. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those
+ * of the feed and the engine. */
 JOUST_MUST_USE joust_status joust_pair_scores_compute(const joust_training *t,
                                                       const joust_lease_unit *unit,
                                                       joust_trainer *trainer,

@@ -136,7 +136,8 @@ static void batches_change_nothing(void **state)
     }
 }
 
-/* The value is the model's own log-odds at the end of the rendered prompt, whether labels are one token or several. */
+/* The value is the model's own log-odds at the end of the rendered prompt, whether labels are one
+ * token or several. */
 static void yes_no_is_log_odds(void **state)
 {
     bench *b = *state;
@@ -266,7 +267,8 @@ static void rules_give_one_or_zero(void **state)
     fini(&r, 1);
 }
 
-/* A question that can't be asked has an outcome and no value; the others in the batch are not harmed. */
+/* A question that can't be asked has an outcome and no value; the others in the batch are not
+ * harmed. */
 static void what_cannot_be_asked_has_an_outcome(void **state)
 {
     bench *b = *state;

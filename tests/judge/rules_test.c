@@ -150,7 +150,8 @@ static void long_chain(void **state)
     joust_free(text);
 }
 
-/* Real answers, if the machine has them: each is right by its own reference and wrong by the next one's. */
+/* Real answers, if the machine has them: each is right by its own reference and wrong by the next
+ * one's. */
 static void gsm8k(void **state)
 {
     (void)state;

@@ -1,5 +1,6 @@
-/* A coordinator of a few lines, at the other end of a real socket: for tests of the roles as they run. It answers chunk and row
- * requests from a fake_upstream, and keeps results by unit until the test acknowledges them. */
+/* A coordinator of a few lines, at the other end of a real socket: for tests of the roles as they
+ * run. It answers chunk and row requests from a fake_upstream, and keeps results by unit until the
+ * test acknowledges them. */
 #ifndef JOUST_TESTS_WORKER_FAKE_COORDINATOR_H
 #define JOUST_TESTS_WORKER_FAKE_COORDINATOR_H
 

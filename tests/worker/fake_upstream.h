@@ -1,5 +1,6 @@
-/* A coordinator in memory, behind the interface that compute code sees: blobs, pairs in training order, durable training progress. It
- * can lose requests, as a coordinator that dies does, and stop the work after a number of checks. */
+/* A coordinator in memory, behind the interface that compute code sees: blobs, pairs in training
+ * order, durable training progress. It can lose requests, as a coordinator that dies does, and stop
+ * the work after a number of checks. */
 #ifndef JOUST_TESTS_WORKER_FAKE_UPSTREAM_H
 #define JOUST_TESTS_WORKER_FAKE_UPSTREAM_H
 

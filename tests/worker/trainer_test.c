@@ -1,5 +1,5 @@
-/* Training units against a coordinator in memory: resumed equals uninterrupted, and the rollout's log-probs are the
- * trainer's. */
+/* Training units against a coordinator in memory: resumed equals uninterrupted, and the rollout's
+ * log-probs are the trainer's. */
 #include "check.h"
 
 #include <stdio.h>
@@ -218,7 +218,8 @@ static void the_rollouts_log_probs_are_the_trainers(void **state)
     assert_int_equal(o.n_compared, n_tokens - b->pairs[2].n_chosen);
 }
 
-/* Stops the work after every possible check, resumes at what was durable, and ends with the same bytes. */
+/* Stops the work after every possible check, resumes at what was durable, and ends with the same
+ * bytes. */
 static void resumed_equals_uninterrupted(void **state)
 {
     bench *b = *state;

@@ -1,5 +1,5 @@
-/* The worker as it runs, against a coordinator at the other end of a socket: leases, a coordinator that dies, training, and the
- * ways to end. */
+/* The worker as it runs, against a coordinator at the other end of a socket: leases, a coordinator
+ * that dies, training, and the ways to end. */
 #include "check.h"
 
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* Loaded models with their tokenizers, by the digest of what was loaded: a rollout's policy, a judge's model and a
- * reference stay in memory from one batch to the next, within a bound. Thread: the engine's. */
+/* Loaded models with their tokenizers, by the digest of what was loaded: a rollout's policy, a
+ * judge's model and a reference stay in memory from one batch to the next, within a bound. Thread:
+ * the engine's. */
 #ifndef JOUST_WORKER_ENGINE_MODEL_CACHE_H
 #define JOUST_WORKER_ENGINE_MODEL_CACHE_H
 
@@ -20,8 +21,9 @@ void joust_model_cache_free(joust_model_cache **cache);
 /* Where the files of a model are: *ret_dir is read before the next call. */
 typedef joust_status joust_folder_fn(void *context, const joust_digest *key, const char **ret_dir,
                                      joust_error *err);
-/* The model of this key: resident, or loaded with its tokenizer from the folder that `folder` names, in place of
- * the model longest unused if there is no room. Errors: those of folder and of loading. */
+/* The model of this key: resident, or loaded with its tokenizer from the folder that `folder`
+ * names, in place of the model longest unused if there is no room. Errors: those of folder and of
+ * loading. */
 JOUST_MUST_USE joust_status joust_model_cache_get(joust_model_cache *cache, const joust_digest *key,
                                                   joust_folder_fn *folder, void *context,
                                                   joust_resident *ret, joust_error *err);
