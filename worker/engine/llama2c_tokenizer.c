@@ -46,11 +46,13 @@ static joust_status add_piece(conversion *c, uint32_t id, const uint8_t *text, s
             joust_buf_u8(&piece, text[i]);
     }
     joust_status st = joust_buf_status(&piece, c->err);
-    if (st == JOUST_OK && !joust_text_is_utf8(piece.data, piece.n, NULL))
-        st = joust_fail(c->err, JOUST_MALFORMED, "not UTF-8");
+    if (st == JOUST_OK && piece.n == 0)
+        st = joust_fail(c->err, JOUST_MALFORMED, "empty");
+    if (st == JOUST_OK &&
+        (memchr(piece.data, 0, piece.n) || !joust_text_is_utf8(piece.data, piece.n, NULL)))
+        st = joust_fail(c->err, JOUST_MALFORMED, "not text in UTF-8");
     if (st == JOUST_OK)
-        st = joust_vocabulary_add(&c->vocabulary, piece.n ? (const char *)piece.data : "", piece.n,
-                                  id, c->err);
+        st = joust_vocabulary_add(&c->vocabulary, (const char *)piece.data, piece.n, id, c->err);
     joust_buf_fini(&piece);
     return st == JOUST_OK ? st : joust_blame(c->err, st, "%s: token %u", c->name, id);
 }

@@ -170,6 +170,11 @@ static void test_tokenizer(void **state)
     check_status(JOUST_MALFORMED,
                  joust_llama2c_tokenizer_parse(file.data, file.n, "tok", 8, &json, &err));
     check_text(&err, "more than the 8 tokens");
+    /* what JSON can't hold as a key is refused here, not when the result is read */
+    file.data[file.n - 1] = 0;
+    check_status(JOUST_MALFORMED,
+                 joust_llama2c_tokenizer_parse(file.data, file.n, "tok", 9, &json, &err));
+    check_text(&err, "tok: token 8: not text");
     joust_buf_fini(&file);
     joust_buf_fini(&json);
 }
