@@ -51,7 +51,8 @@ typedef struct joust_usage {
 /* Parses argv[1..]; "--name value" and "--name=value", "--" ends options. --help prints the page on standard output.
  * Returns -1 to go on, else the exit status to leave with (0 after --help, 2 after an error, which is printed with the
  * nearest known option). positional: views of argv, at most max_positional. */
-int joust_cli_parse(const joust_usage *usage, int argc, char **argv, const char **positional, int *ret_n_positional);
+int joust_cli_parse(const joust_usage *usage, int argc, char **argv, const char **positional,
+                    int *ret_n_positional);
 /* Prints "joust VERB: text" on standard error and returns the exit status that goes with err->status. */
 int joust_cli_fail(const char *verb, const joust_error *err);
 
