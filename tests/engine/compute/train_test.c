@@ -76,7 +76,7 @@ static void check_tensor(const joust_model *m, double *weights, const data *d,
     double largest = 0;
     for (uint64_t k = 0; k < tensor->n; k++)
         largest = fmax(largest, fabs((double)gradient[at + k]));
-    uint64_t stride = tensor->n / 23 + 1;
+    uint64_t stride = tensor->n / 11 + 1;
     for (uint64_t k = 0; k < tensor->n; k += stride) {
         double keep = weights[at + k];
         weights[at + k] = keep + h;
@@ -120,7 +120,7 @@ static void check_gradients(const joust_model_config *config, joust_loss loss)
     for (uint32_t i = 0; i < n_tensors; i++)
         check_tensor(m, exact, &d, &p, &tensors[i], t->sums[0],
                      (uint64_t)(tensors[i].data - weights), &n_large);
-    assert_true(n_large > 100);
+    assert_true(n_large > 50);
     joust_free(exact);
     joust_free(d.tokens);
     joust_trainer_free(&t);
