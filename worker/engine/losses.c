@@ -117,8 +117,12 @@ static void response_pull(joust_tape *t, uint32_t first, const uint32_t *tokens,
         joust_tape_pull(t, wanted_of(first, i), tokens[i], (float)factor);
 }
 
-joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row, double beta,
-                                 double sft_weight, double share, joust_row_report *ret,
+/* Where the logits of a pair's responses are among the wanted rows: of the second token on. */
+typedef struct pair_wanted {
+    uint32_t chosen, rejected;
+} pair_wanted;
+
+static joust_status pair_forward(joust_tape *t, const joust_pair_row *row, pair_wanted *ret,
                                  joust_error *err)
 {
     /* The last token of a response predicts nothing. */
@@ -129,21 +133,42 @@ joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row, doubl
     if (st)
         return st;
     joust_tape_want(t, row->n_prompt - 1);
-    const uint32_t first_chosen = branch_want(t, 1), first_rejected = branch_want(t, 2);
-    st = joust_tape_forward(t, err);
+    ret->chosen = branch_want(t, 1);
+    ret->rejected = branch_want(t, 2);
+    return joust_tape_forward(t, err);
+}
+
+joust_status joust_pair_row_logps(joust_tape *t, const joust_pair_row *row, float *ret_chosen,
+                                  float *ret_rejected, joust_error *err)
+{
+    pair_wanted at;
+    joust_status st = pair_forward(t, row, &at, err);
+    for (uint32_t i = 0; i < row->n_chosen && !st; i++)
+        ret_chosen[i] = joust_tape_logp(t, wanted_of(at.chosen, i), row->chosen[i]);
+    for (uint32_t i = 0; i < row->n_rejected && !st; i++)
+        ret_rejected[i] = joust_tape_logp(t, wanted_of(at.rejected, i), row->rejected[i]);
+    return st;
+}
+
+joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row, double beta,
+                                 double sft_weight, double share, joust_row_report *ret,
+                                 joust_error *err)
+{
+    pair_wanted at;
+    joust_status st = pair_forward(t, row, &at, err);
     if (st)
         return st;
-    const double chosen = response_logp(t, first_chosen, row->chosen, row->n_chosen);
-    const double rejected = response_logp(t, first_rejected, row->rejected, row->n_rejected);
+    const double chosen = response_logp(t, at.chosen, row->chosen, row->n_chosen);
+    const double rejected = response_logp(t, at.rejected, row->rejected, row->n_rejected);
     const joust_row_report report = {.chosen_reward = beta * (chosen - row->ref_chosen),
                                      .rejected_reward = beta * (rejected - row->ref_rejected)};
     const double margin = report.chosen_reward - report.rejected_reward;
     *ret = report;
     ret->loss = -joust_log_sigmoid(margin) - sft_weight * chosen / row->n_chosen;
     const double slope = beta * joust_sigmoid(-margin);
-    response_pull(t, first_chosen, row->chosen, row->n_chosen,
+    response_pull(t, at.chosen, row->chosen, row->n_chosen,
                   -share * (slope + sft_weight / row->n_chosen));
-    response_pull(t, first_rejected, row->rejected, row->n_rejected, share * slope);
+    response_pull(t, at.rejected, row->rejected, row->n_rejected, share * slope);
     return JOUST_OK;
 }
 

@@ -25,4 +25,9 @@ JOUST_MUST_USE joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_ro
                                                double share, joust_row_report *ret,
                                                joust_error *err);
 
+/* The forward pass of joust_pair_row_loss alone: ret_chosen (n_chosen), ret_rejected (n_rejected). */
+JOUST_MUST_USE joust_status joust_pair_row_logps(joust_tape *t, const joust_pair_row *row,
+                                                 float *ret_chosen, float *ret_rejected,
+                                                 joust_error *err);
+
 #endif

@@ -9,17 +9,14 @@
 
 double joust_learning_rate(const joust_job_train *p, uint32_t step)
 {
-    if (step < p->warmup_steps)
-        return p->learning_rate * ((double)step + 1) / p->warmup_steps;
-    if (p->schedule == JOUST_SCHEDULE_CONSTANT)
-        return p->learning_rate;
-    double done = 1;
-    if (step < p->max_steps)
-        done = ((double)step - p->warmup_steps) / ((double)p->max_steps - p->warmup_steps);
-    double left = p->schedule == JOUST_SCHEDULE_LINEAR
-                      ? 1 - done
-                      : (1 + joust_cos(3.141592653589793 * done)) / 2;
-    return p->learning_rate *
+    const double done = step < p->max_steps ? (double)step / p->max_steps : 1;
+    double left = 1; /* of the way from the peak to its share that stays */
+    if (p->schedule == JOUST_SCHEDULE_LINEAR)
+        left = 1 - done;
+    else if (p->schedule == JOUST_SCHEDULE_COSINE)
+        left = (1 + joust_cos(3.141592653589793 * done)) / 2;
+    const double warm = step < p->warmup_steps ? ((double)step + 1) / p->warmup_steps : 1;
+    return p->learning_rate * warm *
            (p->min_learning_rate_ratio + (1 - p->min_learning_rate_ratio) * left);
 }
 

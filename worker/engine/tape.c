@@ -270,7 +270,7 @@ void joust_tape_pull(joust_tape *t, uint32_t i, uint32_t token, float factor)
 
 /* ---- backward ----------------------------------------------------------------------------------------------- */
 
-/* A matrix w (out, in) and both its gradients: dx = dy . w, d_w += dy^T . x, for n rows. */
+/* A matrix w (out, in) and both its gradients: dx = dy . w, d_w = dy^T . x, for n rows. */
 typedef struct product {
     const float *w, *x, *dy;
     uint32_t out, in, x_ld, dy_ld, n;
@@ -300,8 +300,7 @@ static void product_backward(const joust_kernels *k, const product *p)
                           .c_row = p->in,
                           .m = p->out,
                           .n = p->in,
-                          .k = p->n,
-                          .add = true};
+                          .k = p->n};
     k->gemm(&inputs);
     k->gemm(&weights);
 }
@@ -507,10 +506,24 @@ static void head_backward(joust_tape *t, float *gradients)
                                   gradients + m->norm);
 }
 
+/* Matrices are written whole by their products; what collects row by row begins at zero. */
+static void collected_clear(const joust_model *m, float *gradients)
+{
+    const size_t norm = m->config.d_model * sizeof(float);
+    if (!m->config.tied)
+        memset(gradients + m->embedding, 0, m->config.vocab_size * norm);
+    memset(gradients + m->norm, 0, norm);
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        memset(gradients + m->offsets[i].attention_norm, 0, norm);
+        memset(gradients + m->offsets[i].ff_norm, 0, norm);
+    }
+}
+
 void joust_tape_backward(joust_tape *t, float *gradients)
 {
     const joust_forward *f = &t->forward;
     const uint32_t d = f->model->config.d_model;
+    collected_clear(f->model, gradients);
     head_backward(t, gradients);
     for (uint32_t layer = f->model->config.n_layers; layer-- > 0;) {
         feed_forward_backward(t, layer, gradients);

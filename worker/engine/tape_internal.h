@@ -58,7 +58,7 @@ JOUST_MUST_USE joust_status joust_tape_forward(joust_tape *t, joust_error *err);
 float joust_tape_logp(const joust_tape *t, uint32_t i, uint32_t token);
 /* d_logits of wanted row i += factor * the gradient of log p(token). */
 void joust_tape_pull(joust_tape *t, uint32_t i, uint32_t token, float factor);
-/* gradients (n_weights, as the block of weights) += what follows from d_logits. */
+/* gradients (n_weights, as the block of weights) = what follows from d_logits; at least one row is wanted. */
 void joust_tape_backward(joust_tape *t, float *gradients);
 
 #endif

@@ -55,6 +55,10 @@ JOUST_MUST_USE joust_status joust_trainer_step_rows(joust_trainer *t, const jous
 /* Token log-probs of tokens[first .. n-1] by the forward pass that keeps activations for the backward pass. */
 JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint32_t n, uint32_t first,
                                                 float *ret_logps, joust_error *err);
+/* Token log-probs of a pair's responses by the very pass that joust_trainer_step_pairs computes for it, the prompt shared:
+ * ret_chosen (n_chosen), ret_rejected (n_rejected). Errors: as joust_trainer_step_pairs. */
+JOUST_MUST_USE joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row, float *ret_chosen,
+                                                     float *ret_rejected, joust_error *err);
 uint32_t joust_trainer_steps_done(const joust_trainer *t);
 /* Whole state (weights, moments, step) as one file, complete and durable or absent; and back, into a trainer made with
  * the same config and params. Errors: JOUST_CORRUPT, JOUST_CONFLICT (another shape). */

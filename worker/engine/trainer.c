@@ -5,7 +5,6 @@
 
 #include <math.h> /* isfinite */
 #include <pthread.h>
-#include <string.h>
 
 #include "optimizer_internal.h"
 #include "proto/base/alloc.h"
@@ -140,7 +139,6 @@ static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, f
                           : joust_sft_row_loss(tape, &s->rows[row], share, &s->reports[row], err);
     if (st)
         return joust_blame(err, st, "training row %u", row);
-    memset(to, 0, t->model->n_weights * sizeof(float));
     joust_tape_backward(tape, to);
     return JOUST_OK;
 }
@@ -366,5 +364,16 @@ joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint3
     st = joust_tape_forward(t->tapes[0], err);
     for (uint32_t i = first; i < n && !st; i++)
         ret_logps[i - first] = joust_tape_logp(t->tapes[0], i - first, tokens[i]);
+    return st;
+}
+
+joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
+                                      float *ret_chosen, float *ret_rejected, joust_error *err)
+{
+    joust_status st = joust_pair_row_check(&t->model->config, row, 0, err);
+    if (!st)
+        st = tapes_make(t, 1, err);
+    if (!st)
+        st = joust_pair_row_logps(t->tapes[0], row, ret_chosen, ret_rejected, err);
     return st;
 }

@@ -188,6 +188,44 @@ static void test_agreement(void **state)
     check_agreement(&even);
 }
 
+/* Two answers of one prompt, as a pair in training computes them with the prompt shared. */
+static void test_pair_logps(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_model *m = fixture_model(&config, 5);
+    joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
+    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    joust_trainer *t;
+    work w;
+    answers *a = answers_make();
+    work_make(&w, &config);
+    check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    run(e, m, &w, NULL, N_REQUESTS, a);
+    uint32_t n_pairs = 0;
+    for (uint32_t i = 0; i < N_REQUESTS; i++)
+        for (uint32_t k = 1; k < w.requests[i].n_samples; k++, n_pairs++) {
+            const answer *chosen = &a->of[i][k - 1], *rejected = &a->of[i][k];
+            float logps[2][MAX_TOKENS];
+            joust_pair_row row = {.prompt = w.requests[i].prompt,
+                                  .n_prompt = w.requests[i].n_prompt,
+                                  .chosen = chosen->tokens,
+                                  .n_chosen = chosen->n,
+                                  .rejected = rejected->tokens,
+                                  .n_rejected = rejected->n};
+            check_ok(joust_trainer_pair_logps(t, &row, logps[0], logps[1], &err));
+            assert_memory_equal(logps[0], chosen->raw_logps, chosen->n * sizeof(float));
+            assert_memory_equal(logps[1], rejected->raw_logps, rejected->n * sizeof(float));
+        }
+    assert_true(n_pairs > 30);
+    joust_free(a);
+    joust_free(w.tokens);
+    joust_trainer_free(&t);
+    joust_model_free(&m);
+    joust_engine_free(&e);
+}
+
 static void test_equal_bits(void **state)
 {
     (void)state;
@@ -441,10 +479,10 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_agreement),        cmocka_unit_test(test_equal_bits),
-        cmocka_unit_test(test_batch_invariance), cmocka_unit_test(test_sampler),
-        cmocka_unit_test(test_interruption),     cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_agreement),  cmocka_unit_test(test_equal_bits),
+        cmocka_unit_test(test_pair_logps), cmocka_unit_test(test_batch_invariance),
+        cmocka_unit_test(test_sampler),    cmocka_unit_test(test_interruption),
+        cmocka_unit_test(test_bad_input),  cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "worker/engine/optimizer_internal.h"
 #include "worker/engine/trainer_internal.h"
 
 #define N_PAIRS 5u
@@ -287,6 +288,72 @@ static void test_first_loss(void **state)
     joust_engine_free(&e);
 }
 
+/* Warm-up and decay, at the steps where they turn. */
+static void test_learning_rate(void **state)
+{
+    (void)state;
+    joust_job_train p = {
+        .learning_rate = 2, .min_learning_rate_ratio = 0.1, .warmup_steps = 5, .max_steps = 40};
+    const struct {
+        joust_schedule schedule;
+        uint32_t step;
+        double expected;
+    } cases[] = {{JOUST_SCHEDULE_CONSTANT, 0, 2 * 0.2},
+                 {JOUST_SCHEDULE_CONSTANT, 39, 2},
+                 {JOUST_SCHEDULE_LINEAR, 0, 2 * 0.2},
+                 {JOUST_SCHEDULE_LINEAR, 3, 2 * 0.8 * (1 - 0.9 * 3 / 40)},
+                 {JOUST_SCHEDULE_LINEAR, 20, 2 * 0.55},
+                 {JOUST_SCHEDULE_LINEAR, 40, 0.2},
+                 {JOUST_SCHEDULE_LINEAR, 400, 0.2},
+                 {JOUST_SCHEDULE_COSINE, 10, 2 * (0.1 + 0.45 * (1 + cos(acos(-1) / 4)))},
+                 {JOUST_SCHEDULE_COSINE, 40, 0.2}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        p.schedule = cases[i].schedule;
+        assert_true(fabs(joust_learning_rate(&p, cases[i].step) - cases[i].expected) < 1e-12);
+    }
+}
+
+/* One update against AdamW's formula in double: clipped, decayed but for the norms. */
+static void test_update(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_model *m = fixture_model(&config, 3);
+    joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
+    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    p.clip = 0.5;
+    p.weight_decay = 0.3;
+    p.learning_rate = 0.01;
+    joust_trainer *t;
+    joust_step_report report;
+    data d;
+    uint64_t n;
+    uint32_t n_tensors;
+    data_make(&d, config.vocab_size);
+    check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    float *weights = joust_model_weights(m, &n);
+    float *before = joust_memdup(weights, n * sizeof(*weights));
+    check_ok(step(t, &d, &report, &err));
+    assert_true(report.gradient_norm > p.clip);
+    const joust_tensor *tensors = joust_model_tensors(m, &n_tensors);
+    for (uint32_t i = 0; i < n_tensors; i++)
+        for (uint64_t k = 0; k < tensors[i].n; k++) {
+            uint64_t at = (uint64_t)(tensors[i].data - weights) + k;
+            double g = (double)t->sums[0][at] * p.clip / report.gradient_norm,
+                   lr = report.learning_rate;
+            double decay = tensors[i].n_dims == 2 ? 1 - lr * p.weight_decay : 1;
+            double expected =
+                (double)before[at] * decay - lr * g / (fabs(g) + p.adam_eps); /* the first step */
+            assert_true(fabs((double)weights[at] - expected) < 2e-6);
+        }
+    joust_free(before);
+    joust_free(d.tokens);
+    joust_trainer_free(&t);
+    joust_model_free(&m);
+    joust_engine_free(&e);
+}
+
 static void test_bad_input(void **state)
 {
     (void)state;
@@ -399,9 +466,10 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients), cmocka_unit_test(test_equal_bits),
-        cmocka_unit_test(test_resume),    cmocka_unit_test(test_first_loss),
-        cmocka_unit_test(test_bad_input), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_gradients),     cmocka_unit_test(test_equal_bits),
+        cmocka_unit_test(test_resume),        cmocka_unit_test(test_first_loss),
+        cmocka_unit_test(test_learning_rate), cmocka_unit_test(test_update),
+        cmocka_unit_test(test_bad_input),     cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
