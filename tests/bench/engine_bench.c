@@ -1,6 +1,6 @@
 /* How fast the engine is: GFLOP/s of generation, scoring and training, by the count of
- * 2 x parameters a token forward and 6 x a token trained (as shared by the field), on random weights.
- * usage: engine_bench [threads] [seconds per figure] */
+ * 2 x parameters a token forward and 6 x a token trained (as shared by the field), on random
+ * weights. usage: engine_bench [threads] [seconds per figure] */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

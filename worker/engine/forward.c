@@ -6,7 +6,7 @@
 
 #include "proto/base/alloc.h"
 
-/* ---- keys and values ---------------------------------------------------------------------------------------- */
+/* ---- keys and values ------------------------------------------------------------------------- */
 
 /* Floats of the keys of one layer, and of its values after them. */
 static size_t kv_keys_size(const joust_model_config *c, uint32_t capacity)
@@ -79,7 +79,7 @@ void joust_forward_store(const joust_forward *f, uint32_t layer, const joust_row
         row->own->n = at + 1;
 }
 
-/* ---- layers ------------------------------------------------------------------------------------------------- */
+/* ---- layers ---------------------------------------------------------------------------------- */
 
 joust_status joust_forward_init(joust_forward *f, const joust_engine *engine, const joust_model *m,
                                 joust_error *err)
@@ -206,7 +206,7 @@ void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, floa
                            f->w.vocab_ld, false);
 }
 
-/* ---- a pass ------------------------------------------------------------------------------------------------- */
+/* ---- a pass ---------------------------------------------------------------------------------- */
 
 joust_status joust_pass_create(const joust_engine *engine, const joust_model *m, joust_pass **ret,
                                joust_error *err)

@@ -1,6 +1,7 @@
-/* The forward pass, of which there is one: generation, scoring and training call the same functions, and a row's
- * result depends on its token, its position, its keys and the weights alone, so the bits agree.
- * Thread: each thread has its own caches, activations and scratch; the model is read only. */
+/* The forward pass, of which there is one: generation, scoring and training call the same
+ * functions, and a row's result depends on its token, its position, its keys and the weights
+ * alone, so the bits agree. Thread: each thread has its own caches, activations and scratch; the
+ * model is read only. */
 #ifndef JOUST_WORKER_ENGINE_FORWARD_INTERNAL_H
 #define JOUST_WORKER_ENGINE_FORWARD_INTERNAL_H
 
@@ -22,7 +23,8 @@ JOUST_MUST_USE joust_status joust_kv_init(joust_kv *kv, const joust_model *m, ui
                                           uint32_t n_layers, joust_error *err);
 void joust_kv_fini(joust_kv *kv);
 
-/* One token to compute. Its keys are those of prefix (NULL: none), then those of own up to itself. */
+/* One token to compute. Its keys are those of prefix (NULL: none), then those of own up to itself.
+ * */
 typedef struct joust_row {
     uint32_t token, position;
     joust_kv *prefix, *own;
@@ -57,7 +59,8 @@ void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row
 /* Stores the key and value of a row of qkv. */
 void joust_forward_store(const joust_forward *f, uint32_t layer, const joust_row *row,
                          const float *qkv);
-/* logits (n, vocab_ld) of n rows of x; normed (n, d_ld) and norm_r (n) are kept for the backward pass. */
+/* logits (n, vocab_ld) of n rows of x; normed (n, d_ld) and norm_r (n) are kept for the backward
+ * pass. */
 void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, float *normed,
                         float *norm_r, float *logits);
 /* y = x . pack for m rows: y (m, y_ld), added to what is there with `add`. */

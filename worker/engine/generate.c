@@ -1,8 +1,8 @@
-/* Continuous batching. The work is cut into units: a request, or some of its samples where there are fewer requests
- * than threads. A thread takes a unit when it has room, computes the unit's prompt once, lets its samples share
- * those keys and values, and steps all its samples together; threads never wait for each other. Finished samples
- * go to the calling thread, which alone runs the callbacks. Which thread computes what, and beside what, is
- * visible in no bit. */
+/* Continuous batching. The work is cut into units: a request, or some of its samples where there
+ * are fewer requests than threads. A thread takes a unit when it has room, computes the unit's
+ * prompt once, lets its samples share those keys and values, and steps all its samples together;
+ * threads never wait for each other. Finished samples go to the calling thread, which alone runs
+ * the callbacks. Which thread computes what, and beside what, is visible in no bit. */
 #include "worker/engine/generate.h"
 
 #include <pthread.h>
@@ -75,7 +75,7 @@ typedef struct stepper {
     uint32_t n_prompts;
 } stepper;
 
-/* ---- what the threads share --------------------------------------------------------------------------------- */
+/* ---- what the threads share ------------------------------------------------------------------ */
 
 static void generation_fail(generation *g, joust_status st, const joust_error *error)
 {
@@ -140,7 +140,7 @@ static void deliver(generation *g)
         generation_fail(g, st, &error);
 }
 
-/* ---- one thread --------------------------------------------------------------------------------------------- */
+/* ---- one thread ------------------------------------------------------------------------------ */
 
 static uint32_t limit_of(const generation *g, const joust_generate_request *r)
 {
@@ -165,8 +165,8 @@ static uint64_t unit_bytes(const generation *g, unit u) /* to begin it */
     return prompt_bytes(g, r) + own_bytes(g, r);
 }
 
-/* A group holds its prompt, its live samples, and room for one sample as long as some haven't started: so
- * whatever else is at work, each group can go on. */
+/* A group holds its prompt, its live samples, and room for one sample as long as some haven't
+ * started: so whatever else is at work, each group can go on. */
 static uint64_t held_bytes(const stepper *t)
 {
     uint64_t held = 0;
@@ -292,7 +292,8 @@ static bool prompt_ready(const group *o)
     return o->n_computed == o->request->n_prompt;
 }
 
-/* Starts the samples there is room for, and takes new units when all of the last one have started. */
+/* Starts the samples there is room for, and takes new units when all of the last one have started.
+ * */
 static joust_status admit(stepper *t, joust_error *err)
 {
     uint32_t n_coming = 0; /* samples that haven't started */
@@ -442,7 +443,7 @@ static void generation_thread(void *context, uint32_t thread)
     }
 }
 
-/* ---- the call ----------------------------------------------------------------------------------------------- */
+/* ---- the call -------------------------------------------------------------------------------- */
 
 static joust_status request_check(const generation *g, uint32_t i, joust_error *err)
 {

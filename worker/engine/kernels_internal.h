@@ -1,6 +1,7 @@
-/* The kernels: what touches every number. One text (kernels_template_internal.h) over sixteen lanes is compiled three
- * times, with the lanes in portable C, AVX2 and AVX-512: the same operations on the same operands in the
- * same order, hence the same bits. KERNELS.md gives formula, order of summation and derivation of each.
+/* The kernels: what touches every number. One text (kernels_template_internal.h) over sixteen
+ * lanes is compiled three times, with the lanes in portable C, AVX2 and AVX-512: the same
+ * operations on the same operands in the same order, hence the same bits. KERNELS.md gives
+ * formula, order of summation and derivation of each.
  *
  * Layout: a row of activations is padded with zeros to whole lanes; "ld" is its length in floats.
  * Thread: any; no shared state. Nothing here allocates or fails. */
@@ -26,7 +27,8 @@ typedef struct joust_pack {
 
 /* c[i][j] = (add ? c[i][j] : 0) + sum over s = 0 .. k-1, in this order, one FMA each, of
  *   a[i * a_row + s * a_step] * b[(j / 16) * b_panel + s * b_step + j % 16]
- * for i < m, j < n; c[i][j] is c[i * c_row + j]. b is read in whole panels (what lies past n isn't used). */
+ * for i < m, j < n; c[i][j] is c[i * c_row + j]. b is read in whole panels (what lies past n isn't
+ * used). */
 typedef struct joust_gemm {
     const float *a;
     size_t a_row, a_step;

@@ -1,6 +1,6 @@
-/* The text of the kernels, over `lanes`. Included once by each of kernels_portable.c, kernels_avx2.c and
- * kernels_avx512.c after their lanes; defines `static const joust_kernels kernels_of_lanes`.
- * Formulas and orders of summation: KERNELS.md. */
+/* The text of the kernels, over `lanes`. Included once by each of kernels_portable.c,
+ * kernels_avx2.c and kernels_avx512.c after their lanes; defines `static const joust_kernels
+ * kernels_of_lanes`. Formulas and orders of summation: KERNELS.md. */
 #ifndef JOUST_WORKER_ENGINE_KERNELS_TEMPLATE_INTERNAL_H
 #define JOUST_WORKER_ENGINE_KERNELS_TEMPLATE_INTERNAL_H
 
@@ -18,10 +18,10 @@
 /* Steps of a strided b that are copied side by side at a time. */
 #define GEMM_BLOCK 192u
 
-/* ---- exp ---------------------------------------------------------------------------------------------------- */
+/* ---- exp ------------------------------------------------------------------------------------- */
 
-/* exp(x): x = k ln 2 + r, |r| <= 0.3466; exp(r) by its Taylor series to r^7 / 7!. 0 below -87.33, and
- * exp(88.37) above 88.37; a NaN stays. */
+/* exp(x): x = k ln 2 + r, |r| <= 0.3466; exp(r) by its Taylor series to r^7 / 7!. 0 below -87.33,
+ * and exp(88.37) above 88.37; a NaN stays. */
 LANES_INLINE lanes lanes_exp(lanes x)
 {
     const lanes lowest = lanes_set(-87.33f), magic = lanes_set(0x1.8p23f);
@@ -64,9 +64,10 @@ LANES_INLINE float lanes_largest(lanes x)
     return largest;
 }
 
-/* ---- matrix product ----------------------------------------------------------------------------------------- */
+/* ---- matrix product -------------------------------------------------------------------------- */
 
-/* rows x panels outputs, all in registers, over k steps. rows and panels are constants to the compiler. */
+/* rows x panels outputs, all in registers, over k steps. rows and panels are constants to the
+ * compiler. */
 LANES_INLINE void gemm_tile(const joust_gemm *g, uint32_t row, uint32_t panel, const uint32_t rows,
                             const uint32_t panels)
 {
@@ -124,8 +125,8 @@ static void gemm_tiles(const joust_gemm *g)
     }
 }
 
-/* A strided b is copied side by side, a few panels and a block of steps at a time; the sums go on from block
- * to block through c, which changes no bit. */
+/* A strided b is copied side by side, a few panels and a block of steps at a time; the sums go on
+ * from block to block through c, which changes no bit. */
 static void gemm_strided(const joust_gemm *g)
 {
     float side[TILE_PANELS * GEMM_BLOCK * JOUST_LANES] __attribute__((aligned(64)));
@@ -162,7 +163,7 @@ static void gemm(const joust_gemm *g)
         gemm_strided(g);
 }
 
-/* ---- norm --------------------------------------------------------------------------------------------------- */
+/* ---- norm ------------------------------------------------------------------------------------ */
 
 static float norm(const float *x, const float *gain, uint32_t d, float eps, float *y)
 {
@@ -192,7 +193,7 @@ static void norm_backward(const float *x, const float *gain, float r, const floa
     }
 }
 
-/* ---- positions ---------------------------------------------------------------------------------------------- */
+/* ---- positions ------------------------------------------------------------------------------- */
 
 static void rope(float *heads, uint32_t n_heads, uint32_t d_head, const float *angles, bool inverse)
 {
@@ -208,7 +209,7 @@ static void rope(float *heads, uint32_t n_heads, uint32_t d_head, const float *a
     }
 }
 
-/* ---- gated unit --------------------------------------------------------------------------------------------- */
+/* ---- gated unit ------------------------------------------------------------------------------ */
 
 LANES_INLINE lanes lanes_sigmoid(lanes x)
 {
@@ -235,7 +236,7 @@ static void swiglu_backward(const float *gate_up, const float *dh, uint32_t d_ff
     }
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------- */
 
 /* to[j] = factor * (query . key j) for n keys stored lanes over positions; writes whole lanes. */
 LANES_INLINE void dot_keys(const float *query, const float *keys, uint32_t n, uint32_t d_head,
@@ -385,7 +386,7 @@ static void attend_backward(const joust_attention_backward *a)
         attend_backward_head(a, head);
 }
 
-/* ---- softmax ------------------------------------------------------------------------------------------------ */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 static joust_log_sum log_sum(const float *x, uint32_t n)
 {
@@ -415,7 +416,7 @@ static void exponentials(const float *x, uint32_t n, float max, float scale, flo
     }
 }
 
-/* ---- whole blocks of weights -------------------------------------------------------------------------------- */
+/* ---- whole blocks of weights ----------------------------------------------------------------- */
 
 static void add(float *to, const float *from, size_t n)
 {

@@ -1,4 +1,5 @@
-/* Sixteen lanes in two AVX2 registers; see lanes_portable_internal.h for what each operation means. */
+/* Sixteen lanes in two AVX2 registers; see lanes_portable_internal.h for what each operation
+ * means. */
 #ifndef JOUST_WORKER_ENGINE_LANES_AVX2_INTERNAL_H
 #define JOUST_WORKER_ENGINE_LANES_AVX2_INTERNAL_H
 

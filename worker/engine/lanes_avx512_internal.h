@@ -1,4 +1,5 @@
-/* Sixteen lanes in one AVX-512 register; see lanes_portable_internal.h for what each operation means. */
+/* Sixteen lanes in one AVX-512 register; see lanes_portable_internal.h for what each operation
+ * means. */
 #ifndef JOUST_WORKER_ENGINE_LANES_AVX512_INTERNAL_H
 #define JOUST_WORKER_ENGINE_LANES_AVX512_INTERNAL_H
 
@@ -8,7 +9,8 @@
 
 #define LANES_INLINE static inline __attribute__((always_inline))
 
-/* Tiles of a matrix product: rows x panels with many rows, and the panels a tile takes with fewer rows. */
+/* Tiles of a matrix product: rows x panels with many rows, and the panels a tile takes with fewer
+ * rows. */
 #define TILE_ROWS   8u
 #define TILE_PANELS 3u
 #define TILES_WIDE                                                                                 \

@@ -27,10 +27,10 @@ typedef struct lanes {
     float at[JOUST_LANES];
 } lanes;
 
-/* a * b + c with one rounding. Where the processor has no such instruction: the product is exact in double, the
- * sum is rounded to odd (the last bit set if anything was lost), and that rounds to float as the exact
- * sum would. Source: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved
- * algorithms using rounding to odd", IEEE Trans. Computers 57 (2008). */
+/* a * b + c with one rounding. Where the processor has no such instruction: the product is exact
+ * in double, the sum is rounded to odd (the last bit set if anything was lost), and that rounds to
+ * float as the exact sum would. Source: Boldo and Melquiond, "Emulation of FMA and correctly
+ * rounded sums: proved algorithms using rounding to odd", IEEE Trans. Computers 57 (2008). */
 LANES_INLINE float lanes_fma_one(float a, float b, float c)
 {
 #ifdef __FP_FAST_FMAF
@@ -97,7 +97,8 @@ LANES_INLINE lanes lanes_fma(lanes a, lanes b, lanes c)
 {
     LANES_EACH(lanes_fma_one(a.at[i], b.at[i], c.at[i]));
 }
-/* The second operand where they compare unordered or equal, as x86 does: lanes_max(limit, x) keeps a NaN. */
+/* The second operand where they compare unordered or equal, as x86 does: lanes_max(limit, x) keeps
+ * a NaN. */
 LANES_INLINE lanes lanes_max(lanes a, lanes b)
 {
     LANES_EACH(a.at[i] > b.at[i] ? a.at[i] : b.at[i]);

@@ -4,7 +4,7 @@
 
 #include "proto/base/math.h"
 
-/* ---- checks ------------------------------------------------------------------------------------------------- */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static joust_status tokens_check(const joust_model_config *c, uint32_t name, const char *what,
                                  const uint32_t *tokens, uint32_t n, joust_error *err)
@@ -85,10 +85,11 @@ joust_status joust_sft_row_check(const joust_model_config *c, const joust_sft_ro
     return st;
 }
 
-/* ---- preference pairs --------------------------------------------------------------------------------------- */
+/* ---- preference pairs ------------------------------------------------------------------------ */
 
-/* Wants the logits that predict tokens of a branch: after the stem for the first, then after each but the last.
- * Row of the stem's end is wanted already, as number 0. Returns the number for the branch's second token. */
+/* Wants the logits that predict tokens of a branch: after the stem for the first, then after each
+ * but the last. Row of the stem's end is wanted already, as number 0. Returns the number for the
+ * branch's second token. */
 static uint32_t branch_want(joust_tape *t, uint32_t part)
 {
     uint32_t first = t->n_wanted;
@@ -172,9 +173,10 @@ joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row, doubl
     return JOUST_OK;
 }
 
-/* ---- supervised rows ---------------------------------------------------------------------------------------- */
+/* ---- supervised rows ------------------------------------------------------------------------- */
 
-/* -log p(token) among the target's own tokens, and its gradient: double, in the order of `among`. */
+/* -log p(token) among the target's own tokens, and its gradient: double, in the order of `among`.
+ * */
 static double among_loss(joust_tape *t, uint32_t i, const joust_target *target, double factor)
 {
     const size_t ld = t->forward.w.vocab_ld;

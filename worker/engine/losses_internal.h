@@ -1,5 +1,6 @@
-/* Losses of one row: forward pass, loss, and gradient with respect to the logits (left in the tape's d_logits).
- * `share` is 1 / rows of the step. Formulas: KERNELS.md, "Losses". Thread: as the tape. */
+/* Losses of one row: forward pass, loss, and gradient with respect to the logits (left in the
+ * tape's d_logits). `share` is 1 / rows of the step. Formulas: KERNELS.md, "Losses". Thread: as
+ * the tape. */
 #ifndef JOUST_WORKER_ENGINE_LOSSES_INTERNAL_H
 #define JOUST_WORKER_ENGINE_LOSSES_INTERNAL_H
 
@@ -25,7 +26,8 @@ JOUST_MUST_USE joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_ro
                                                double share, joust_row_report *ret,
                                                joust_error *err);
 
-/* The forward pass of joust_pair_row_loss alone: ret_chosen (n_chosen), ret_rejected (n_rejected). */
+/* The forward pass of joust_pair_row_loss alone: ret_chosen (n_chosen), ret_rejected (n_rejected).
+ * */
 JOUST_MUST_USE joust_status joust_pair_row_logps(joust_tape *t, const joust_pair_row *row,
                                                  float *ret_chosen, float *ret_rejected,
                                                  joust_error *err);

@@ -8,7 +8,8 @@
 #include "proto/base/alloc.h"
 #include "proto/base/random.h"
 
-/* The embedding's standard deviation where the config gives none (KERNELS.md, "Initial weights"). */
+/* The embedding's standard deviation where the config gives none (KERNELS.md, "Initial weights").
+ * */
 #define EMBEDDING_DEVIATION 0.5
 
 #define OUTSIDE_LAYERS UINT32_MAX

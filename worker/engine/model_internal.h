@@ -5,8 +5,9 @@
 #include "kernels_internal.h"
 #include "worker/engine/model.h"
 
-/* Where a layer's tensors begin in the block of weights (and of gradients), in elements. query, key and value
- * stand one after the other, so do gate and up: each group is one matrix to the kernels. */
+/* Where a layer's tensors begin in the block of weights (and of gradients), in elements. query,
+ * key and value stand one after the other, so do gate and up: each group is one matrix to the
+ * kernels. */
 typedef struct joust_layer_offsets {
     uint64_t qkv, o, gate_up, down, attention_norm, ff_norm;
 } joust_layer_offsets;

@@ -12,7 +12,8 @@ double joust_learning_rate(const joust_job_train *params, uint32_t step);
  * Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_gradient_norm(joust_engine *engine, const float *gradient,
                                                 uint64_t n, double *ret, joust_error *err);
-/* One update of the model's weights and of both moments (n_weights each); the gradient is multiplied by scale. */
+/* One update of the model's weights and of both moments (n_weights each); the gradient is
+ * multiplied by scale. */
 void joust_optimizer_update(joust_engine *engine, joust_model *model, const joust_job_train *params,
                             uint32_t step, double learning_rate, double scale,
                             const float *gradient, float *m, float *v);

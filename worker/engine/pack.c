@@ -1,4 +1,5 @@
-/* The copies of a model's weights that the forward pass reads: matrices as panels, and the table of angles. */
+/* The copies of a model's weights that the forward pass reads: matrices as panels, and the table
+ * of angles. */
 #include <string.h>
 
 #include "engine_internal.h"

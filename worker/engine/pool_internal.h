@@ -1,5 +1,5 @@
-/* Threads that do one thing together: fn(context, i) for i = 0 .. n-1, the caller being 0. What is computed never
- * depends on which thread does it. Thread: one caller at a time. */
+/* Threads that do one thing together: fn(context, i) for i = 0 .. n-1, the caller being 0. What is
+ * computed never depends on which thread does it. Thread: one caller at a time. */
 #ifndef JOUST_WORKER_ENGINE_POOL_INTERNAL_H
 #define JOUST_WORKER_ENGINE_POOL_INTERNAL_H
 

@@ -83,7 +83,8 @@ static void heap_sink(uint32_t *heap, uint32_t n, uint32_t at, const float *logi
     }
 }
 
-/* Leaves the weights of the likeliest tokens only: at most top_k, then the fewest that hold top_p of those. */
+/* Leaves the weights of the likeliest tokens only: at most top_k, then the fewest that hold top_p
+ * of those. */
 static void keep_likeliest(joust_sampler *s, const float *logits, uint32_t top_k, float top_p)
 {
     uint32_t n = s->n, n_kept = top_k && top_k < n ? top_k : n;

@@ -1,5 +1,5 @@
-/* Forced likelihood: each thread takes requests, computes rows of several together, and writes the log-probabilities
- * where the caller wants them. */
+/* Forced likelihood: each thread takes requests, computes rows of several together, and writes the
+ * log-probabilities where the caller wants them. */
 #include <pthread.h>
 
 #include "forward_internal.h"

@@ -6,14 +6,15 @@
 #include "proto/base/alloc.h"
 #include "sampler_internal.h"
 
-/* ---- memory ------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 typedef struct tape_part_place {
     float **place;
     size_t ld;
 } place;
 
-/* One zeroed block for n rows of every place. Rows stay zero past their width: nothing ever writes there. */
+/* One zeroed block for n rows of every place. Rows stay zero past their width: nothing ever writes
+ * there. */
 static joust_status places_make(float **block, const place *places, size_t n_places, uint32_t n,
                                 joust_error *err)
 {
@@ -179,7 +180,7 @@ void joust_tape_free(joust_tape **tape)
     joust_free(t);
 }
 
-/* ---- forward ------------------------------------------------------------------------------------------------ */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 joust_status joust_tape_begin(joust_tape *t, const joust_tape_part *parts, uint32_t n_parts,
                               joust_error *err)
@@ -268,7 +269,7 @@ void joust_tape_pull(joust_tape *t, uint32_t i, uint32_t token, float factor)
     d[token] += factor;
 }
 
-/* ---- backward ----------------------------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 /* A matrix w (out, in) and both its gradients: dx = dy . w, d_w = dy^T . x, for n rows. */
 typedef struct product {
@@ -428,7 +429,8 @@ static void attend_row_backward(joust_tape *t, uint32_t layer, uint32_t part, ui
                c->d_head);
 }
 
-/* d_qkv from d_mixed: every query row in order, then the sums that its keys and values collected. */
+/* d_qkv from d_mixed: every query row in order, then the sums that its keys and values collected.
+ * */
 static void heads_backward(joust_tape *t, uint32_t layer)
 {
     const joust_forward *f = &t->forward;

@@ -1,7 +1,7 @@
-/* One micro-batch of training: the forward pass with its activations kept, and the backward pass. A micro-batch is
- * a stem of tokens and up to two branches that continue it: a preference pair is its prompt, the chosen and the
- * rejected response, so that the prompt is computed once; a supervised row is a stem alone.
- * Thread: each thread has its own tape; the model is read only. */
+/* One micro-batch of training: the forward pass with its activations kept, and the backward pass.
+ * A micro-batch is a stem of tokens and up to two branches that continue it: a preference pair is
+ * its prompt, the chosen and the rejected response, so that the prompt is computed once; a
+ * supervised row is a stem alone. Thread: each thread has its own tape; the model is read only. */
 #ifndef JOUST_WORKER_ENGINE_TAPE_INTERNAL_H
 #define JOUST_WORKER_ENGINE_TAPE_INTERNAL_H
 
@@ -44,21 +44,23 @@ typedef struct joust_tape {
 JOUST_MUST_USE joust_status joust_tape_create(const joust_engine *engine, const joust_model *m,
                                               joust_tape **ret, joust_error *err);
 void joust_tape_free(joust_tape **tape);
-/* Lays out rows for the parts and clears `wanted`. The tokens are borrowed until the backward pass is done.
- * Errors: JOUST_NOMEM. */
+/* Lays out rows for the parts and clears `wanted`. The tokens are borrowed until the backward pass
+ * is done. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_tape_begin(joust_tape *t, const joust_tape_part *parts,
                                              uint32_t n_parts, joust_error *err);
 /* Wants the logits after a row; rows must be wanted in rising order. Returns their index. */
 uint32_t joust_tape_want(joust_tape *t, uint32_t row);
 /* Index of a wanted row. */
 uint32_t joust_tape_find(const joust_tape *t, uint32_t row);
-/* Fills logits and sums of the wanted rows and zeroes d_logits. Errors: JOUST_NOMEM, JOUST_NOT_FINITE. */
+/* Fills logits and sums of the wanted rows and zeroes d_logits. Errors: JOUST_NOMEM,
+ * JOUST_NOT_FINITE. */
 JOUST_MUST_USE joust_status joust_tape_forward(joust_tape *t, joust_error *err);
 /* Log-probability of token after wanted row i: the same bits as generation and scoring give. */
 float joust_tape_logp(const joust_tape *t, uint32_t i, uint32_t token);
 /* d_logits of wanted row i += factor * the gradient of log p(token). */
 void joust_tape_pull(joust_tape *t, uint32_t i, uint32_t token, float factor);
-/* gradients (n_weights, as the block of weights) = what follows from d_logits; at least one row is wanted. */
+/* gradients (n_weights, as the block of weights) = what follows from d_logits; at least one row is
+ * wanted. */
 void joust_tape_backward(joust_tape *t, float *gradients);
 
 #endif

@@ -1,7 +1,12 @@
-/* The whole state of a trainer as one file:
- *   0  "JOUSTTRN"            8  version u32        12  steps done u32      16  n_weights u64
- *  24  digest of the shape  56  digest of the settings                     88  weights, m, v: (n_weights) float32 each
- *  then the xxh3-64 of all before it. Numbers are big-endian, floats little-endian. */
+/* The whole state of a trainer as one file; numbers big-endian, floats little-endian:
+ *    0  "JOUSTTRN"
+ *    8  version, u32
+ *   12  steps done, u32
+ *   16  n_weights, u64
+ *   24  digest of the shape (tensors' names and dimensions)
+ *   56  digest of the settings
+ *   88  weights, m, v: n_weights float32 each
+ *  end  xxh3-64 of all before it */
 #include <string.h>
 
 #include "proto/base/alloc.h"

@@ -1,6 +1,7 @@
-/* A step: every row's gradient, summed by a fixed tree, then one update. The tree: sum(first, size), size a power of
- * two, is sum(first, size / 2) + sum(first + size / 2, size / 2), the second left out where no row stands. It depends
- * on the number of rows only; threads take aligned runs of rows and only decide when a part is computed. */
+/* A step: every row's gradient, summed by a fixed tree, then one update. The tree: sum(first,
+ * size), size a power of two, is sum(first, size / 2) + sum(first + size / 2, size / 2), the
+ * second left out where no row stands. It depends on the number of rows only; threads take aligned
+ * runs of rows and only decide when a part is computed. */
 #include "worker/engine/train.h"
 
 #include <math.h> /* isfinite */
@@ -14,7 +15,7 @@
 #define MAX_RUNS  64u
 #define ADD_BLOCK 16384u
 
-/* ---- life --------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static joust_status params_check(const joust_job_train *p, joust_error *err)
 {
@@ -112,7 +113,7 @@ static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
     return st;
 }
 
-/* ---- the tree ----------------------------------------------------------------------------------------------- */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 typedef struct step {
     joust_trainer *t;
@@ -260,7 +261,7 @@ static joust_status gradient_sum(step *s, joust_error *err)
     return JOUST_OK;
 }
 
-/* ---- steps -------------------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static void reports_average(const step *s, joust_step_report *to)
 {

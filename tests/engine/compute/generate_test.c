@@ -1,4 +1,5 @@
-/* Generation, scoring and training agree to the bit, whatever the batch, the cache, the threads and the lanes. */
+/* Generation, scoring and training agree to the bit, whatever the batch, the cache, the threads
+ * and the lanes. */
 #include "engine/compute/fixture.h"
 #include "engine/compute/reference.h"
 
@@ -100,7 +101,8 @@ static answers *answers_make(void)
     return a;
 }
 
-/* Lengths, finish reasons, one call each; then log-probs against scoring, training and the reference. */
+/* Lengths, finish reasons, one call each; then log-probs against scoring, training and the
+ * reference. */
 static void check_answer(joust_engine *e, joust_model *m, joust_trainer *t, const work *w,
                          uint32_t request, const answer *a)
 {
@@ -300,7 +302,8 @@ static void test_batch_invariance(void **state)
     joust_engine_free(&e);
 }
 
-/* What the sampler leaves in: filters against a plain restatement, frequencies against probabilities. */
+/* What the sampler leaves in: filters against a plain restatement, frequencies against
+ * probabilities. */
 static void test_sampler(void **state)
 {
     (void)state;

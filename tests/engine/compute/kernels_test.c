@@ -1,4 +1,5 @@
-/* Each kernel on its own: against its formula in double, and every instruction set against the portable one. */
+/* Each kernel on its own: against its formula in double, and every instruction set against the
+ * portable one. */
 #include "engine/compute/fixture.h"
 
 #include <math.h>
@@ -28,7 +29,8 @@ static float *numbers(uint32_t n, uint64_t seed, double scale)
     return x;
 }
 
-/* Exact a * b + c rounds to what fmaf gives, over all sizes of numbers: subnormal, cancelling, far apart. */
+/* Exact a * b + c rounds to what fmaf gives, over all sizes of numbers: subnormal, cancelling, far
+ * apart. */
 static void test_fma_is_exact(void **state)
 {
     (void)state;

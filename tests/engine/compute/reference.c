@@ -54,7 +54,8 @@ static void rotate(double *head, uint32_t d_head, uint32_t position, double thet
     }
 }
 
-/* out (n_heads * d_head) of the query at `position`, over keys and values (context, n_kv * d_head). */
+/* out (n_heads * d_head) of the query at `position`, over keys and values (context, n_kv *
+ * d_head). */
 static void attention(const joust_model_config *c, const double *q, const double *keys,
                       const double *values, uint32_t position, double *out)
 {

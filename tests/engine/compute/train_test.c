@@ -1,4 +1,5 @@
-/* Gradients against finite differences of the double-precision reference, losses, exact resume, equal bits. */
+/* Gradients against finite differences of the double-precision reference, losses, exact resume,
+ * equal bits. */
 #include "engine/compute/fixture.h"
 #include "engine/compute/reference.h"
 
@@ -25,7 +26,8 @@ typedef struct data {
 
 static const uint32_t labels[] = {5, 6};
 
-/* Pairs of several lengths, one of a single token; rows with whole and restricted targets, two at one position. */
+/* Pairs of several lengths, one of a single token; rows with whole and restricted targets, two at
+ * one position. */
 static void data_make(data *d, uint32_t vocab)
 {
     d->tokens = fixture_tokens(400, vocab, 11);
@@ -244,7 +246,8 @@ static void test_resume(void **state)
     unlink(path);
 }
 
-/* With the policy as its own reference the first DPO loss is ln 2, and the rewards are exactly 0. */
+/* With the policy as its own reference the first DPO loss is ln 2, and the rewards are exactly 0.
+ * */
 static void test_first_loss(void **state)
 {
     (void)state;
@@ -421,7 +424,8 @@ static void test_bad_input(void **state)
     joust_engine_free(&e);
 }
 
-/* Every allocation of creating, stepping and reading log-probs fails once; nothing leaks and the weights stay. */
+/* Every allocation of creating, stepping and reading log-probs fails once; nothing leaks and the
+ * weights stay. */
 static void test_out_of_memory(void **state)
 {
     (void)state;
