@@ -1,6 +1,7 @@
 # Build options and the one place where compiler flags are set.
 set(JOUST_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,undefined or thread)")
 option(JOUST_FUZZ "Build the libFuzzer programs (clang only)" OFF)
+option(JOUST_WERROR "Warnings are errors; on in CI, off where compilers that we don't know build Joust" OFF)
 option(JOUST_COVERAGE "Instrument for coverage" OFF)
 option(JOUST_CUDA "Compile the CUDA sources where nvcc is present" ON)
 
@@ -18,7 +19,8 @@ string(REPLACE "-DNDEBUG" "" CMAKE_C_FLAGS_RELWITHDEBINFO "${CMAKE_C_FLAGS_RELWI
 
 add_library(joust_warnings INTERFACE)
 target_compile_options(joust_warnings INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Werror
+  -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+  $<$<BOOL:${JOUST_WERROR}>:-Werror>
   # Numbers are ours to the last bit: the compiler may not fuse or reorder floating point.
   -ffp-contract=off -fno-fast-math -fno-math-errno)
 target_compile_definitions(joust_warnings INTERFACE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)

@@ -64,7 +64,7 @@ static joust_status move_to_section(joust_yaml_node *root, const joust_key_alias
                                     joust_yaml_entry *entry, joust_problems *problems,
                                     joust_error *err)
 {
-    joust_yaml_node *section;
+    joust_yaml_node *section = NULL;
     joust_status st = child_of(root, alias->section, entry->key_place, &section, err);
     if (st || section->kind != JOUST_YAML_MAP) /* reading the section says what is wrong */
         return st;

@@ -95,7 +95,7 @@ static joust_status read_chunks(int fd, joust_manifest_file *f, uint8_t *scratch
 static joust_status read_file(const char *dir, const char *name, joust_manifest_file *f,
                               joust_error *err)
 {
-    int fd;
+    int fd = -1;
     if (strlen(name) >= sizeof(f->name))
         return joust_fail(err, JOUST_INVALID, "%s: name longer than %zu bytes", name,
                           sizeof(f->name) - 1);
@@ -269,7 +269,7 @@ static joust_status check_chunk(const joust_manifest_file *file, uint32_t chunk,
 joust_status joust_manifest_read_chunk(const char *dir, const joust_manifest_file *file,
                                        uint32_t chunk, joust_buf *to, joust_error *err)
 {
-    int fd;
+    int fd = -1;
     size_t n = joust_manifest_chunk_bytes(file, chunk), got = 0;
     joust_status st = open_file(dir, file->name, O_RDONLY, &fd, err);
     if (st != JOUST_OK)
@@ -290,7 +290,7 @@ joust_status joust_manifest_write_chunk(const char *dir, const joust_manifest_fi
                                         uint32_t chunk, const void *data, size_t n,
                                         joust_error *err)
 {
-    int fd;
+    int fd = -1;
     const uint8_t *from = data;
     uint64_t at = (uint64_t)chunk * JOUST_CHUNK_BYTES;
     joust_status st = check_chunk(file, chunk, data, n, err);
@@ -316,7 +316,7 @@ joust_status joust_manifest_write_chunk(const char *dir, const joust_manifest_fi
 /* Empty files have no chunk that would have made them. Syncs every file. */
 static joust_status settle_file(const char *dir, const joust_manifest_file *file, joust_error *err)
 {
-    int fd;
+    int fd = -1;
     joust_status st = open_file(dir, file->name, O_WRONLY | O_CREAT, &fd, err);
     if (st != JOUST_OK)
         return st;

@@ -372,7 +372,7 @@ static joust_status pin(joust_db *db, joust_family family, const joust_key *key,
 joust_status joust_db_get(joust_db *db, joust_family family, const joust_key *key, joust_buf *to,
                           joust_error *err)
 {
-    rocksdb_pinnableslice_t *slice;
+    rocksdb_pinnableslice_t *slice = NULL;
     joust_status st = pin(db, family, key, &slice, err);
     if (st != JOUST_OK)
         return st;
@@ -391,7 +391,7 @@ joust_status joust_db_get(joust_db *db, joust_family family, const joust_key *ke
 joust_status joust_db_has(joust_db *db, joust_family family, const joust_key *key, bool *ret,
                           joust_error *err)
 {
-    rocksdb_pinnableslice_t *slice;
+    rocksdb_pinnableslice_t *slice = NULL;
     joust_error ignored;
     joust_status st = pin(db, family, key, &slice, err ? err : &ignored);
     if (st == JOUST_OK)

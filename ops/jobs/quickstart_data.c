@@ -162,8 +162,8 @@ static void write_prompts(FILE *f, const options *o, quickstart_split part, cons
         quickstart_problem p = quickstart_problem_make(o->seed, part, i);
         char gold[QUICKSTART_MAX_TEXT];
         quickstart_answer_text(&p.gold, gold);
-        fprintf(f, "{\"id\":\"%s-%ld\",\"prompt\":\"%s\",\"reference\":\"%s\"}\n", name,
-                i, p.text, gold);
+        fprintf(f, "{\"id\":\"%s-%ld\",\"prompt\":\"%s\",\"reference\":\"%s\"}\n", name, i, p.text,
+                gold);
     }
 }
 

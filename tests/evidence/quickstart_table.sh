@@ -1,6 +1,6 @@
 #!/bin/bash
 # The main job over seeds and arms: what README and tests/evidence/quickstart_table.md claim. Makes the data, the three
-# starting checkpoints and every run from nothing; hours on a laptop are not needed, about one is.
+# starting checkpoints and every run from nothing; about an hour on two cores.
 #
 #   tests/evidence/quickstart_table.sh [--joust PROGRAM] [--out DIR] [--runs FILE]
 #
@@ -22,7 +22,12 @@ data_program=$(dirname "$joust")/quickstart_data
 base() {
     local seed=$1 data=$out/data-$1
     [ -d "$out/base-$seed" ] && return
-    "$data_program" --out "$data" --seed "$seed" >"$out/data-$seed.log"
+    # Base 1 is of the problems that ops/quickstart makes; all are tested on these.
+    if [ "$seed" = 1 ]; then
+        "$data_program" --out "$data" >"$out/data-$seed.log"
+    else
+        "$data_program" --out "$data" --seed "10$seed" >"$out/data-$seed.log"
+    fi
     "$joust" launch "$root/ops/jobs/quickstart-base.yaml" --store "$out/store-base-$seed" --workers 1 --judges 0 \
         --set seed="$seed" --set models.policy.path="$data" --set models.policy.init="$seed" \
         --set stages[0].train.data="$data/base-steps.jsonl" --set stages[1].train.data="$data/base-problems.jsonl" \
@@ -61,13 +66,13 @@ PYTHON
 }
 
 for seed in 1 2 3; do base $seed; done
-for seed in 11 12 13 14 15; do run "self judge" 1 $seed; done
-run "self judge" 2 11
-run "self judge" 3 11
-for seed in 11 12 13 14 15; do run "random judge" 1 $seed judges.self.kind=random; done
-for seed in 11 12; do run "gold judge" 1 $seed judges.self.kind=rule judges.self.rule=steps-and-number pairs.min_chosen=1; done
-for seed in 11 12; do run "temporal" 1 $seed pairs.rejected_model=policy; done
-for seed in 11 12 13; do run "no gate" 1 $seed promote.not_worse_than=nothing; done
+for seed in 21 22 23 24 25; do run "self judge" 1 $seed; done
+run "self judge" 2 21
+run "self judge" 3 21
+for seed in 21 22 23 24 25; do run "random judge" 1 $seed judges.self.kind=random; done
+for seed in 21 22; do run "gold judge" 1 $seed judges.self.kind=rule judges.self.rule=steps-and-number pairs.min_chosen=1; done
+for seed in 21 22; do run "temporal" 1 $seed pairs.rejected_model=policy; done
+for seed in 21 22 23; do run "no gate" 1 $seed promote.not_worse_than=nothing; done
 
 python3 - "$out" <<'PYTHON'
 import glob, json, statistics, sys
