@@ -58,6 +58,7 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
         return joust_fail(err, JOUST_NOMEM, "trainer: out of memory");
     t->engine = engine;
     t->model = model;
+    t->max_runs = MAX_RUNS;
     t->params = *params;
     t->params.model = t->params.data = NULL;
     t->m = joust_calloc_aligned(model->n_weights, sizeof(float));
@@ -202,7 +203,7 @@ static uint32_t run_choose(const joust_trainer *t, uint32_t n)
 {
     uint64_t most = RUN_BYTES / (t->model->n_weights * sizeof(float)),
              few = 2 * joust_engine_threads(t->engine);
-    most = most > MAX_RUNS ? MAX_RUNS : most;
+    most = most > t->max_runs ? t->max_runs : most;
     most = most < few ? few : most;
     uint32_t run = 1;
     while ((n + run - 1) / run > most)

@@ -18,6 +18,7 @@ struct joust_trainer {
     uint32_t depth;
     float **sums; /* (n_sums) gradients of aligned runs of rows */
     uint32_t n_sums;
+    uint32_t max_runs; /* sums at most, unless two a thread are more; changes no bit */
 };
 
 #endif

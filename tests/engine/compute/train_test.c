@@ -191,6 +191,43 @@ static void test_equal_bits(void **state)
     }
 }
 
+/* The tree over rows is the same however it is cut into runs and whoever computes them. */
+static void test_tree(void **state)
+{
+    (void)state;
+    enum { N = 21 };
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    data d;
+    data_make(&d, config.vocab_size);
+    joust_pair_row rows[N];
+    for (uint32_t i = 0; i < N; i++) {
+        rows[i] = d.pairs[i % N_PAIRS];
+        rows[i].ref_chosen -= i;
+    }
+    float *expected = NULL;
+    for (uint32_t n_threads = 1; n_threads <= 3; n_threads++)
+        for (uint32_t max_runs = 64; max_runs >= 1; max_runs /= 4) {
+            joust_model *m = fixture_model(&config, 3);
+            joust_engine *e = fixture_engine(n_threads, JOUST_ISA_AUTO);
+            joust_trainer *t;
+            joust_step_report report;
+            check_ok(joust_trainer_create(e, m, &p, &t, &err));
+            t->max_runs = max_runs;
+            check_ok(joust_trainer_step_pairs(t, rows, N, &report, &err));
+            if (!expected)
+                expected = joust_memdup(t->sums[0], m->n_weights * sizeof(float));
+            assert_true(max_runs == 64 ? t->n_sums == N : t->n_sums < N);
+            assert_memory_equal(expected, t->sums[0], m->n_weights * sizeof(float));
+            joust_trainer_free(&t);
+            joust_model_free(&m);
+            joust_engine_free(&e);
+        }
+    joust_free(expected);
+    joust_free(d.tokens);
+}
+
 static void test_resume(void **state)
 {
     (void)state;
@@ -471,9 +508,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients),     cmocka_unit_test(test_equal_bits),
-        cmocka_unit_test(test_resume),        cmocka_unit_test(test_first_loss),
-        cmocka_unit_test(test_learning_rate), cmocka_unit_test(test_update),
-        cmocka_unit_test(test_bad_input),     cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_tree),          cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_first_loss),    cmocka_unit_test(test_learning_rate),
+        cmocka_unit_test(test_update),        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
