@@ -137,6 +137,14 @@ static void send_hello_ack(joust_coordinator *c, const joust_action *a)
     joust_coordinator_send(c, a->peer, &m);
 }
 
+static void send_progress_ack(joust_coordinator *c, const joust_action *a)
+{
+    joust_message m = {.type = JOUST_MSG_PROGRESS_ACK,
+                       .u.progress_ack = {.id = a->id, .step = a->step}};
+    flush_sending(c);
+    joust_coordinator_send(c, a->peer, &m);
+}
+
 static void check_same(joust_coordinator *c, const joust_action *a)
 {
     joust_error err;
@@ -210,7 +218,10 @@ static void act(joust_coordinator *c, const joust_actions *list, const joust_act
         send_id(c, a->peer, JOUST_MSG_REVOKE, &a->id);
         break;
     case JOUST_ACTION_ACK:
-        send_id(c, a->peer, JOUST_MSG_RESULT_ACK, &a->id);
+        if (a->step)
+            send_progress_ack(c, a);
+        else
+            send_id(c, a->peer, JOUST_MSG_RESULT_ACK, &a->id);
         break;
     case JOUST_ACTION_CHECK_SAME:
         check_same(c, a);

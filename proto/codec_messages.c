@@ -142,6 +142,11 @@ static const joust_field train_progress_fields[] = {
 static const joust_record_type train_progress_type = RECORD_TYPE(
     joust_msg_train_progress, joust__wire__train_progress__descriptor, train_progress_fields);
 
+static const joust_field progress_ack_fields[] = {
+    RECORD(joust_msg_progress_ack, 1, id, unit_id_type), VALUE(joust_msg_progress_ack, 2, step)};
+static const joust_record_type progress_ack_type =
+    RECORD_TYPE(joust_msg_progress_ack, joust__wire__progress_ack__descriptor, progress_ack_fields);
+
 static const joust_field digests_fields[] = {
     DIGESTS(joust_msg_digests, 1, digests, n, JOUST_MAX_FILE_CHUNKS)};
 static const joust_record_type digests_type =
@@ -162,7 +167,8 @@ static const joust_record_type *const by_type[] = {
     [JOUST_MSG_ROWS] = &rows_type,           [JOUST_MSG_TRAIN_PROGRESS] = &train_progress_type,
     [JOUST_MSG_CHUNK_QUERY] = &digests_type, [JOUST_MSG_CHUNK_MISSING] = &digests_type,
     [JOUST_MSG_CHUNK_PUT] = &chunk_type,     [JOUST_MSG_CHUNK_ACK] = &digests_type,
-    [JOUST_MSG_CHUNK_GET] = &digests_type,   [JOUST_MSG_CHUNK] = &chunk_type};
+    [JOUST_MSG_CHUNK_GET] = &digests_type,   [JOUST_MSG_CHUNK] = &chunk_type,
+    [JOUST_MSG_PROGRESS_ACK] = &progress_ack_type};
 /* clang-format on */
 
 const joust_record_type *joust_message_record_type(uint32_t type)

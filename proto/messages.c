@@ -65,6 +65,8 @@ const char *joust_message_name(joust_message_type type)
         return "CHUNK_GET";
     case JOUST_MSG_CHUNK:
         return "CHUNK";
+    case JOUST_MSG_PROGRESS_ACK:
+        return "PROGRESS_ACK";
     }
     return "UNKNOWN";
 }

@@ -33,7 +33,8 @@ typedef enum joust_message_type { /* on the wire: never renumber */
     JOUST_MSG_CHUNK_PUT = 17,     /* peer -> coordinator */
     JOUST_MSG_CHUNK_ACK = 18,     /* coordinator -> peer, after the chunk is synced */
     JOUST_MSG_CHUNK_GET = 19,     /* peer -> coordinator */
-    JOUST_MSG_CHUNK = 20          /* coordinator -> peer */
+    JOUST_MSG_CHUNK = 20,         /* coordinator -> peer */
+    JOUST_MSG_PROGRESS_ACK = 21   /* coordinator -> trainer, after the commit is durable */
 } joust_message_type;
 
 typedef struct joust_msg_hello {
@@ -172,7 +173,12 @@ typedef struct joust_msg_train_progress {
     joust_digest state;  /* manifest of the state; its chunks are durable already */
     uint32_t n_steps;
     joust_train_step *steps; /* since the last one */
-} joust_msg_train_progress; /* answered by RESULT_ACK when durable */
+} joust_msg_train_progress; /* answered by PROGRESS_ACK when durable */
+
+typedef struct joust_msg_progress_ack {
+    joust_unit_id id;
+    uint32_t step; /* of the progress that is durable now */
+} joust_msg_progress_ack;
 
 typedef struct joust_msg_digests { /* CHUNK_QUERY, CHUNK_MISSING, CHUNK_ACK (n = 1), CHUNK_GET (n = 1) */
     uint32_t n;
@@ -201,6 +207,7 @@ typedef struct joust_message {
         joust_msg_rows_get rows_get;
         joust_msg_rows rows;
         joust_msg_train_progress progress;
+        joust_msg_progress_ack progress_ack;
         joust_msg_digests digests;
         joust_msg_chunk chunk;
     } u;

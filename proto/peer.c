@@ -283,15 +283,6 @@ static void on_revoke(joust_peer *p, const joust_msg_units *revoked)
         joust_mailbox_interrupt(&p->box);
 }
 
-/* An acknowledgement for a unit that is still open is one of training progress. */
-static bool is_progress_ack(const joust_peer *p, const joust_msg_units *acknowledged)
-{
-    for (uint32_t i = 0; i < acknowledged->n; i++)
-        if (joust_peer_find_open(p, &acknowledged->units[i].unit) != JOUST_NONE)
-            return true;
-    return false;
-}
-
 static void act(joust_peer *p, joust_message *m)
 {
     switch (m->type) {
@@ -304,11 +295,8 @@ static void act(joust_peer *p, joust_message *m)
     case JOUST_MSG_REVOKE:
         on_revoke(p, &m->u.units);
         break;
-    case JOUST_MSG_RESULT_ACK:
-        if (is_progress_ack(p, &m->u.units))
-            joust_mailbox_put(&p->box, m);
-        break;
     case JOUST_MSG_ROWS:
+    case JOUST_MSG_PROGRESS_ACK:
     case JOUST_MSG_CHUNK:
     case JOUST_MSG_CHUNK_ACK:
     case JOUST_MSG_CHUNK_MISSING:

@@ -238,6 +238,7 @@ static bool is_for_peers(joust_message_type type)
     case JOUST_MSG_CHUNK_MISSING:
     case JOUST_MSG_CHUNK_ACK:
     case JOUST_MSG_CHUNK:
+    case JOUST_MSG_PROGRESS_ACK:
         return true;
     default:
         return false;

@@ -12,7 +12,7 @@ typedef struct joust_upstream {
     /* takes *m (zeroed on success). A request that finds no coordinator is dropped: receive says so
      * later. Errors: JOUST_INTERRUPTED, JOUST_NOMEM. */
     joust_status (*send)(void *context, joust_message *m, joust_error *err);
-    /* Waits for the next answer: CHUNK, CHUNK_ACK, CHUNK_MISSING, ROWS, or the RESULT_ACK of a
+    /* Waits for the next answer: CHUNK, CHUNK_ACK, CHUNK_MISSING, ROWS, or the PROGRESS_ACK of a
      * TRAIN_PROGRESS. *ret is owned. Errors: JOUST_AGAIN: answers that are still due will not come
      * (another coordinator, or a long silence): send the requests again. JOUST_INTERRUPTED: the
      * work isn't wanted any more. */

@@ -79,7 +79,8 @@ static joust_status report_progress(const joust_training *t, const joust_lease_u
     while (st == JOUST_OK) {
         joust_message m = {0};
         st = t->up->receive(t->up->context, &m, err);
-        bool acknowledged = st == JOUST_OK && m.type == JOUST_MSG_RESULT_ACK;
+        bool acknowledged =
+            st == JOUST_OK && m.type == JOUST_MSG_PROGRESS_ACK && m.u.progress_ack.step == step;
         joust_message_fini(&m);
         if (acknowledged)
             return JOUST_OK;

@@ -273,7 +273,7 @@ static void test_bounds(void **state)
     assert_int_equal(m.u.units.n, JOUST_MAX_UNITS);
     joust_message_fini(&m);
     joust_buf_clear(&b);
-    check_status(JOUST_UNSUPPORTED, joust_message_decode(21, 1, b.data, 0, &m, &err));
+    check_status(JOUST_UNSUPPORTED, joust_message_decode(22, 1, b.data, 0, &m, &err));
     check_status(JOUST_UNSUPPORTED, joust_message_decode(0, 1, b.data, 0, &m, &err));
     /* a length beyond the end, and one beyond 64 bits */
     check_status(JOUST_MALFORMED,

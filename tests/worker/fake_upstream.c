@@ -110,9 +110,8 @@ static void answer_progress(fake_upstream *f, const joust_msg_train_progress *p)
     f->step = p->step;
     f->state = p->state;
     fake_upstream_add_steps(f, p->steps, p->n_steps);
-    joust_message *m = answer(f, JOUST_MSG_RESULT_ACK);
-    m->u.units.units = joust_memdup(&p->id, sizeof(p->id));
-    m->u.units.n = 1;
+    joust_message *m = answer(f, JOUST_MSG_PROGRESS_ACK);
+    m->u.progress_ack = (joust_msg_progress_ack){.id = p->id, .step = p->step};
 }
 
 static joust_status send(void *context, joust_message *m, joust_error *err)
