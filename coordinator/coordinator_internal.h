@@ -11,22 +11,24 @@
 #include "proto/loop.h"
 #include "storage/blobs.h"
 
+/* Leases and acknowledgements on their way to one peer (sending.c). Zero: none. */
+#define JOUST_MAX_SENDING 64u
+typedef struct joust_sending {
+    uint32_t n_acks, n_leases, ack_capacity, lease_capacity;
+    joust_unit_id *acks;
+    joust_lease_unit *leases;
+    uint64_t lent;  /* bit i: the trajectories of leases[i] belong to the recent units */
+    uint64_t bytes; /* of the leases, about */
+} joust_sending;
+
 /* A connection, from its first HELLO to its GOODBYE. The handle is what the core calls `peer`; never reused. */
 typedef struct joust_link {
     uint64_t handle;
     joust_peer_id id;
     int64_t heard_ms;
+    uint32_t n_refused; /* messages that couldn't be read */
+    joust_sending sending;
 } joust_link;
-
-/* Units on their way to one peer, gathered into one message. */
-typedef struct joust_sending {
-    uint64_t peer;
-    joust_message_type type; /* LEASE, REVOKE or RESULT_ACK */
-    uint32_t n;
-    uint64_t bytes;
-    joust_lease_unit leases[64];
-    joust_unit_id ids[64];
-} joust_sending;
 
 struct joust_coordinator {
     const joust_job *job;
@@ -38,6 +40,7 @@ struct joust_coordinator {
     joust_store *store;
     joust_blobs *blobs;
     joust_lease_sources sources;
+    joust_recent *recent;      /* units that were just written */
     joust_training_rows *rows; /* of the TRAIN unit under way, or NULL */
     joust_core *core;
     joust_outbox *outbox;
@@ -51,7 +54,9 @@ struct joust_coordinator {
     joust_link *links;
     uint32_t n_links;
     uint64_t next_handle, next_event, status_sequence;
-    joust_sending sending;
+    uint64_t n_refused;   /* unreadable messages, of whomever */
+    int64_t refused_ms;   /* when the log last said so */
+    joust_actions locals; /* RUN_LOCAL units that wait until what was released has left */
     bool pumping, stopping;
     int64_t stop_at_ms;
     int64_t started_ms;
@@ -71,6 +76,15 @@ void joust_coordinator_step(joust_coordinator *c, const joust_core_event *event,
                             void *records);
 /* Does what the outbox has released. */
 void joust_coordinator_pump(joust_coordinator *c);
+
+/* sending.c: what is gathered for a peer leaves with the flush. Errors: of the store, JOUST_NOMEM. */
+joust_status joust_coordinator_send_lease(joust_coordinator *c, const joust_action *action,
+                                          joust_error *err);
+joust_status joust_coordinator_send_ack(joust_coordinator *c, const joust_action *action,
+                                        joust_error *err);
+void joust_coordinator_flush_peer(joust_coordinator *c, uint64_t peer);
+void joust_coordinator_flush(joust_coordinator *c);
+void joust_sending_fini(joust_sending *sending); /* frees and zeroes; nothing leaves */
 
 /* incoming.c: everything peers say. */
 void joust_coordinator_readable(void *arg, uint32_t events);

@@ -9,7 +9,8 @@
 #include "storage/metrics.h"
 #include "storage/tables.h"
 
-#define MAX_LINKS (2 * JOUST_CORE_MAX_PEERS)
+#define MAX_LINKS   (2 * JOUST_CORE_MAX_PEERS)
+#define MAX_REFUSED 16u /* unreadable messages of a peer before it is sent away */
 
 /* Links ---------------------------------------------------------------------------------------- */
 
@@ -32,8 +33,10 @@ joust_link *joust_coordinator_link_of(joust_coordinator *c, uint64_t handle)
 void joust_coordinator_unlink(joust_coordinator *c, uint64_t handle)
 {
     joust_link *link = joust_coordinator_link_of(c, handle);
-    if (link)
+    if (link) {
+        joust_sending_fini(&link->sending);
         *link = c->links[--c->n_links];
+    }
 }
 
 static joust_link *add_link(joust_coordinator *c, const joust_peer_id *id)
@@ -170,7 +173,11 @@ static joust_status put_result(joust_coordinator *c, void *arg, joust_error *err
     if (records->was_done || joust_core_unit(c->core, &r->id.unit) != JOUST_UNIT_DONE)
         return JOUST_OK; /* the step wrote something else */
     joust_status st = joust_result_put(joust_committer_batch(c->committer), r, err);
-    return st == JOUST_OK && r->has_model ? put_train_summary(c, r, err) : st;
+    if (st == JOUST_OK && r->has_model)
+        st = put_train_summary(c, r, err);
+    if (st == JOUST_OK)
+        joust_recent_keep(c->recent, r);
+    return st;
 }
 
 static void take_result(joust_coordinator *c, joust_link *link, uint64_t epoch,
@@ -198,7 +205,7 @@ static void take_result(joust_coordinator *c, joust_link *link, uint64_t epoch,
     /* A unit of another round is done or unknown: the core answers; its content is compared, not trusted. */
     st = current
              ? joust_result_check(&c->sources, c->blobs, &policy, r, &event.u.result.content, &err)
-             : JOUST_OK;
+             : joust_result_digest(&c->sources, c->blobs, r, &event.u.result.content, &err);
     if (st == JOUST_CORRUPT || joust_status_scope(st) == JOUST_SCOPE_PROCESS) {
         joust_coordinator_fail(c, st, &err);
         return;
@@ -447,13 +454,36 @@ static void take_message(joust_coordinator *c, const joust_peer_id *from, joust_
         post_blob(c, from, &m->u.chunk.digest, &m->u.chunk);
         break;
     case JOUST_MSG_CHUNK_GET:
-        for (uint32_t i = 0; i < m->u.digests.n; i++)
-            post_blob(c, from, &m->u.digests.digests[i], NULL);
+        if (m->u.digests.n == 1)
+            post_blob(c, from, m->u.digests.digests, NULL);
+        else
+            joust_coordinator_send_text(c, from, JOUST_MSG_ERROR, JOUST_INVALID,
+                                        "CHUNK_GET asks for one chunk");
         break;
     default:
         joust_coordinator_send_text(c, from, JOUST_MSG_ERROR, JOUST_UNSUPPORTED,
                                     "not a message for a coordinator");
     }
+}
+
+/* A message that can't be read: its sender is told, and sent away if it doesn't stop. A flood of them leaves a line a
+ * second in the log. */
+static void refuse_message(joust_coordinator *c, const joust_peer_id *from, joust_status st,
+                           const joust_error *err)
+{
+    char name[JOUST_MAX_PEER_ID_BYTES + 1];
+    int64_t now = joust_loop_now(c->loop);
+    c->n_refused++;
+    if (c->n_refused == 1 || now - c->refused_ms >= 1000) {
+        joust_log_warn("peer", "%s: message refused (%llu so far): %s",
+                       joust_peer_id_text(from, name), (unsigned long long)c->n_refused, err->text);
+        c->refused_ms = now;
+    }
+    joust_link *link = joust_coordinator_link(c, from);
+    if (link && ++link->n_refused >= MAX_REFUSED)
+        peer_bad(c, link->handle, "its messages can't be read, one after another");
+    else
+        joust_coordinator_send_text(c, from, JOUST_MSG_ERROR, st, err->text);
 }
 
 void joust_coordinator_readable(void *arg, uint32_t events)
@@ -473,10 +503,7 @@ void joust_coordinator_readable(void *arg, uint32_t events)
         } else if (joust_status_scope(st) == JOUST_SCOPE_PROCESS) {
             joust_coordinator_fail(c, st, &err);
         } else {
-            char name[JOUST_MAX_PEER_ID_BYTES + 1];
-            joust_log_warn("peer", "%s: message refused: %s", joust_peer_id_text(&from, name),
-                           err.text);
-            joust_coordinator_send_text(c, &from, JOUST_MSG_ERROR, st, err.text);
+            refuse_message(c, &from, st, &err);
         }
     }
     joust_status st = joust_committer_flush(c->committer, &err);

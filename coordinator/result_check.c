@@ -130,21 +130,45 @@ static joust_status check_judge(joust_lease_sources *s, const joust_stage *stage
     return joust_verdicts_digest(r->verdicts, r->n_verdicts, ret_content, err);
 }
 
-static joust_status check_model(joust_blobs *blobs, const joust_job *job, const joust_stage *stage,
-                                joust_unit_result *r, joust_digest *ret_content, joust_error *err)
+/* The steps that came with the model are the last ones of it, without a gap to those that are recorded. */
+static joust_status check_steps(joust_store *store, const joust_unit_result *r, joust_error *err)
+{
+    uint32_t first = r->model.n_steps - r->n_steps;
+    if (r->n_steps > r->model.n_steps)
+        return joust_fail(err, JOUST_INVALID, "%u training steps of a model that took %u",
+                          r->n_steps, r->model.n_steps);
+    for (uint32_t i = 0; i < r->n_steps; i++)
+        if (r->steps[i].round != r->id.unit.round || r->steps[i].stage != r->id.unit.stage ||
+            r->steps[i].step != first + i)
+            return joust_fail(err, JOUST_INVALID, "training step of another unit, or out of order");
+    joust_train_step before;
+    if (!first)
+        return JOUST_OK;
+    joust_status st = joust_store_get_train_step(store, r->id.unit.round, r->id.unit.stage,
+                                                 first - 1, &before, err);
+    if (st == JOUST_NOT_FOUND)
+        return joust_fail(err, JOUST_INVALID, "training step %u of %u was never told", first - 1,
+                          r->model.n_steps);
+    if (st == JOUST_OK)
+        joust_train_step_fini(&before);
+    return st;
+}
+
+static joust_status check_model(joust_store *store, joust_blobs *blobs, const joust_job *job,
+                                const joust_stage *stage, joust_unit_result *r,
+                                joust_digest *ret_content, joust_error *err)
 {
     if (!r->has_model || r->n_trajectories || r->n_verdicts)
         return joust_fail(err, JOUST_INVALID, "expected a model and nothing else");
     if (strcmp(r->model.model.lineage, job->models[stage->model].name))
         return joust_fail(err, JOUST_INVALID, "model of lineage %s, expected %s",
                           r->model.model.lineage, job->models[stage->model].name);
-    for (uint32_t i = 0; i < r->n_steps; i++)
-        if (r->steps[i].round != r->id.unit.round || r->steps[i].stage != r->id.unit.stage)
-            return joust_fail(err, JOUST_INVALID, "training step of another unit");
+    joust_status st = check_steps(store, r, err);
+    if (st != JOUST_OK)
+        return st;
     joust_digest missing;
     bool complete;
-    joust_status st =
-        joust_blobs_complete(blobs, &r->model.model.manifest, &complete, &missing, err);
+    st = joust_blobs_complete(blobs, &r->model.model.manifest, &complete, &missing, err);
     if (st == JOUST_OK && !complete) {
         char hex[JOUST_DIGEST_HEX];
         return joust_fail(err, JOUST_NOT_FOUND, "chunk %s of the model was never sent",
@@ -174,7 +198,26 @@ joust_status joust_result_check(joust_lease_sources *s, joust_blobs *blobs,
         return check_judge(s, stage, policy, r, ret_content, err);
     case JOUST_STAGE_INIT:
     case JOUST_STAGE_TRAIN:
-        return check_model(blobs, s->job, stage, r, ret_content, err);
+        return check_model(s->store, blobs, s->job, stage, r, ret_content, err);
+    default:
+        return joust_fail(err, JOUST_INVALID, "stage %s takes no results", stage->name);
+    }
+}
+
+joust_status joust_result_digest(joust_lease_sources *s, joust_blobs *blobs, joust_unit_result *r,
+                                 joust_digest *ret_content, joust_error *err)
+{
+    if (r->id.unit.stage >= s->plan->n_stages)
+        return joust_fail(err, JOUST_INVALID, "no stage %u", r->id.unit.stage);
+    const joust_stage *stage = &s->plan->stages[r->id.unit.stage];
+    switch (stage->kind) {
+    case JOUST_STAGE_GENERATE:
+        return digest_trajectories(r->trajectories, r->n_trajectories, ret_content, err);
+    case JOUST_STAGE_JUDGE:
+        return joust_verdicts_digest(r->verdicts, r->n_verdicts, ret_content, err);
+    case JOUST_STAGE_INIT:
+    case JOUST_STAGE_TRAIN:
+        return check_model(s->store, blobs, s->job, stage, r, ret_content, err);
     default:
         return joust_fail(err, JOUST_INVALID, "stage %s takes no results", stage->name);
     }

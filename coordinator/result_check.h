@@ -13,6 +13,11 @@ JOUST_MUST_USE joust_status joust_result_check(joust_lease_sources *sources, jou
                                                const joust_model_ref *policy,
                                                joust_unit_result *result, joust_digest *ret_content,
                                                joust_error *err);
+/* The digest alone, of a result that is to be compared with what is recorded: nothing about it is checked but its model's
+ * chunks and steps. Errors: as check. */
+JOUST_MUST_USE joust_status joust_result_digest(joust_lease_sources *sources, joust_blobs *blobs,
+                                                joust_unit_result *result,
+                                                joust_digest *ret_content, joust_error *err);
 /* The same digest of what the store holds for a unit that is done. Errors: of the store. */
 JOUST_MUST_USE joust_status joust_result_stored(joust_lease_sources *sources,
                                                 const joust_unit_key *unit, uint64_t version,
