@@ -1,0 +1,31 @@
+#!/bin/bash
+# sanitizers.sh [PRESET ...]: builds the presets asan-ubsan and tsan (or those named) and runs every test under them, the
+# system tests with their real processes included. Prints a line a preset and every test that failed; exit
+# status 1 if one did. What TSan is told to pass over, and why, is in tests/tsan.supp.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+[ $# -gt 0 ] || set -- asan-ubsan tsan
+export ASAN_OPTIONS=abort_on_error=1:detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
+launcher=""
+! command -v ccache >/dev/null || launcher=-DCMAKE_C_COMPILER_LAUNCHER=ccache
+
+echo "== $(git describe --always --dirty --abbrev=40), $(date -u '+%Y-%m-%d %H:%M UTC'), $(nproc) cores," \
+    "$(cc --version | head -n 1)"
+bad=0
+for preset; do
+    build=build/$preset
+    cmake --preset "$preset" $launcher >/dev/null
+    nice -n 10 cmake --build "$build" -j "$(nproc)" >"$build/build.log" 2>&1 || {
+        grep -E 'error|FAILED' "$build/build.log"
+        exit 1
+    }
+    began=$(date +%s)
+    nice -n 10 ctest --test-dir "$build" -LE '^(long|gpu)$' -j "$(nproc)" --timeout 600 --output-on-failure \
+        >"$build/ctest.log" 2>&1 || bad=1
+    grep -E 'tests passed' "$build/ctest.log" | sed "s/^/$preset: /; s/\$/, $(($(date +%s) - began)) s/"
+    sed -n '/The following tests/,$p' "$build/ctest.log" | grep -vE '^Errors|^$' || true
+    # A suppression that matched says so on standard error of its test.
+    grep -hoE '^ *[0-9]+ (race|called_from_lib|thread|mutex|deadlock|signal):?.*' "$build/ctest.log" || true
+done
+echo "== load average at the end $(cut -d' ' -f1-3 /proc/loadavg)"
+exit $bad
