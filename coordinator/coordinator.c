@@ -12,8 +12,10 @@
 #include "storage/keys.h"
 #include "storage/tables.h"
 
-#define TICK_MS   50
-#define LINGER_MS 150 /* for the last words to peers to leave the sockets */
+#define TICK_MS 50
+#define RECENT_BYTES                                                                               \
+    ((uint64_t)64 << 20) /* of units kept decoded until they are judged and paired */
+#define LINGER_MS 150    /* for the last words to peers to leave the sockets */
 
 static void committed(void *arg, uint64_t sequence, joust_status status, const joust_error *err)
 {
@@ -144,8 +146,13 @@ static joust_status open_store(joust_coordinator *c, joust_job *job, const char 
         st = joust_store_begin_epoch(c->store, &epoch, err);
     if (st == JOUST_OK)
         st = joust_inputs_import(job, c->n_prompts, c->store, c->blobs, epoch, err);
-    c->sources = (joust_lease_sources){
-        .store = c->store, .job = job, .plan = &c->plan, .n_prompts = c->n_prompts};
+    if (st == JOUST_OK)
+        st = joust_recent_create(RECENT_BYTES, &c->recent, err);
+    c->sources = (joust_lease_sources){.store = c->store,
+                                       .job = job,
+                                       .plan = &c->plan,
+                                       .n_prompts = c->n_prompts,
+                                       .recent = c->recent};
     if (st == JOUST_OK)
         st = joust_core_create(job, &c->plan, c->n_prompts,
                                &(joust_core_options){.lease_ms = job->cluster.lease_ms}, &c->core,
@@ -208,7 +215,11 @@ static void close_all(joust_coordinator *c)
     joust_blobs_close(&c->blobs);
     joust_store_close(&c->store);
     joust_buf_fini(&c->job_bytes);
+    for (uint32_t i = 0; i < c->n_links; i++)
+        joust_sending_fini(&c->links[i].sending);
     joust_free(c->links);
+    joust_actions_fini(&c->locals);
+    joust_recent_free(&c->recent);
 }
 
 static joust_status start(joust_coordinator *c, joust_job *job,

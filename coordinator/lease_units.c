@@ -13,14 +13,18 @@ void joust_lease_sources_fini(joust_lease_sources *s)
     memset(s->orders, 0, sizeof(s->orders));
 }
 
-joust_status joust_lease_model(const joust_lease_sources *s, uint32_t lineage, uint64_t version,
+joust_status joust_lease_model(joust_lease_sources *s, uint32_t lineage, uint64_t version,
                                joust_model_ref *ret, joust_error *err)
 {
     const joust_job_model *model = &s->job->models[lineage];
+    if (s->model.version == version && !strcmp(s->model.lineage, model->name)) {
+        *ret = s->model; /* a version never changes */
+        return JOUST_OK;
+    }
     joust_model_version record;
     joust_status st = joust_store_get_model_version(s->store, model->name, version, &record, err);
     if (st == JOUST_OK) {
-        *ret = record.model;
+        *ret = s->model = record.model;
     } else if (st == JOUST_NOT_FOUND && version == 0 && model->init) {
         *ret = (joust_model_ref){.version = 0, .manifest = model->content};
         snprintf(ret->lineage, sizeof(ret->lineage), "%s", model->name);
@@ -62,12 +66,18 @@ joust_status joust_lease_prompt(joust_lease_sources *s, const joust_unit_key *un
 }
 
 static joust_status fill_judge(joust_lease_sources *s, const joust_stage *stage,
-                               joust_lease_unit *u, joust_error *err)
+                               joust_lease_unit *u, bool *ret_lent, joust_error *err)
 {
     joust_unit_key of = {.round = u->unit.round, .stage = stage->of, .position = u->unit.position};
+    const joust_recent_unit *recent = joust_recent_find(s->recent, &of);
     joust_status st = joust_lease_prompt(s, &of, &u->prompt, err);
-    if (st == JOUST_OK)
+    if (st == JOUST_OK && recent) {
+        u->trajectories = recent->trajectories;
+        u->n_trajectories = recent->n_trajectories;
+        *ret_lent = true;
+    } else if (st == JOUST_OK) {
         st = joust_store_get_group(s->store, &of, &u->trajectories, &u->n_trajectories, err);
+    }
     if (st == JOUST_OK && u->n_trajectories != s->plan->stages[stage->of].samples)
         st = joust_fail(err, JOUST_CORRUPT, "round %u stage %u position %llu: %u of %u answers",
                         of.round, of.stage, (unsigned long long)of.position, u->n_trajectories,
@@ -91,7 +101,7 @@ static joust_status fill_train(joust_lease_sources *s, const joust_stage *stage,
 }
 
 joust_status joust_lease_fill(joust_lease_sources *s, const joust_action *action,
-                              joust_lease_unit *ret, joust_error *err)
+                              joust_lease_unit *ret, bool *ret_lent, joust_error *err)
 {
     const joust_stage *stage = &s->plan->stages[action->id.unit.stage];
     const joust_lease_order *order = &action->u.lease;
@@ -99,6 +109,7 @@ joust_status joust_lease_fill(joust_lease_sources *s, const joust_action *action
                           .lease = action->id.lease,
                           .attempt = action->id.attempt,
                           .deadline_ms = order->deadline_ms};
+    bool lent = false;
     joust_status st = JOUST_OK;
     if (order->model != JOUST_NONE)
         st = joust_lease_model(s, order->model, order->model_version, &u.model, err);
@@ -109,7 +120,7 @@ joust_status joust_lease_fill(joust_lease_sources *s, const joust_action *action
             st = joust_lease_prompt(s, &u.unit, &u.prompt, err);
             break;
         case JOUST_STAGE_JUDGE:
-            st = fill_judge(s, stage, &u, err);
+            st = fill_judge(s, stage, &u, &lent, err);
             break;
         case JOUST_STAGE_INIT:
         case JOUST_STAGE_TRAIN:
@@ -119,9 +130,15 @@ joust_status joust_lease_fill(joust_lease_sources *s, const joust_action *action
             st = joust_fail(err, JOUST_BUG, "stage %s is not leased", stage->name);
         }
     }
-    if (st == JOUST_OK)
+    if (st == JOUST_OK) {
         *ret = u;
-    else
-        joust_lease_unit_fini(&u);
+        *ret_lent = lent;
+        return st;
+    }
+    if (lent) {
+        u.trajectories = NULL;
+        u.n_trajectories = 0;
+    }
+    joust_lease_unit_fini(&u);
     return st;
 }

@@ -15,6 +15,7 @@
 /* One side of a group: its trajectories, and the reward of each. */
 typedef struct side {
     joust_trajectory *trajectories;
+    bool lent; /* the trajectories are a view of the recent units */
     const char **texts;
     joust_reward *rewards;
     uint32_t n;
@@ -22,7 +23,8 @@ typedef struct side {
 
 static void side_fini(side *s)
 {
-    joust_trajectories_free(s->trajectories, s->n);
+    if (!s->lent)
+        joust_trajectories_free(s->trajectories, s->n);
     joust_free(s->texts);
     joust_free(s->rewards);
     memset(s, 0, sizeof(*s));
@@ -38,8 +40,58 @@ static bool scores(const joust_plan *plan, uint32_t judge, uint32_t generate, ui
 /* What the reward judges said about a prompt's groups, in key order: one run of verdicts a JUDGE stage. */
 typedef struct said {
     joust_verdict *verdicts;
+    bool lent; /* the array is ours, what its verdicts point to is a view of the recent units */
     uint32_t n;
 } said;
+
+static void said_fini(said *all)
+{
+    if (all->lent)
+        joust_free(all->verdicts);
+    else
+        joust_verdicts_free(all->verdicts, all->n);
+}
+
+/* Adds the run of one JUDGE stage if it is recent. *ret_found says so. */
+static joust_status add_recent(const joust_recent *recent, const joust_unit_key *judge, said *all,
+                               bool *ret_found, joust_error *err)
+{
+    const joust_recent_unit *unit = joust_recent_find(recent, judge);
+    *ret_found = unit && unit->n_verdicts;
+    if (!*ret_found)
+        return JOUST_OK;
+    joust_verdict *grown =
+        joust_realloc_array(all->verdicts, all->n + unit->n_verdicts, sizeof(*grown));
+    if (!grown)
+        return joust_fail(err, JOUST_NOMEM, "pairing: out of memory");
+    memcpy(grown + all->n, unit->verdicts, unit->n_verdicts * sizeof(*grown));
+    all->verdicts = grown;
+    all->n += unit->n_verdicts;
+    return JOUST_OK;
+}
+
+/* All that the PAIR unit considers: from the recent units if every run is there, else from the store. */
+static joust_status read_said(joust_coordinator *c, const joust_unit_key *pair, said *ret,
+                              joust_error *err)
+{
+    said all = {.lent = true};
+    bool found = true;
+    joust_status st = JOUST_OK;
+    for (uint32_t j = 0; st == JOUST_OK && found && j < pair->stage; j++) {
+        joust_unit_key judge = {.round = pair->round, .stage = j, .position = pair->position};
+        if (joust_lineage_rewards(c->job, &c->plan.stages[j], &c->plan.stages[pair->stage]))
+            st = add_recent(c->recent, &judge, &all, &found, err);
+    }
+    if (st != JOUST_OK || !found) {
+        said_fini(&all);
+        all = (said){0};
+    }
+    if (st == JOUST_OK && !found)
+        st = joust_lineage_get_verdicts(c->store, &c->plan, pair, &all.verdicts, &all.n, err);
+    if (st == JOUST_OK)
+        *ret = all;
+    return st;
+}
 
 /* The run of one JUDGE stage. View. */
 static said said_by(const said *all, uint32_t judge)
@@ -54,12 +106,24 @@ static said said_by(const said *all, uint32_t judge)
     return run;
 }
 
+static joust_status read_group(joust_coordinator *c, const joust_unit_key *unit, side *to,
+                               joust_error *err)
+{
+    const joust_recent_unit *recent = joust_recent_find(c->recent, unit);
+    if (!recent)
+        return joust_store_get_group(c->store, unit, &to->trajectories, &to->n, err);
+    to->trajectories = recent->trajectories;
+    to->n = recent->n_trajectories;
+    to->lent = true;
+    return JOUST_OK;
+}
+
 static joust_status read_side(joust_coordinator *c, const joust_unit_key *pair, uint32_t generate,
                               const said *all, side *ret, joust_error *err)
 {
     side s = {0};
     joust_unit_key unit = {.round = pair->round, .stage = generate, .position = pair->position};
-    joust_status st = joust_store_get_group(c->store, &unit, &s.trajectories, &s.n, err);
+    joust_status st = read_group(c, &unit, &s, err);
     if (st != JOUST_OK)
         return st;
     uint32_t n_judges = 0;
@@ -126,6 +190,18 @@ static joust_status build_pair(joust_coordinator *c, const joust_unit_key *unit,
     return st;
 }
 
+/* Nobody asks for a group and its verdicts once it is paired. */
+static void drop_recent(joust_coordinator *c, const joust_unit_key *pair)
+{
+    const joust_stage *stage = &c->plan.stages[pair->stage];
+    for (uint32_t s = 0; s < pair->stage; s++) {
+        joust_unit_key unit = {.round = pair->round, .stage = s, .position = pair->position};
+        if (s == stage->of || s == stage->of_rejected ||
+            joust_lineage_rewards(c->job, &c->plan.stages[s], stage))
+            joust_recent_drop(c->recent, &unit);
+    }
+}
+
 static joust_status run_pair(joust_coordinator *c, const joust_unit_key *unit, joust_error *err)
 {
     const joust_stage *stage = &c->plan.stages[unit->stage];
@@ -133,8 +209,7 @@ static joust_status run_pair(joust_coordinator *c, const joust_unit_key *unit, j
     side chosen = {0}, rejected = {0};
     pair_records records = {0};
     said all;
-    joust_status st =
-        joust_lineage_get_verdicts(c->store, &c->plan, unit, &all.verdicts, &all.n, err);
+    joust_status st = read_said(c, unit, &all, err);
     if (st != JOUST_OK)
         return st;
     st = read_side(c, unit, stage->of, &all, &chosen, err);
@@ -142,11 +217,12 @@ static joust_status run_pair(joust_coordinator *c, const joust_unit_key *unit, j
         st = read_side(c, unit, stage->of_rejected, &all, &rejected, err);
     if (st == JOUST_OK)
         st = build_pair(c, unit, &chosen, two ? &rejected : &chosen, &all, &records, err);
-    joust_verdicts_free(all.verdicts, all.n);
+    said_fini(&all);
     side_fini(&chosen);
     side_fini(&rejected);
     if (st != JOUST_OK)
         return st;
+    drop_recent(c, unit);
     joust_core_event event = {.kind = JOUST_EVENT_LOCAL_DONE};
     event.u.local = (joust_core_local){.unit = *unit, .n_pairs = records.decided};
     joust_coordinator_step(c, &event, put_pair, &records);

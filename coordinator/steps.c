@@ -70,59 +70,11 @@ void joust_coordinator_step(joust_coordinator *c, const joust_core_event *event,
         joust_coordinator_pump(c);
 }
 
-/* What was gathered for one peer leaves. */
-static void flush_sending(joust_coordinator *c)
+static void send_revoke(joust_coordinator *c, const joust_action *a)
 {
-    joust_sending *s = &c->sending;
-    if (!s->n)
-        return;
-    joust_message m = {.type = s->type};
-    if (s->type == JOUST_MSG_LEASE)
-        m.u.lease = (joust_msg_lease){.n = s->n, .units = s->leases};
-    else
-        m.u.units = (joust_msg_units){.n = s->n, .units = s->ids};
-    uint32_t n = s->n;
-    s->n = 0; /* sending may step the core */
-    joust_coordinator_send(c, s->peer, &m);
-    if (s->type == JOUST_MSG_LEASE)
-        for (uint32_t i = 0; i < n; i++)
-            joust_lease_unit_fini(&s->leases[i]);
-}
-
-/* Makes room for one more unit of this kind to this peer. */
-static void gather(joust_coordinator *c, uint64_t peer, joust_message_type type)
-{
-    joust_sending *s = &c->sending;
-    if (s->n && (s->peer != peer || s->type != type || s->bytes > (8u << 20) ||
-                 s->n == sizeof(s->ids) / sizeof(*s->ids)))
-        flush_sending(c);
-    if (!s->n)
-        s->bytes = 0;
-    s->peer = peer;
-    s->type = type;
-}
-
-static void send_lease(joust_coordinator *c, const joust_action *a)
-{
-    joust_error err;
-    gather(c, a->peer, JOUST_MSG_LEASE);
-    joust_sending *s = &c->sending;
-    joust_lease_unit *unit = &s->leases[s->n];
-    joust_status st = joust_lease_fill(&c->sources, a, unit, &err);
-    if (st != JOUST_OK) {
-        joust_coordinator_fail(c, st, &err);
-        return;
-    }
-    for (uint32_t i = 0; i < unit->n_trajectories; i++)
-        s->bytes += 16ull * unit->trajectories[i].n_tokens + 512;
-    s->n++;
-}
-
-static void send_id(joust_coordinator *c, uint64_t peer, joust_message_type type,
-                    const joust_unit_id *id)
-{
-    gather(c, peer, type);
-    c->sending.ids[c->sending.n++] = *id;
+    joust_unit_id id = a->id;
+    joust_message m = {.type = JOUST_MSG_REVOKE, .u.units = {.n = 1, .units = &id}};
+    joust_coordinator_send(c, a->peer, &m);
 }
 
 static void send_hello_ack(joust_coordinator *c, const joust_action *a)
@@ -141,7 +93,6 @@ static void send_progress_ack(joust_coordinator *c, const joust_action *a)
 {
     joust_message m = {.type = JOUST_MSG_PROGRESS_ACK,
                        .u.progress_ack = {.id = a->id, .step = a->step}};
-    flush_sending(c);
     joust_coordinator_send(c, a->peer, &m);
 }
 
@@ -156,7 +107,9 @@ static void check_same(joust_coordinator *c, const joust_action *a)
         return;
     }
     if (joust_digest_equal(&stored, &a->content)) {
-        send_id(c, a->peer, JOUST_MSG_RESULT_ACK, &a->id);
+        st = joust_coordinator_send_ack(c, a, &err);
+        if (st != JOUST_OK)
+            joust_coordinator_fail(c, st, &err);
         return;
     }
     char text[256];
@@ -200,28 +153,36 @@ static void job_done(joust_coordinator *c, const joust_action *a, const char *te
     c->stopping = true;
 }
 
+/* What waits for others of its kind. */
+static bool is_gathered(const joust_action *a)
+{
+    return a->kind == JOUST_ACTION_LEASE || (a->kind == JOUST_ACTION_ACK && !a->step) ||
+           a->kind == JOUST_ACTION_CHECK_SAME;
+}
+
 static void act(joust_coordinator *c, const joust_actions *list, const joust_action *a)
 {
     const char *text = joust_action_text(list, a);
     joust_link *link;
-    if (a->kind != JOUST_ACTION_LEASE && a->kind != JOUST_ACTION_ACK &&
-        a->kind != JOUST_ACTION_REVOKE)
-        flush_sending(c); /* order towards a peer is kept */
+    joust_error err;
+    joust_status st = JOUST_OK;
+    if (a->peer && !is_gathered(a))
+        joust_coordinator_flush_peer(c, a->peer); /* order towards a peer is kept */
     switch (a->kind) {
     case JOUST_ACTION_HELLO_ACK:
         send_hello_ack(c, a);
         break;
     case JOUST_ACTION_LEASE:
-        send_lease(c, a);
+        st = joust_coordinator_send_lease(c, a, &err);
         break;
     case JOUST_ACTION_REVOKE:
-        send_id(c, a->peer, JOUST_MSG_REVOKE, &a->id);
+        send_revoke(c, a);
         break;
     case JOUST_ACTION_ACK:
         if (a->step)
             send_progress_ack(c, a);
         else
-            send_id(c, a->peer, JOUST_MSG_RESULT_ACK, &a->id);
+            st = joust_coordinator_send_ack(c, a, &err);
         break;
     case JOUST_ACTION_CHECK_SAME:
         check_same(c, a);
@@ -236,9 +197,11 @@ static void act(joust_coordinator *c, const joust_actions *list, const joust_act
             joust_coordinator_unlink(c, a->peer);
         break;
     case JOUST_ACTION_RUN_LOCAL:
-        joust_coordinator_run_local(c, a);
+        *joust_actions_add(&c->locals, a->kind) = *a;
+        st = joust_actions_status(&c->locals, &err);
         break;
     case JOUST_ACTION_STAGE_DONE:
+        joust_coordinator_flush(c); /* its figures take time */
         stage_done(c, a);
         break;
     case JOUST_ACTION_ROUND_DONE:
@@ -259,6 +222,18 @@ static void act(joust_coordinator *c, const joust_actions *list, const joust_act
     case JOUST_ACTION_KINDS:
         break;
     }
+    if (st != JOUST_OK)
+        joust_coordinator_fail(c, st, &err);
+}
+
+/* Acknowledgements and leases leave first: peers need not wait while units are computed here. */
+static void run_locals(joust_coordinator *c)
+{
+    joust_actions locals = c->locals;
+    c->locals = (joust_actions){0};
+    for (size_t i = 0; i < locals.n && c->status == JOUST_OK; i++)
+        joust_coordinator_run_local(c, &locals.items[i]);
+    joust_actions_fini(&locals);
 }
 
 void joust_coordinator_pump(joust_coordinator *c)
@@ -267,10 +242,13 @@ void joust_coordinator_pump(joust_coordinator *c)
         return;
     c->pumping = true;
     joust_actions list = {0};
-    while (c->status == JOUST_OK && joust_outbox_pop(c->outbox, &list))
-        for (size_t i = 0; i < list.n && c->status == JOUST_OK; i++)
-            act(c, &list, &list.items[i]);
-    flush_sending(c);
+    do {
+        while (c->status == JOUST_OK && joust_outbox_pop(c->outbox, &list))
+            for (size_t i = 0; i < list.n && c->status == JOUST_OK; i++)
+                act(c, &list, &list.items[i]);
+        joust_coordinator_flush(c);
+        run_locals(c);
+    } while (c->status == JOUST_OK && c->locals.n);
     joust_actions_fini(&list);
     c->pumping = false;
 }

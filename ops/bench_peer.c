@@ -132,7 +132,9 @@ static void on_socket(void *arg, uint32_t events)
 {
     null_peer *p = arg;
     (void)events;
-    for (uint32_t i = 0; i < JOUST_LOOP_BATCH && !p->stopped; i++) {
+    for (uint32_t i = 0; i < JOUST_LOOP_BATCH && !p->stopped &&
+                         joust_session_get_state(p->session) != JOUST_SESSION_GONE;
+         i++) {
         joust_message m = {0};
         joust_error err;
         joust_status st = joust_socket_recv(p->socket, NULL, &m, &err);
