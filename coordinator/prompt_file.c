@@ -2,15 +2,15 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/bytes.h"
 #include "proto/base/file.h"
 #include "proto/base/text.h"
+
+#define MOST_READ (JOUST_MAX_PROMPT_LINE_BYTES + 3) /* of a line: one byte too many, "\r\n" */
 
 /* How often each content was met, by digest: open addressing, 40 bytes a distinct prompt at half load. */
 typedef struct seen_table {
@@ -152,28 +152,42 @@ joust_status joust_prompt_parse(const void *line, size_t n, joust_prompt *ret, j
 typedef struct reading {
     const char *path;
     FILE *file;
-    char *line;
-    size_t room;
+    joust_buf line; /* with its newline */
     seen_table seen;
     joust_hasher hasher;
 } reading;
 
-static joust_status see_line(reading *r, ssize_t n, uint64_t number, joust_prompt_see *see,
-                             void *user, joust_error *err)
+/* Reads the next line; false at the end. One that is longer than a prompt may be is read no further than shows it. Out of
+ * memory is found in the buffer. */
+static bool read_line(reading *r)
+{
+    int c = 0;
+    joust_buf_clear(&r->line);
+    while (c != '\n' && r->line.n < MOST_READ && joust_buf_ok(&r->line) &&
+           (c = getc_unlocked(r->file)) != EOF)
+        joust_buf_u8(&r->line, (uint8_t)c);
+    return r->line.n > 0 || !joust_buf_ok(&r->line);
+}
+
+static joust_status see_line(reading *r, uint64_t number, joust_prompt_see *see, void *user,
+                             joust_error *err)
 {
     joust_prompt prompt = {0};
-    joust_hasher_add(&r->hasher, r->line, (size_t)n);
-    size_t length = (size_t)n;
-    if (length && r->line[length - 1] == '\n')
+    size_t length = r->line.n;
+    joust_status st = joust_buf_status(&r->line, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_hasher_add(&r->hasher, r->line.data, length);
+    if (length && r->line.data[length - 1] == '\n')
         length--;
-    if (length && r->line[length - 1] == '\r')
+    if (length && r->line.data[length - 1] == '\r')
         length--;
-    joust_status st = joust_prompt_parse(r->line, length, &prompt, err);
+    st = joust_prompt_parse(r->line.data, length, &prompt, err);
     if (st == JOUST_OK)
         st = seen_count(&r->seen, &prompt.digest, &prompt.occurrence, err);
     if (st != JOUST_OK)
-        return joust_blame(err, st, "%s:%llu", r->path, (unsigned long long)number + 1);
-    if (see)
+        st = joust_blame(err, st, "%s:%llu", r->path, (unsigned long long)number + 1);
+    else if (see)
         st = see(user, number, &prompt, err);
     joust_prompt_fini(&prompt);
     return st;
@@ -190,9 +204,8 @@ joust_status joust_prompt_file_read(const char *path, joust_prompt_see *see, voi
     joust_hasher_init(&r.hasher);
     joust_status st = JOUST_OK;
     uint64_t lines = 0;
-    ssize_t n;
-    while (st == JOUST_OK && (n = getline(&r.line, &r.room, r.file)) > 0)
-        st = see_line(&r, n, lines++, see, user, err);
+    while (st == JOUST_OK && read_line(&r))
+        st = see_line(&r, lines++, see, user, err);
     if (st == JOUST_OK && ferror(r.file))
         st = joust_fail(err, JOUST_IO, "%s: can't read: %s", path, strerror(errno));
     if (st == JOUST_OK && lines == 0)
@@ -203,7 +216,7 @@ joust_status joust_prompt_file_read(const char *path, joust_prompt_see *see, voi
         *ret_lines = lines;
         *ret_content = joust_hasher_end(&r.hasher);
     }
-    free(r.line);
+    joust_buf_fini(&r.line);
     joust_free(r.seen.places);
     fclose(r.file);
     return st;
