@@ -91,8 +91,6 @@ typedef struct joust_job_pairs {
     joust_version_pick rejected_version;
 } joust_job_pairs;
 
-typedef enum joust_loss { JOUST_LOSS_DPO = 1, JOUST_LOSS_SFT = 2 } joust_loss;
-typedef enum joust_schedule { JOUST_SCHEDULE_CONSTANT = 1, JOUST_SCHEDULE_LINEAR = 2, JOUST_SCHEDULE_COSINE = 3 } joust_schedule;
 
 typedef struct joust_job_train {
     joust_loss loss;

@@ -15,6 +15,7 @@
 
 #include "proto/base/digest.h"
 #include "proto/base/random.h"
+#include "proto/base/settings.h"
 #include "proto/base/status.h"
 
 #define JOUST_NONE UINT32_MAX /* no sample, no judge, no stage */
@@ -40,20 +41,6 @@ typedef struct joust_prompt {
     char *reference;      /* gold answer or NULL; never shown to the policy */
     double weight;        /* 1 by default */
 } joust_prompt;
-
-typedef enum joust_finish { /* stored: never renumber */
-    JOUST_FINISH_STOP = 1,  /* an end token, which is the last of tokens */
-    JOUST_FINISH_LENGTH = 2, /* max_tokens or the model's context reached */
-    JOUST_FINISH_STOP_STRING = 3,
-    JOUST_FINISH_ABORTED = 4
-} joust_finish;
-
-/* How tokens were drawn. temperature 0 = greedy, ties to the lowest token id. */
-typedef struct joust_sampling {
-    float temperature, top_p, min_p; /* top_p 1 and min_p 0: off */
-    uint32_t top_k;                  /* 0: off */
-    uint32_t max_tokens;
-} joust_sampling;
 
 typedef struct joust_model_ref {
     char lineage[JOUST_MAX_NAME_BYTES]; /* name in the job's models: */

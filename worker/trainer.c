@@ -234,11 +234,30 @@ static joust_status do_steps(run *r, joust_error *err)
     return JOUST_OK;
 }
 
+/* The engine's part of a job's `train:`. */
+static joust_train_settings settings_of(const joust_job_train *p)
+{
+    return (joust_train_settings){.loss = p->loss,
+                                  .beta = p->beta,
+                                  .sft_weight = p->sft_weight,
+                                  .learning_rate = p->learning_rate,
+                                  .min_learning_rate_ratio = p->min_learning_rate_ratio,
+                                  .schedule = p->schedule,
+                                  .warmup_steps = p->warmup_steps,
+                                  .max_steps = p->max_steps,
+                                  .adam_beta1 = p->adam_beta1,
+                                  .adam_beta2 = p->adam_beta2,
+                                  .adam_eps = p->adam_eps,
+                                  .weight_decay = p->weight_decay,
+                                  .clip = p->clip};
+}
+
 static joust_status train(run *r, joust_error *err)
 {
+    const joust_train_settings settings = settings_of(r->params);
     joust_status st = load_model(r->t, &r->unit->model, &r->model, err);
     if (st == JOUST_OK)
-        st = joust_trainer_create(r->t->engine, r->model, r->params, &r->trainer, err);
+        st = joust_trainer_create(r->t->engine, r->model, &settings, &r->trainer, err);
     if (st == JOUST_OK)
         st = r->params->data ? open_rows(r, err) : open_pairs(r, err);
     if (st == JOUST_OK && r->unit->resume_step > 0)

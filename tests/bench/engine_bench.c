@@ -121,7 +121,7 @@ static void bench_score(joust_engine *e, joust_model *m, const shape *s, const u
 static void bench_train(joust_engine *e, joust_model *m, const shape *s, const uint32_t *tokens,
                         double seconds)
 {
-    joust_job_train params = {.loss = JOUST_LOSS_DPO,
+    joust_train_settings params = {.loss = JOUST_LOSS_DPO,
                               .beta = 0.1,
                               .sft_weight = 2,
                               .learning_rate = 1e-4,

@@ -43,6 +43,8 @@ typedef struct joust_model joust_model;
 JOUST_MUST_USE joust_status joust_model_create(const joust_model_config *config, joust_model **ret, joust_error *err);
 /* Reads config.json and model.safetensors (f32, f16, bf16) from dir. Errors name file and tensor. */
 JOUST_MUST_USE joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *err);
+/* Whether joust_model_load would find every tensor in the shape that config.json asks for; reads no weight. Errors: the same. */
+JOUST_MUST_USE joust_status joust_model_check(const char *dir, joust_error *err);
 /* Draws the weights by the seed: normal, standard deviation by the tensor's kind (see KERNELS.md, "Initial weights"),
  * norms 1; stream JOUST_PURPOSE_INIT, stage = the tensor's index, index = element. */
 JOUST_MUST_USE joust_status joust_model_init(const joust_model_config *config, uint64_t seed, joust_model **ret, joust_error *err);

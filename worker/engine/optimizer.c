@@ -7,7 +7,7 @@
 
 #define BLOCK 4096u
 
-double joust_learning_rate(const joust_job_train *p, uint32_t step)
+double joust_learning_rate(const joust_train_settings *p, uint32_t step)
 {
     const double done = step < p->max_steps ? (double)step / p->max_steps : 1;
     double left = 1; /* of the way from the peak to its share that stays */
@@ -84,7 +84,7 @@ static void update_block(void *context, uint64_t block)
     }
 }
 
-void joust_optimizer_update(joust_engine *engine, joust_model *model, const joust_job_train *p,
+void joust_optimizer_update(joust_engine *engine, joust_model *model, const joust_train_settings *p,
                             uint32_t step, double learning_rate, double scale,
                             const float *gradient, float *m, float *v)
 {

@@ -4,18 +4,18 @@
 
 #include "engine_internal.h"
 #include "model_internal.h"
-#include "proto/job.h"
+#include "proto/base/settings.h"
 
 /* Of step 0, 1, ...: KERNELS.md, "Schedules". */
-double joust_learning_rate(const joust_job_train *params, uint32_t step);
+double joust_learning_rate(const joust_train_settings *params, uint32_t step);
 /* sqrt of the sum of squares: blocks of 4096 elements on the engine's threads, added in order.
  * Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_gradient_norm(joust_engine *engine, const float *gradient,
                                                 uint64_t n, double *ret, joust_error *err);
 /* One update of the model's weights and of both moments (n_weights each); the gradient is
  * multiplied by scale. */
-void joust_optimizer_update(joust_engine *engine, joust_model *model, const joust_job_train *params,
-                            uint32_t step, double learning_rate, double scale,
-                            const float *gradient, float *m, float *v);
+void joust_optimizer_update(joust_engine *engine, joust_model *model,
+                            const joust_train_settings *params, uint32_t step, double learning_rate,
+                            double scale, const float *gradient, float *m, float *v);
 
 #endif

@@ -3,7 +3,9 @@
 #define JOUST_WORKER_ENGINE_SAMPLER_INTERNAL_H
 
 #include "kernels_internal.h"
-#include "proto/records.h"
+#include "proto/base/random.h"
+#include "proto/base/settings.h"
+#include "proto/base/status.h"
 
 typedef struct joust_sampler {
     const joust_kernels *kernels;

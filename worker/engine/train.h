@@ -4,7 +4,7 @@
 #ifndef JOUST_WORKER_ENGINE_TRAIN_H
 #define JOUST_WORKER_ENGINE_TRAIN_H
 
-#include "proto/job.h"
+#include "proto/base/settings.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 
@@ -32,9 +32,9 @@ typedef struct joust_sft_row {
 } joust_sft_row;
 
 typedef struct joust_step_report {
-    uint32_t step;         /* index of the step just done, from 0 */
+    uint32_t step; /* index of the step just done, from 0 */
     double loss, gradient_norm, learning_rate;
-    double accuracy;       /* pairs: share with chosen - rejected implicit reward > 0; else 0 */
+    double accuracy; /* pairs: share with chosen - rejected implicit reward > 0; else 0 */
     double chosen_reward, rejected_reward; /* means of beta * (logp - ref) */
 } joust_step_report;
 
@@ -44,34 +44,43 @@ typedef struct joust_trainer joust_trainer;
  * schedule, clip, max_steps are used. loss = mean over rows of:
  *   dpo: -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
  *   sft: sum over targets of weight * -log p(token) */
-JOUST_MUST_USE joust_status joust_trainer_create(joust_engine *engine, joust_model *model, const joust_job_train *params,
+JOUST_MUST_USE joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
+                                                 const joust_train_settings *params,
                                                  joust_trainer **ret, joust_error *err);
 void joust_trainer_free(joust_trainer **trainer);
 /* One optimiser step over n rows (n >= 1). Errors: JOUST_INVALID (row, position), JOUST_NOT_FINITE (weights untouched), JOUST_NOMEM. */
-JOUST_MUST_USE joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *rows, uint32_t n,
-                                                     joust_step_report *ret, joust_error *err);
-JOUST_MUST_USE joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows, uint32_t n,
-                                                    joust_step_report *ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *rows,
+                                                     uint32_t n, joust_step_report *ret,
+                                                     joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows,
+                                                    uint32_t n, joust_step_report *ret,
+                                                    joust_error *err);
 /* Token log-probs of tokens[first .. n-1] by the forward pass that keeps activations for the backward pass. */
-JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint32_t n, uint32_t first,
-                                                float *ret_logps, joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens,
+                                                uint32_t n, uint32_t first, float *ret_logps,
+                                                joust_error *err);
 /* Token log-probs of a pair's responses by the very pass that joust_trainer_step_pairs computes for it, the prompt shared:
  * ret_chosen (n_chosen), ret_rejected (n_rejected). Errors: as joust_trainer_step_pairs. */
-JOUST_MUST_USE joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row, float *ret_chosen,
-                                                     float *ret_rejected, joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
+                                                     float *ret_chosen, float *ret_rejected,
+                                                     joust_error *err);
 uint32_t joust_trainer_steps_done(const joust_trainer *t);
 /* Whole state (weights, moments, step) as one file, complete and durable or absent; and back, into a trainer made with
  * the same config and params. Errors: JOUST_CORRUPT, JOUST_CONFLICT (another shape). */
-JOUST_MUST_USE joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err);
-JOUST_MUST_USE joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_save(const joust_trainer *t, const char *path,
+                                               joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_restore(joust_trainer *t, const char *path,
+                                                  joust_error *err);
 
 /* A JSONL file of supervised rows, by an index of its lines. Format: worker/engine/rows.h. Keeps tokenizer until closed.
  * Errors are "file:line: place: …". */
 typedef struct joust_rows joust_rows;
-JOUST_MUST_USE joust_status joust_rows_open(const char *path, const joust_tokenizer *tokenizer, joust_rows **ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_rows_open(const char *path, const joust_tokenizer *tokenizer,
+                                            joust_rows **ret, joust_error *err);
 uint64_t joust_rows_count(const joust_rows *r);
 /* Row i (line i + 1) as a view valid until the next call. */
-JOUST_MUST_USE joust_status joust_rows_get(joust_rows *r, uint64_t i, joust_sft_row *ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_rows_get(joust_rows *r, uint64_t i, joust_sft_row *ret,
+                                           joust_error *err);
 void joust_rows_close(joust_rows **r);
 
 #endif

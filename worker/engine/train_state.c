@@ -37,7 +37,7 @@ static void hash_double(joust_hasher *h, double x)
     joust_hasher_u64(h, bits);
 }
 
-static joust_digest settings_digest(const joust_job_train *p)
+static joust_digest settings_digest(const joust_train_settings *p)
 {
     const double numbers[] = {
         p->beta,       p->sft_weight, p->learning_rate, p->min_learning_rate_ratio,

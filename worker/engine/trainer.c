@@ -17,7 +17,7 @@
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static joust_status params_check(const joust_job_train *p, joust_error *err)
+static joust_status params_check(const joust_train_settings *p, joust_error *err)
 {
     const struct {
         const char *name;
@@ -47,7 +47,7 @@ static joust_status params_check(const joust_job_train *p, joust_error *err)
 }
 
 joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
-                                  const joust_job_train *params, joust_trainer **ret,
+                                  const joust_train_settings *params, joust_trainer **ret,
                                   joust_error *err)
 {
     joust_status st = params_check(params, err);
@@ -60,7 +60,6 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
     t->model = model;
     t->max_runs = MAX_RUNS;
     t->params = *params;
-    t->params.model = t->params.data = NULL;
     t->m = joust_calloc_aligned(model->n_weights, sizeof(float));
     t->v = joust_calloc_aligned(model->n_weights, sizeof(float));
     t->tapes = joust_calloc(joust_engine_threads(engine), sizeof(joust_tape *));

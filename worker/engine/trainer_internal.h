@@ -8,9 +8,9 @@
 struct joust_trainer {
     joust_engine *engine;
     joust_model *model;
-    joust_job_train params; /* its strings are not kept */
-    uint32_t n_steps;       /* done */
-    float *m, *v;           /* (n_weights) moments */
+    joust_train_settings params;
+    uint32_t n_steps; /* done */
+    float *m, *v;     /* (n_weights) moments */
 
     /* Working memory, grown as needed. */
     joust_tape **tapes; /* (threads) */

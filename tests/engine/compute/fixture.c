@@ -87,19 +87,19 @@ uint32_t *fixture_tokens(uint32_t n, uint32_t vocab, uint64_t seed)
     return tokens;
 }
 
-joust_job_train fixture_params(joust_loss loss)
+joust_train_settings fixture_params(joust_loss loss)
 {
-    return (joust_job_train){.loss = loss,
-                             .beta = 0.3,
-                             .sft_weight = 0.7,
-                             .learning_rate = 1e-3,
-                             .min_learning_rate_ratio = 0.1,
-                             .schedule = JOUST_SCHEDULE_LINEAR,
-                             .adam_beta1 = 0.9,
-                             .adam_beta2 = 0.98,
-                             .adam_eps = 1e-8,
-                             .weight_decay = 0.01,
-                             .clip = 1,
-                             .warmup_steps = 2,
-                             .max_steps = 10};
+    return (joust_train_settings){.loss = loss,
+                                  .beta = 0.3,
+                                  .sft_weight = 0.7,
+                                  .learning_rate = 1e-3,
+                                  .min_learning_rate_ratio = 0.1,
+                                  .schedule = JOUST_SCHEDULE_LINEAR,
+                                  .adam_beta1 = 0.9,
+                                  .adam_beta2 = 0.98,
+                                  .adam_eps = 1e-8,
+                                  .weight_decay = 0.01,
+                                  .clip = 1,
+                                  .warmup_steps = 2,
+                                  .max_steps = 10};
 }

@@ -17,7 +17,7 @@ joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa);
 uint32_t fixture_isas(joust_isa ret[3]);
 /* n tokens below vocab, by seed; freed with joust_free. */
 uint32_t *fixture_tokens(uint32_t n, uint32_t vocab, uint64_t seed);
-joust_job_train fixture_params(joust_loss loss);
+joust_train_settings fixture_params(joust_loss loss);
 joust_stream fixture_stream(uint64_t seed, uint32_t sample);
 
 #endif

@@ -56,7 +56,7 @@ static void data_make(data *d, uint32_t vocab)
 }
 
 static double loss_of(const joust_model *m, const double *weights, const data *d,
-                      const joust_job_train *p)
+                      const joust_train_settings *p)
 {
     return p->loss == JOUST_LOSS_DPO
                ? reference_pairs_loss(m, weights, d->pairs, N_PAIRS, p->beta, p->sft_weight)
@@ -72,7 +72,7 @@ static joust_status step(joust_trainer *t, const data *d, joust_step_report *ret
 
 /* Every tensor: several elements, central differences. */
 static void check_tensor(const joust_model *m, double *weights, const data *d,
-                         const joust_job_train *p, const joust_tensor *tensor,
+                         const joust_train_settings *p, const joust_tensor *tensor,
                          const float *gradient, uint64_t at, uint32_t *n_large)
 {
     const double h = 1e-5;
@@ -100,7 +100,7 @@ static void check_gradients(const joust_model_config *config, joust_loss loss)
     joust_error err = {0};
     joust_model *m = fixture_model(config, 3);
     joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
-    joust_job_train p = fixture_params(loss);
+    joust_train_settings p = fixture_params(loss);
     p.learning_rate = 0; /* the weights stay */
     joust_trainer *t;
     joust_step_report report;
@@ -150,7 +150,7 @@ static joust_digest trained(uint32_t n_threads, joust_isa isa, joust_loss loss,
     joust_model *m = fixture_model(
         &config, from ? 99 : 3); /* a resumed trainer gets its weights from the file */
     joust_engine *e = fixture_engine(n_threads, isa);
-    joust_job_train p = fixture_params(loss);
+    joust_train_settings p = fixture_params(loss);
     joust_trainer *t;
     joust_step_report report;
     data d;
@@ -198,7 +198,7 @@ static void test_tree(void **state)
     enum { N = 21 };
     joust_error err = {0};
     const joust_model_config config = fixture_odd_config();
-    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     data d;
     data_make(&d, config.vocab_size);
     joust_pair_row rows[N];
@@ -243,7 +243,7 @@ static void test_resume(void **state)
     joust_model_config config = fixture_odd_config();
     joust_model *m = fixture_model(&config, 3);
     joust_engine *e = fixture_engine(1, JOUST_ISA_AUTO);
-    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     joust_trainer *t;
     p.beta = 0.5;
     check_ok(joust_trainer_create(e, m, &p, &t, &err));
@@ -292,7 +292,7 @@ static void test_first_loss(void **state)
     const joust_model_config config = fixture_odd_config();
     joust_model *m = fixture_model(&config, 3);
     joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
-    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     p.sft_weight = 0;
     data d;
     data_make(&d, config.vocab_size);
@@ -332,7 +332,7 @@ static void test_first_loss(void **state)
 static void test_learning_rate(void **state)
 {
     (void)state;
-    joust_job_train p = {
+    joust_train_settings p = {
         .learning_rate = 2, .min_learning_rate_ratio = 0.1, .warmup_steps = 5, .max_steps = 40};
     const struct {
         joust_schedule schedule;
@@ -361,7 +361,7 @@ static void test_update(void **state)
     const joust_model_config config = fixture_odd_config();
     joust_model *m = fixture_model(&config, 3);
     joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
-    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     p.clip = 0.5;
     p.weight_decay = 0.3;
     p.learning_rate = 0.01;
@@ -401,7 +401,7 @@ static void test_bad_input(void **state)
     const joust_model_config config = fixture_odd_config();
     joust_model *m = fixture_model(&config, 3);
     joust_engine *e = fixture_engine(1, JOUST_ISA_AUTO);
-    joust_job_train p = fixture_params(JOUST_LOSS_DPO), bad = p;
+    joust_train_settings p = fixture_params(JOUST_LOSS_DPO), bad = p;
     joust_trainer *t;
     joust_step_report report;
     bad.adam_beta2 = 1;
@@ -470,7 +470,7 @@ static void test_out_of_memory(void **state)
     const joust_model_config config = fixture_odd_config();
     joust_model *m = fixture_model(&config, 3);
     joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
-    joust_job_train p = fixture_params(JOUST_LOSS_DPO);
+    joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     data d;
     data_make(&d, config.vocab_size);
     const joust_digest before = joust_model_digest(m);
