@@ -4,6 +4,7 @@
 #include "coordinator/coordinator.h"
 #include "ops/cli.h"
 #include "ops/jobfile.h"
+#include "ops/preflight.h"
 #include "ops/verbs.h"
 #include "proto/base/log.h"
 
@@ -62,6 +63,13 @@ int joust_verb_coordinator(int argc, char **argv)
     status = joust_jobfile_open("coordinator", path, &sets, &file);
     if (status >= 0)
         return status;
+#ifdef JOUST_HAVE_PREFLIGHT
+    status = joust_preflight_or_exit("coordinator", &file.job, where.store);
+    if (status >= 0) {
+        joust_jobfile_fini(&file);
+        return status;
+    }
+#endif
     joust_coordinator_end end;
     char reason[1024] = "";
     joust_status st = joust_coordinator_run(&file.job, &where, &end, reason, &err);

@@ -8,9 +8,12 @@
 #include "ops/cli.h"
 #include "ops/jobfile.h"
 #include "ops/launch.h"
+#include "ops/preflight.h"
 #include "ops/verbs.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+
+#define MAX_PROCESSES 1024u /* of a kind, and threads of each: as in the job file's cluster: */
 
 static uint32_t at_least_one(long n)
 {
@@ -35,13 +38,16 @@ static void print_place(const char *what, const char *store, const char *below)
 static void print_end(const joust_launch_options *options, int status)
 {
     const char *store = options->store;
+    char *database = joust_path_join(store, "db");
+    bool begun = database && joust_dir_exists(database);
+    joust_free(database);
     if (status == JOUST_EXIT_INTERRUPTED) {
         printf("interrupted; the same command goes on from here: joust launch %s --store %s\n",
                options->job_path, store);
         return;
     }
 #ifdef JOUST_HAVE_VERB_ROUNDS
-    if (status == JOUST_EXIT_OK || status == JOUST_EXIT_FAILED) {
+    if (begun && (status == JOUST_EXIT_OK || status == JOUST_EXIT_FAILED)) {
         char verb[] = "rounds", option[] = "--store";
         char *argument = joust_strdup(store);
         char *argv[] = {verb, option, argument, NULL};
@@ -131,6 +137,12 @@ int joust_verb_launch(int argc, char **argv)
         fprintf(stderr, "joust launch: --on: expected local; found '%s'\n", on);
         return JOUST_EXIT_USAGE;
     }
+    if (workers > MAX_PROCESSES || (judges != UINT32_MAX && judges > MAX_PROCESSES) ||
+        threads > MAX_PROCESSES) {
+        fprintf(stderr, "joust launch: --workers, --judges, --threads: at most %u each\n",
+                MAX_PROCESSES);
+        return JOUST_EXIT_USAGE;
+    }
     joust_jobfile jobfile;
     status = joust_jobfile_open("launch", path[0], &sets, &jobfile);
     if (status >= 0)
@@ -148,7 +160,11 @@ int joust_verb_launch(int argc, char **argv)
     char *default_store = joust_path_join("store", jobfile.job.name);
     options.store = store ? store : default_store;
     if (default_store) {
-        status = run(&options, dry_run);
+#ifdef JOUST_HAVE_PREFLIGHT
+        status = joust_preflight_or_exit("launch", &jobfile.job, options.store);
+#endif
+        if (status < 0)
+            status = run(&options, dry_run);
     } else {
         fprintf(stderr, "joust launch: out of memory\n");
         status = JOUST_EXIT_FAILED;

@@ -5,6 +5,7 @@
 #include "ops/cli.h"
 #include "ops/job_keys.h"
 #include "ops/jobfile.h"
+#include "ops/preflight.h"
 #include "ops/verbs.h"
 #include "proto/base/alloc.h"
 #include "proto/plan.h"
@@ -119,6 +120,13 @@ int joust_verb_validate(int argc, char **argv)
     status = joust_jobfile_open("validate", path[0], &sets, &jobfile);
     if (status >= 0)
         return status;
+#ifdef JOUST_HAVE_PREFLIGHT
+    status = joust_preflight_or_exit("validate", &jobfile.job, NULL);
+    if (status >= 0) {
+        joust_jobfile_fini(&jobfile);
+        return status;
+    }
+#endif
     joust_error err;
     joust_status st = print_summary(&jobfile.job, &err);
     joust_jobfile_fini(&jobfile);

@@ -153,6 +153,11 @@ void joust_peer_fail_unit(joust_peer *p, const joust_unit_key *unit, joust_statu
     uint32_t i = joust_peer_find_open(p, unit);
     if (i == JOUST_NONE)
         return;
+    /* A full disk or memory is this machine's trouble: charged to the unit, it would fail the job for good. */
+    if (code == JOUST_DISK_FULL || code == JOUST_IO || code == JOUST_NOMEM) {
+        joust_peer_stop(p, code, text);
+        return;
+    }
     joust_peer_close_unit(p, i);
     joust_log_error("peer", "unit %u/%u/%llu failed: %s", unit->round, unit->stage,
                     (unsigned long long)unit->position, text);

@@ -1,7 +1,10 @@
 /* The judge as it runs, against a coordinator at the other end of a socket. */
 #include "check.h"
 
+#include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "judge/judge.h"
 #include "proto/base/alloc.h"
@@ -21,12 +24,14 @@ typedef struct bench {
     pthread_t thread;
     joust_status ended;
     joust_error err;
+    atomic_bool over;
 } bench;
 
 static void *work(void *arg)
 {
     bench *b = arg;
     b->ended = joust_judge_run(&b->options, &b->err);
+    atomic_store(&b->over, true);
     return NULL;
 }
 
@@ -121,10 +126,39 @@ static void groups_become_verdicts(void **state)
         joust_lease_unit_fini(&units[i]);
 }
 
+static void limit_files(rlim_t n_bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = n_bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A disk that takes nothing is this process's trouble, not the unit's: no failure is charged, the process ends. */
+static void a_full_disk_ends_the_process(void **state)
+{
+    bench *b = *state;
+    fake_coordinator *c = &b->c;
+    joust_lease_unit unit = judge_unit(b, "self", 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(pthread_create(&b->thread, NULL, work, b), 0);
+    fake_serve_until(c, c->n_hellos > 0);
+    limit_files(1000);
+    fake_coordinator_lease(c, &unit, 1);
+    fake_serve_until(c, atomic_load(&b->over));
+    limit_files(RLIM_INFINITY);
+    pthread_join(b->thread, NULL);
+    assert_int_equal(c->n_failed, 0);
+    assert_int_equal(b->ended, JOUST_IO);
+    assert_non_null(strstr(b->err.text, "can't write"));
+    joust_lease_unit_fini(&unit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(groups_become_verdicts, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_ends_the_process, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,11 +8,12 @@ dir=$(mktemp -d /tmp/joust-system-XXXXXX)
 export XDG_RUNTIME_DIR="$dir/run"
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 launcher=""
+others="" # processes that a test started by itself
 
 # Whatever happens, nobody stays: roles die with their launcher.
 leave() {
     status=$?
-    [ -z "$launcher" ] || kill -9 "$launcher" 2>/dev/null || true
+    [ -z "$launcher$others" ] || kill -9 $launcher $others 2>/dev/null || true
     [ $status = 0 ] || tail -n 5 "$dir"/*.out "$dir"/*/logs/*.log 2>/dev/null || true
     rm -rf "$dir"
     exit $status

@@ -30,7 +30,8 @@ typedef struct loading {
     joust_model *model;
     const joust_tensor *tensors;
     uint32_t n_tensors;
-    bool *loaded; /* (n_tensors) */
+    bool *loaded;   /* (n_tensors) */
+    bool look_only; /* names, shapes and sizes; no weight is read */
     joust_error *err;
 } loading;
 
@@ -76,7 +77,7 @@ static joust_status load_tensor(const loading *l, const joust_safetensors *file,
             return joust_fail(l->err, JOUST_INVALID, "%s: tensor %s is in another shard too",
                               file->path, found->name);
         joust_status st = check_shape(l, file->path, found, &l->tensors[i]);
-        if (st == JOUST_OK)
+        if (st == JOUST_OK && !l->look_only)
             st = joust_safetensors_read(file, found, l->tensors[i].data, l->err);
         l->loaded[i] = st == JOUST_OK;
         return st;
@@ -214,11 +215,11 @@ static joust_status read_config(const char *dir, joust_model_config *ret, joust_
     return st;
 }
 
-joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *err)
+static joust_status load(const char *dir, bool look_only, joust_model **ret, joust_error *err)
 {
     joust_model_config config;
     weight_files files = {0};
-    loading l = {.dir = dir, .err = err};
+    loading l = {.dir = dir, .look_only = look_only, .err = err};
     joust_status st = read_config(dir, &config, err);
     if (st == JOUST_OK)
         st = files_find(&files, dir, err);
@@ -236,6 +237,19 @@ joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *e
     joust_model_changed(l.model);
     *ret = l.model;
     return JOUST_OK;
+}
+
+joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *err)
+{
+    return load(dir, false, ret, err);
+}
+
+joust_status joust_model_check(const char *dir, joust_error *err)
+{
+    joust_model *model = NULL;
+    joust_status st = load(dir, true, &model, err);
+    joust_model_free(&model);
+    return st;
 }
 
 /* Copies one file where it exists. */

@@ -1,0 +1,162 @@
+#include "ops/preflight.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/prompt_file.h"
+#include "judge/judging.h"
+#include "ops/cli.h"
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
+#include "proto/plan.h"
+#include "worker/engine/model.h"
+#include "worker/engine/tokenizer.h"
+
+/* A model of the job, as far as it is needed to check what is put to it. */
+typedef struct checked_model {
+    joust_tokenizer *tokenizer;
+    joust_model_config config;
+} checked_model;
+
+typedef struct preflight {
+    const joust_job *job;
+    joust_plan plan;
+    checked_model models[JOUST_MAX_MODELS];
+} preflight;
+
+static joust_status check_files(const joust_job_model *model, checked_model *ret, joust_error *err)
+{
+    char *config = joust_path_join(model->path, "config.json");
+    if (!config)
+        return joust_fail(err, JOUST_NOMEM, "out of memory");
+    joust_status st = joust_model_config_read(config, &ret->config, err);
+    joust_free(config);
+    if (st == JOUST_OK && !model->init)
+        st = joust_model_check(model->path, err);
+    if (st == JOUST_OK)
+        st = joust_tokenizer_load(model->path, &ret->tokenizer, err);
+    if (st == JOUST_OK && joust_tokenizer_size(ret->tokenizer) > ret->config.vocab_size)
+        st = joust_fail(err, JOUST_INVALID,
+                        "%s: tokenizer.json has %u tokens, more than config.json's vocab_size %u",
+                        model->path, joust_tokenizer_size(ret->tokenizer), ret->config.vocab_size);
+    return st;
+}
+
+static joust_status check_models(preflight *p, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < p->job->n_models; i++) {
+        const joust_job_model *model = &p->job->models[i];
+        st = check_files(model, &p->models[i], err);
+        if (st != JOUST_OK)
+            st = joust_blame(err, st, "models.%s", model->name);
+    }
+    return st;
+}
+
+static joust_status check_judges(preflight *p, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++) {
+        const joust_stage *stage = &p->plan.stages[i];
+        joust_judging *judging = NULL;
+        if (stage->kind != JOUST_STAGE_JUDGE)
+            continue;
+        st = joust_judging_create(
+            p->job, stage, stage->model == JOUST_NONE ? NULL : p->models[stage->model].tokenizer,
+            &judging, err);
+        joust_judging_free(&judging);
+    }
+    return st;
+}
+
+/* The prompts of one GENERATE stage. */
+typedef struct prompt_check {
+    const checked_model *model;
+    joust_template *template;
+    size_t n_around; /* bytes of the template */
+    const char *path;
+} prompt_check;
+
+static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *prompt,
+                                 joust_error *err)
+{
+    const prompt_check *c = user;
+    joust_slot slot = {.name = "prompt", .text = prompt->text};
+    joust_tokens tokens = {0};
+    /* A token is a byte of text at least. */
+    if (strlen(prompt->text) + c->n_around < c->model->config.context)
+        return JOUST_OK;
+    joust_status st = joust_template_render(c->template, &slot, 1, &tokens, err);
+    if (st == JOUST_OK && tokens.n >= c->model->config.context)
+        st = joust_fail(err, JOUST_TOO_LARGE,
+                        "the prompt has %u tokens, and the model's context is %u; shorten it or "
+                        "leave it out",
+                        tokens.n, c->model->config.context);
+    joust_tokens_fini(&tokens);
+    return st == JOUST_OK ? st
+                          : joust_blame(err, st, "%s:%llu", c->path, (unsigned long long)line + 1);
+}
+
+static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_error *err)
+{
+    static const char *const slots[] = {"prompt"};
+    const char *text = p->job->rollout.template_text ? p->job->rollout.template_text : "{prompt}";
+    prompt_check check = {.model = &p->models[stage->model],
+                          .n_around = strlen(text),
+                          .path = p->job->sets[stage->set].path};
+    uint64_t lines;
+    joust_digest content;
+    joust_status st =
+        joust_template_compile(check.model->tokenizer, text, slots, 1, &check.template, err);
+    if (st != JOUST_OK)
+        return joust_blame(err, st, "rollout.template");
+    st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
+    joust_template_free(&check.template);
+    return st;
+}
+
+/* Stages that answer the same prompts by the same model are looked at once. */
+static bool seen_before(const joust_plan *plan, uint32_t stage)
+{
+    for (uint32_t i = 0; i < stage; i++)
+        if (plan->stages[i].kind == JOUST_STAGE_GENERATE &&
+            plan->stages[i].set == plan->stages[stage].set &&
+            plan->stages[i].model == plan->stages[stage].model)
+            return true;
+    return false;
+}
+
+joust_status joust_preflight(const joust_job *job, joust_error *err)
+{
+    preflight *p = joust_calloc(1, sizeof(*p));
+    if (!p)
+        return joust_fail(err, JOUST_NOMEM, "out of memory");
+    p->job = job;
+    joust_status st = joust_plan_compile(job, &p->plan, err);
+    if (st == JOUST_OK)
+        st = check_models(p, err);
+    if (st == JOUST_OK)
+        st = check_judges(p, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
+        if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i))
+            st = check_prompts(p, &p->plan.stages[i], err);
+    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++)
+        joust_tokenizer_free(&p->models[i].tokenizer);
+    joust_free(p);
+    return st;
+}
+
+int joust_preflight_or_exit(const char *verb, const joust_job *job, const char *store)
+{
+    joust_error err;
+    char *database = store ? joust_path_join(store, "db") : NULL;
+    bool begun = database && joust_dir_exists(database);
+    joust_free(database);
+    joust_status st = begun ? JOUST_OK : joust_preflight(job, &err);
+    if (st == JOUST_OK)
+        return -1;
+    int status = joust_cli_fail(verb, &err);
+    /* A file that is absent or isn't what it should be is the job file's problem. */
+    return joust_status_scope(st) == JOUST_SCOPE_PROCESS ? status : JOUST_EXIT_USAGE;
+}
