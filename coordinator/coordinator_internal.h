@@ -30,6 +30,12 @@ typedef struct joust_link {
     joust_sending sending;
 } joust_link;
 
+/* What a GENERATE stage has given so far, as far as this process has seen it come. */
+typedef struct joust_generate_count {
+    uint32_t round;
+    uint64_t groups, trajectories, tokens, stopped, identical;
+} joust_generate_count;
+
 struct joust_coordinator {
     const joust_job *job;
     joust_plan plan;
@@ -40,8 +46,9 @@ struct joust_coordinator {
     joust_store *store;
     joust_blobs *blobs;
     joust_lease_sources sources;
-    joust_recent *recent;      /* units that were just written */
-    joust_training_rows *rows; /* of the TRAIN unit under way, or NULL */
+    joust_generate_count counts[JOUST_MAX_STAGES]; /* by stage */
+    joust_recent *recent;                          /* units that were just written */
+    joust_training_rows *rows;                     /* of the TRAIN unit under way, or NULL */
     joust_core *core;
     joust_outbox *outbox;
 
@@ -101,7 +108,9 @@ void joust_coordinator_send_text(joust_coordinator *c, const joust_peer_id *to,
 
 /* local.c: RUN_LOCAL units. */
 void joust_coordinator_run_local(joust_coordinator *c, const joust_action *action);
-/* summaries.c: the figures of a finished stage, from the store; a no-op if they are there. */
+/* summaries.c: counts a group that is put. */
+void joust_coordinator_count(joust_coordinator *c, const joust_unit_result *result);
+/* The figures of a finished stage, as the store gives them; a no-op if they are there. */
 joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, uint32_t stage,
                                          joust_error *err);
 /* checkpoints.c: the final models, as folders. */

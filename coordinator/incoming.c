@@ -175,8 +175,10 @@ static joust_status put_result(joust_coordinator *c, void *arg, joust_error *err
     joust_status st = joust_result_put(joust_committer_batch(c->committer), r, err);
     if (st == JOUST_OK && r->has_model)
         st = put_train_summary(c, r, err);
-    if (st == JOUST_OK)
+    if (st == JOUST_OK) {
+        joust_coordinator_count(c, r);
         joust_recent_keep(c->recent, r);
+    }
     return st;
 }
 
@@ -202,10 +204,12 @@ static void take_result(joust_coordinator *c, joust_link *link, uint64_t epoch,
         joust_coordinator_fail(c, st, &err);
         return;
     }
-    /* A unit of another round is done or unknown: the core answers; its content is compared, not trusted. */
-    st = current
-             ? joust_result_check(&c->sources, c->blobs, &policy, r, &event.u.result.content, &err)
-             : joust_result_digest(&c->sources, c->blobs, r, &event.u.result.content, &err);
+    /* A unit of another round is done or unknown: the core answers; its content is compared, not trusted. The core asks
+     * for no other content. */
+    bool was_done = joust_core_unit(c->core, &r->id.unit) == JOUST_UNIT_DONE;
+    st = current ? joust_result_check(&c->sources, c->blobs, &policy, r,
+                                      was_done ? &event.u.result.content : NULL, &err)
+                 : joust_result_digest(&c->sources, c->blobs, r, &event.u.result.content, &err);
     if (st == JOUST_CORRUPT || joust_status_scope(st) == JOUST_SCOPE_PROCESS) {
         joust_coordinator_fail(c, st, &err);
         return;
@@ -221,8 +225,7 @@ static void take_result(joust_coordinator *c, joust_link *link, uint64_t epoch,
     r->provenance.epoch = joust_core_epoch(c->core);
     r->provenance.lease = r->id.lease;
     r->provenance.attempt = r->id.attempt;
-    result_records records = {.result = r,
-                              .was_done = joust_core_unit(c->core, &r->id.unit) == JOUST_UNIT_DONE};
+    result_records records = {.result = r, .was_done = was_done};
     joust_coordinator_step(c, &event, put_result, &records);
 }
 

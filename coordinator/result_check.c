@@ -88,7 +88,7 @@ static joust_status check_generate(joust_lease_sources *s, const joust_stage *st
     for (uint32_t i = 0; st == JOUST_OK && i < r->n_trajectories; i++)
         st = check_trajectory(s, stage, &r->id.unit, i, &prompt, policy, &r->trajectories[i], err);
     joust_prompt_fini(&prompt);
-    return st == JOUST_OK
+    return st == JOUST_OK && ret_content
                ? digest_trajectories(r->trajectories, r->n_trajectories, ret_content, err)
                : st;
 }
@@ -127,7 +127,8 @@ static joust_status check_judge(joust_lease_sources *s, const joust_stage *stage
                               v->model.lineage, (unsigned long long)v->model.version,
                               (unsigned long long)policy->version);
     }
-    return joust_verdicts_digest(r->verdicts, r->n_verdicts, ret_content, err);
+    return ret_content ? joust_verdicts_digest(r->verdicts, r->n_verdicts, ret_content, err)
+                       : JOUST_OK;
 }
 
 /* The steps that came with the model are the last ones of it, without a gap to those that are recorded. */
@@ -181,7 +182,7 @@ static joust_status check_model(joust_store *store, joust_blobs *blobs, const jo
         return st;
     r->model.model.weights = joust_inputs_weights(&manifest);
     joust_manifest_fini(&manifest);
-    return digest_version(&r->model, ret_content, err);
+    return ret_content ? digest_version(&r->model, ret_content, err) : JOUST_OK;
 }
 
 joust_status joust_result_check(joust_lease_sources *s, joust_blobs *blobs,

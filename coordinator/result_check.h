@@ -6,8 +6,8 @@
 #include "coordinator/lease_units.h"
 #include "storage/blobs.h"
 
-/* policy: what the unit's lease named (zero lineage where the stage asks no model). Fills *ret_content with the digest of the
- * unit's canonical records. For INIT and TRAIN it fills result->model's weights digest from the manifest.
+/* policy: what the unit's lease named (zero lineage where the stage asks no model). Fills *ret_content (may be NULL)
+ * with the digest of the unit's canonical records. For INIT and TRAIN it fills result->model's weights digest from the manifest.
  * Errors: JOUST_INVALID, JOUST_STALE (another policy), JOUST_NOT_FOUND (a chunk that was never sent): the peer is at fault. */
 JOUST_MUST_USE joust_status joust_result_check(joust_lease_sources *sources, joust_blobs *blobs,
                                                const joust_model_ref *policy,

@@ -24,54 +24,64 @@ static double share(double sum, uint64_t n)
     return n ? sum / (double)n : 0;
 }
 
-typedef struct generate_count {
-    uint64_t groups, trajectories, tokens, stopped, identical;
-    /* of the group being read */
-    uint64_t position;
-    joust_digest text;
-    uint32_t in_group;
-    bool all_same;
-} generate_count;
-
-static void close_group(generate_count *c)
+/* One group more: its trajectories. */
+static void count_group(joust_generate_count *c, const joust_trajectory *group, uint32_t n)
 {
-    c->identical += c->in_group > 1 && c->all_same;
-    c->in_group = 0;
+    bool same = n > 1;
+    for (uint32_t i = 0; i < n; i++) {
+        same = same && !strcmp(group[i].text, group[0].text);
+        c->tokens += group[i].n_tokens;
+        c->stopped +=
+            group[i].finish == JOUST_FINISH_STOP || group[i].finish == JOUST_FINISH_STOP_STRING;
+    }
+    c->groups++;
+    c->trajectories += n;
+    c->identical += same;
 }
 
-static void count_trajectory(generate_count *c, const joust_trajectory *t)
+void joust_coordinator_count(joust_coordinator *c, const joust_unit_result *r)
 {
-    if (c->in_group && t->key.position != c->position)
-        close_group(c);
-    joust_digest text = joust_digest_of(t->text, strlen(t->text));
-    if (!c->in_group) {
-        c->groups++;
-        c->position = t->key.position;
-        c->text = text;
-        c->all_same = true;
-    }
-    c->all_same = c->all_same && joust_digest_equal(&c->text, &text);
-    c->in_group++;
-    c->trajectories++;
-    c->tokens += t->n_tokens;
-    c->stopped += t->finish == JOUST_FINISH_STOP || t->finish == JOUST_FINISH_STOP_STRING;
+    joust_generate_count *count = &c->counts[r->id.unit.stage];
+    if (!r->n_trajectories)
+        return;
+    if (count->round != r->id.unit.round)
+        *count = (joust_generate_count){.round = r->id.unit.round};
+    count_group(count, r->trajectories, r->n_trajectories);
 }
 
-static joust_status count_generate(joust_cursor *cursor, figures *f, joust_error *err)
+/* From the store: groups that came before this process are in no count of its own. */
+static joust_status recount(joust_coordinator *c, uint32_t round, uint32_t stage,
+                            joust_generate_count *ret, joust_error *err)
 {
-    generate_count c = {0};
-    joust_trajectory t;
-    joust_status st;
-    while ((st = joust_cursor_next_trajectory(cursor, &t, err)) == JOUST_OK) {
-        count_trajectory(&c, &t);
-        joust_trajectory_fini(&t);
+    joust_generate_count count = {.round = round};
+    joust_unit_key unit = {.round = round, .stage = stage};
+    uint64_t n = joust_core_positions(c->core, round, stage);
+    joust_status st = JOUST_OK;
+    for (; st == JOUST_OK && unit.position < n; unit.position++) {
+        joust_trajectory *group;
+        uint32_t n_group;
+        st = joust_store_get_group(c->store, &unit, &group, &n_group, err);
+        if (st != JOUST_OK || !n_group)
+            continue;
+        count_group(&count, group, n_group);
+        joust_trajectories_free(group, n_group);
     }
-    close_group(&c);
-    add(f, JOUST_METRIC_GROUPS, (double)c.groups, c.groups);
-    add(f, JOUST_METRIC_TRAJECTORIES, (double)c.trajectories, c.trajectories);
-    add(f, JOUST_METRIC_MEAN_TOKENS, share((double)c.tokens, c.trajectories), c.trajectories);
-    add(f, JOUST_METRIC_STOPPED, share((double)c.stopped, c.trajectories), c.trajectories);
-    add(f, JOUST_METRIC_IDENTICAL_GROUPS, (double)c.identical, c.groups);
+    *ret = count;
+    return st;
+}
+
+static joust_status count_generate(joust_coordinator *c, uint32_t round, uint32_t stage, figures *f,
+                                   joust_error *err)
+{
+    joust_generate_count n = c->counts[stage];
+    joust_status st = JOUST_OK;
+    if (n.round != round || n.groups != joust_core_positions(c->core, round, stage))
+        st = recount(c, round, stage, &n, err);
+    add(f, JOUST_METRIC_GROUPS, (double)n.groups, n.groups);
+    add(f, JOUST_METRIC_TRAJECTORIES, (double)n.trajectories, n.trajectories);
+    add(f, JOUST_METRIC_MEAN_TOKENS, share((double)n.tokens, n.trajectories), n.trajectories);
+    add(f, JOUST_METRIC_STOPPED, share((double)n.stopped, n.trajectories), n.trajectories);
+    add(f, JOUST_METRIC_IDENTICAL_GROUPS, (double)n.identical, n.groups);
     return st;
 }
 
@@ -124,22 +134,20 @@ static joust_status count_pairs(joust_cursor *cursor, uint64_t positions, figure
 
 static joust_family family_of(joust_stage_kind kind)
 {
-    return kind == JOUST_STAGE_GENERATE ? JOUST_FAMILY_TRAJECTORIES
-           : kind == JOUST_STAGE_JUDGE  ? JOUST_FAMILY_VERDICTS
-                                        : JOUST_FAMILY_PAIRS;
+    return kind == JOUST_STAGE_JUDGE ? JOUST_FAMILY_VERDICTS : JOUST_FAMILY_PAIRS;
 }
 
 static joust_status count(joust_coordinator *c, uint32_t round, const joust_stage *stage,
                           figures *f, joust_error *err)
 {
+    if (stage->kind == JOUST_STAGE_GENERATE)
+        return count_generate(c, round, stage->index, f, err);
     joust_key_range range = joust_range_stage(round, stage->index);
     joust_cursor *cursor;
     joust_status st = joust_cursor_open(c->store, family_of(stage->kind), &range, &cursor, err);
     if (st != JOUST_OK)
         return st;
-    if (stage->kind == JOUST_STAGE_GENERATE)
-        st = count_generate(cursor, f, err);
-    else if (stage->kind == JOUST_STAGE_JUDGE)
+    if (stage->kind == JOUST_STAGE_JUDGE)
         st = count_judge(cursor, f, err);
     else
         st = count_pairs(cursor, joust_core_positions(c->core, round, stage->index), f, err);
