@@ -163,6 +163,10 @@ static int exit_status(joust_status status)
     case JOUST_OK:
         return JOUST_EXIT_OK;
     case JOUST_INVALID:
+    case JOUST_MALFORMED:
+    case JOUST_TOO_LARGE:
+    case JOUST_UNSUPPORTED:
+    case JOUST_CONFLICT: /* a store of another job */
         return JOUST_EXIT_USAGE;
     case JOUST_UNREACHABLE:
     case JOUST_LOCKED:

@@ -1,6 +1,9 @@
 /* The program: a table of verbs. `joust VERB --help` says the rest. */
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ops/cli.h"
 #include "ops/verbs.h"
@@ -91,8 +94,20 @@ static int unknown_verb(const char *name)
     return JOUST_EXIT_USAGE;
 }
 
+/* Whoever closed one of the standard descriptors would have the store's first files take its number, and what is printed
+ * go into them. False if there is nothing to put there instead. */
+static bool fill_standard_descriptors(void)
+{
+    int fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = dup(fd);
+    return fd >= 0 && close(fd) == 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (!fill_standard_descriptors())
+        return JOUST_EXIT_FAILED;
     if (argc < 2) {
         fprintf(stderr, "joust: say what to do: `joust --help` lists the verbs\n");
         return JOUST_EXIT_USAGE;

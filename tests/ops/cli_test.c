@@ -136,7 +136,7 @@ static void errors_have_their_exit_status(void **state)
         joust_status status;
         int exit;
     } cases[] = {{JOUST_INVALID, 2},       {JOUST_UNREACHABLE, 3}, {JOUST_LOCKED, 3},
-                 {JOUST_INTERRUPTED, 130}, {JOUST_CORRUPT, 1},     {JOUST_CONFLICT, 1},
+                 {JOUST_INTERRUPTED, 130}, {JOUST_CORRUPT, 1},     {JOUST_CONFLICT, 2},
                  {JOUST_DISK_FULL, 1}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         joust_error err = {.status = cases[i].status, .text = "for the test"};

@@ -16,6 +16,7 @@ for role in worker judge; do
     "$joust" $role --connect "$work" --name $role-0 --threads 1 --cache "$dir/$role-cache" >"$dir/$role.log" 2>&1 &
     others="$others $!"
 done
+peers=$others
 
 delays=$(awk -v n="$kills" -v seed="${SEED:-1}" \
     'BEGIN { srand(seed); for (i = 0; i < n; i++) printf "%.3f\n", 0.005 + 0.195 * rand() ^ 2 }')
@@ -24,11 +25,13 @@ for delay in $delays; do
     "$joust" coordinator "$dir/job.yaml" --store "$store" --listen "$work" --status "ipc://$dir/sockets/status" \
         >>"$dir/coordinator.log" 2>&1 &
     coordinator=$!
+    others="$peers $coordinator"
     # from when it has begun to take part, so that the job moves at all
     [ $((done_kills % 4)) != 0 ] || await "$joust" status --store "$store"
     sleep "$delay"
     kill -9 $coordinator 2>/dev/null || break
     wait $coordinator 2>/dev/null || true
+    others=$peers
     done_kills=$((done_kills + 1))
 done
 "$joust" coordinator "$dir/job.yaml" --store "$store" --listen "$work" --status "ipc://$dir/sockets/status" \

@@ -1,0 +1,89 @@
+#!/bin/sh
+# A careless user: what a job file or the files that it names have wrong is said with its place, the exit status is 2, and
+# nothing was written. Then a job under odd circumstances, which must do.
+. "$(dirname "$0")/common.sh"
+absent=$dir/absent
+
+# refused TEXT [OPTION ...]: the launch of the job is refused with a message that has TEXT in it.
+refused() {
+    text=$1
+    shift
+    status=0
+    "$joust" launch "$dir/job.yaml" --store "$absent" "$@" >"$dir/refused" 2>&1 || status=$?
+    [ $status = 2 ] || fail "status $status for '$text': $(cat "$dir/refused")"
+    grep -q -F -e "$text" "$dir/refused" || fail "no '$text' in: $(cat "$dir/refused")"
+    [ ! -e "$absent" ] || fail "'$text': something was written"
+}
+
+pristine=$dir/pristine
+cp -r "$dir/data" "$pristine"
+cp "$dir/job.yaml" "$pristine"
+restore() {
+    rm -rf "$dir/data"
+    cp -r "$pristine" "$dir/data"
+    mv "$dir/data/job.yaml" "$dir/job.yaml"
+}
+edit() {
+    restore
+    sed -i "$1" "$dir/job.yaml"
+}
+
+edit 's/^seed: 11/sede: 11/'
+refused "job.yaml:3:1: sede: unknown key; did you mean 'seed'?"
+edit 's/samples: 4/samples: four/'
+refused "job.yaml:8:21: rollout.samples: expected a whole number from 1 to 4096; found four"
+edit 's/samples: 4/samples: 0/'
+refused "expected a whole number from 1 to 4096; found 0"
+edit 's/{prompt}/{promp}/'
+refused "rollout.template: template: {promp} is no slot here; did you mean {prompt}"
+restore
+refused "at most 1024" --workers 100000
+rm "$dir/data/rounds.jsonl"
+refused "job.yaml:7:18: prompts.file: no file"
+restore
+: >"$dir/data/test.jsonl"
+refused "test.jsonl: empty"
+restore
+sed -i '3s/.*/{"prompt": 5}/' "$dir/data/rounds.jsonl"
+refused "rounds.jsonl:3: key 'prompt': expected a string"
+restore
+printf '{"prompt":"\377"}\n' >>"$dir/data/rounds.jsonl"
+refused "rounds.jsonl:201: not JSON"
+restore
+long=$(head -c 600 /dev/zero | sed 's/\x00/1 /g')
+echo "{\"prompt\":\"$long\"}" >>"$dir/data/rounds.jsonl"
+refused "rounds.jsonl:201: the prompt has 602 tokens, and the model's context is 64"
+restore
+head -c 500 "$pristine/tokenizer.json" >"$dir/data/tokenizer.json"
+refused "models.policy: $dir/data/tokenizer.json:"
+restore
+rm "$dir/data/config.json"
+refused "models.policy: $dir/data/config.json: can't open"
+
+restore
+odd="$dir/spa ce ü"
+mkdir "$odd"
+(
+    umask 077
+    ulimit -n 64
+    cd "$odd"
+    env -u HOME -u PATH LANG=tr_TR.UTF-8 TZ=Asia/Kathmandu "$joust" launch "$dir/job.yaml" --store "my st'ore" <&- >&- 2>&-
+) || fail "a launch without standard descriptors ended with $?"
+begin "$dir/quiet"
+finish 0
+same "$dir/quiet" "$odd/my st'ore"
+
+status=0
+"$joust" launch "$dir/job.yaml" --store "$dir/quiet" --set seed=12 >"$dir/refused" || status=$?
+[ $status = 2 ] && grep -q "seed is 11 in the job recorded here, and 12 in the job given" "$dir/refused" ||
+    fail "status $status, another job: $(cat "$dir/refused")"
+
+# Weights, too, are looked at before anything begins.
+cp -r "$dir/quiet/checkpoints/policy" "$pristine/trained"
+restore
+sed -i 's/path: data, init: 3/path: data\/trained/' "$dir/job.yaml"
+truncate -s -100 "$dir/data/trained/model.safetensors"
+refused "models.policy: $dir/data/trained/model.safetensors: tensor"
+cp "$pristine/trained/model.safetensors" "$dir/data/trained/"
+sed -i 's/"intermediate_size": *[0-9]*/"intermediate_size": 13/' "$dir/data/trained/config.json"
+refused "config.json asks for (13, "
