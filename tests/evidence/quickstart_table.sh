@@ -66,6 +66,10 @@ PYTHON
 }
 
 for seed in 1 2 3; do base $seed; done
+if ! diff -rq "$out/base-1" "$root/ops/jobs/quickstart-base" >&2; then
+    echo "the checkpoint made here is not the one that ships" >&2
+    exit 1
+fi
 for seed in 21 22 23 24 25; do run "self judge" 1 $seed; done
 run "self judge" 2 21
 run "self judge" 3 21
