@@ -14,6 +14,8 @@
 #include "proto/envelope.h"
 #include "proto/socket_internal.h"
 
+#define LARGE_BODY (16u << 10) /* bytes from which a body isn't copied into ZeroMQ's */
+
 struct joust_context {
     void *zmq;
 };
@@ -287,19 +289,46 @@ static joust_status send_failed(const joust_peer_id *to, joust_error *err)
     }
 }
 
-/* Sends all frames or, if the first can't be sent, none. */
+/* Sends all frames or, if the first can't be sent, none. more: another frame of the message follows. */
 static joust_status send_frames(joust_socket *s, const joust_peer_id *to, const joust_span *frames,
-                                uint32_t n, joust_error *err)
+                                uint32_t n, bool more, joust_error *err)
 {
     if ((to != NULL) != (s->kind == JOUST_SOCKET_ROUTER))
         return joust_fail(err, JOUST_BUG, "send: a ROUTER needs an address, a DEALER has one");
     if (to && zmq_send(s->zmq, to->bytes, to->n, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0)
         return send_failed(to, err);
     for (uint32_t i = 0; i < n; i++) {
-        int flags = ZMQ_DONTWAIT | (i + 1 < n ? ZMQ_SNDMORE : 0);
+        int flags = ZMQ_DONTWAIT | (more || i + 1 < n ? ZMQ_SNDMORE : 0);
         while (zmq_send(s->zmq, frames[i].data, frames[i].n, flags) < 0)
             if (zmq_errno() != EINTR)
                 return send_failed(to, err);
+    }
+    return JOUST_OK;
+}
+
+static void free_body(void *data, void *hint) /* on ZeroMQ's thread */
+{
+    (void)hint;
+    joust_free(data);
+}
+
+/* The last frame, whose bytes ZeroMQ takes without copying them. */
+static joust_status send_body(joust_socket *s, const joust_peer_id *to, joust_buf *body,
+                              joust_error *err)
+{
+    zmq_msg_t frame;
+    size_t n;
+    uint8_t *data = joust_buf_take(body, &n);
+    if (zmq_msg_init_data(&frame, data, n, free_body, NULL) != 0) {
+        joust_free(data);
+        return fail_zmq(err, JOUST_NOMEM, "send");
+    }
+    while (zmq_msg_send(&frame, s->zmq, ZMQ_DONTWAIT) < 0) {
+        if (zmq_errno() == EINTR)
+            continue;
+        joust_status st = send_failed(to, err);
+        zmq_msg_close(&frame);
+        return st;
     }
     return JOUST_OK;
 }
@@ -318,7 +347,10 @@ joust_status joust_socket_send(joust_socket *socket, const joust_peer_id *to,
         joust_envelope_encode(&e, header);
         joust_span frames[2] = {{.data = header, .n = sizeof(header)},
                                 {.data = body.data, .n = body.n}};
-        st = send_frames(socket, to, frames, 2, err);
+        bool large = body.n >= LARGE_BODY;
+        st = send_frames(socket, to, frames, large ? 1 : 2, large, err);
+        if (st == JOUST_OK && large)
+            st = send_body(socket, to, &body, err);
     }
     joust_buf_fini(&body);
     return st;
@@ -330,7 +362,7 @@ joust_status joust_socket_send_frames(joust_socket *socket, const joust_peer_id 
     if (n == 0 || n > JOUST_MAX_FRAMES)
         return joust_fail(err, JOUST_INVALID, "send: %u frames, expected 1 … %u", n,
                           JOUST_MAX_FRAMES);
-    return send_frames(socket, to, frames, n, err);
+    return send_frames(socket, to, frames, n, false, err);
 }
 
 /* -------------------------------------------------------------------------------------- receive */

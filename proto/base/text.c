@@ -64,10 +64,22 @@ static size_t utf8_length(const uint8_t *s, size_t n)
     return length;
 }
 
+/* Whether the next eight bytes are ASCII. */
+static bool is_ascii(const uint8_t *s)
+{
+    uint64_t eight;
+    memcpy(&eight, s, sizeof(eight));
+    return (eight & 0x8080808080808080u) == 0;
+}
+
 bool joust_text_is_utf8(const void *data, size_t n, size_t *ret_bad)
 {
     const uint8_t *s = data;
     for (size_t i = 0; i < n;) {
+        if (n - i >= 8 && is_ascii(s + i)) {
+            i += 8;
+            continue;
+        }
         size_t length = utf8_length(s + i, n - i);
         if (!length) {
             if (ret_bad)
