@@ -140,7 +140,7 @@ static joust_status run(wish *w, joust_error *err)
 
 int joust_verb_bench(int argc, char **argv)
 {
-    wish w = {.options = {.bytes = 2048, .workers = 2, .judges = 1, .samples = 8, .window = 32},
+    wish w = {.options = {.bytes = 2048, .workers = 2, .judges = 1, .samples = 8, .window = 128},
               .repeat = 5};
     joust_bench_options *o = &w.options;
     const joust_option options[] = {
@@ -150,7 +150,7 @@ int joust_verb_bench(int argc, char **argv)
         {"--workers", JOUST_OPTION_U32, &o->workers, "N", "null workers (2)"},
         {"--judges", JOUST_OPTION_U32, &o->judges, "N", "null judges (1)"},
         {"--samples", JOUST_OPTION_U32, &o->samples, "N", "trajectories of a group (8)"},
-        {"--window", JOUST_OPTION_U32, &o->window, "N", "groups that a peer holds at once (32)"},
+        {"--window", JOUST_OPTION_U32, &o->window, "N", "groups that a peer holds at once (128)"},
         {"--repeat", JOUST_OPTION_U32, &w.repeat, "N", "repetitions (5)"},
         {"--store", JOUST_OPTION_TEXT, &o->keep, "DIR", "keep the first run's store there"},
         {"--memory", JOUST_OPTION_FLAG, &w.memory, NULL,
