@@ -104,12 +104,29 @@ static int verdict_order(const joust_verdict *a, const joust_verdict *b)
     return 0;
 }
 
+/* Each answer of the group is the subject of a verdict, or what one compares with. */
+static joust_status check_all_judged(const joust_unit_result *r, uint32_t samples, joust_error *err)
+{
+    for (uint32_t sample = 0; sample < samples; sample++) {
+        uint32_t i = 0;
+        while (i < r->n_verdicts && r->verdicts[i].sample != sample &&
+               r->verdicts[i].other != sample)
+            i++;
+        if (i == r->n_verdicts)
+            return joust_fail(err, JOUST_INVALID, "sample %u has no verdict", sample);
+    }
+    return JOUST_OK;
+}
+
 static joust_status check_judge(joust_lease_sources *s, const joust_stage *stage,
                                 const joust_model_ref *policy, const joust_unit_result *r,
                                 joust_digest *ret_content, joust_error *err)
 {
     const joust_job_judge *judge = &s->job->judges[stage->judge];
     uint32_t samples = s->plan->stages[stage->of].samples;
+    const joust_model_ref none = {.version = 0};
+    bool asks_model = judge->kind == JOUST_JUDGE_YES_NO || judge->kind == JOUST_JUDGE_COMPARE;
+    const joust_model_ref *asked = asks_model ? policy : &none;
     if (r->n_trajectories || r->has_model || !r->n_verdicts)
         return joust_fail(err, JOUST_INVALID, "expected verdicts and nothing else");
     for (uint32_t i = 0; i < r->n_verdicts; i++) {
@@ -122,11 +139,15 @@ static joust_status check_judge(joust_lease_sources *s, const joust_stage *stage
             return joust_fail(err, JOUST_INVALID, "verdict about something else");
         if (i && verdict_order(&r->verdicts[i - 1], v) >= 0)
             return joust_fail(err, JOUST_INVALID, "verdicts out of order");
-        if (v->model.lineage[0] && !same_model(&v->model, policy))
-            return joust_fail(err, JOUST_STALE, "verdict of %s version %llu, expected %llu",
+        if (!same_model(&v->model, asked))
+            return joust_fail(err, JOUST_STALE,
+                              "verdict of model '%s' version %llu, expected '%s' version %llu",
                               v->model.lineage, (unsigned long long)v->model.version,
-                              (unsigned long long)policy->version);
+                              asked->lineage, (unsigned long long)asked->version);
     }
+    joust_status st = check_all_judged(r, samples, err);
+    if (st != JOUST_OK)
+        return st;
     return ret_content ? joust_verdicts_digest(r->verdicts, r->n_verdicts, ret_content, err)
                        : JOUST_OK;
 }
