@@ -25,7 +25,10 @@ target_compile_options(joust_warnings INTERFACE
   -ffp-contract=off -fno-fast-math -fno-math-errno)
 target_compile_definitions(joust_warnings INTERFACE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)
 
+# What a test's time limit, given for a release on a quiet machine, is multiplied by.
+set(JOUST_TEST_PATIENCE 1)
 if(JOUST_SANITIZE)
+  set(JOUST_TEST_PATIENCE 10)
   add_compile_options(-fsanitize=${JOUST_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${JOUST_SANITIZE})
 endif()
