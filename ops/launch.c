@@ -52,8 +52,8 @@ typedef struct launcher {
     joust_progress_view view;
     bool terminal, line_shown;
     int64_t last_line_ms;
-    uint32_t workers_left; /* not given up */
-    int exit_status;       /* -1: the job goes on */
+    uint32_t workers_left, judges_left; /* not given up */
+    int exit_status;                    /* -1: the job goes on */
 } launcher;
 
 /* ---- what is started ---- */
@@ -309,15 +309,21 @@ static void describe_exit(const joust_child_exit *exit, char *to, size_t n)
         snprintf(to, n, "%s ended with status %d", exit->name, exit->status);
 }
 
-/* A role that fails again and again is left alone; without any worker, or the coordinator, the launch ends. */
+/* A role that fails again and again is left alone; without the coordinator, any worker, or any judge where there were
+ * some, the job can't go on, and the launch ends. */
 static bool give_up(launcher *l, const joust_child_exit *exit, const char *how)
 {
     say(l, "%s, %u times in a row: not started again", how, exit->n_failures);
     show_log(l, exit->name);
     bool worker = strncmp(exit->name, "worker-", 7) == 0;
+    bool judge = strncmp(exit->name, "judge-", 6) == 0;
     l->workers_left -= worker;
-    if (!strcmp(exit->name, "coordinator") || (worker && !l->workers_left))
+    l->judges_left -= judge;
+    if (!strcmp(exit->name, "coordinator") || (worker && !l->workers_left) ||
+        (judge && !l->judges_left)) {
+        say(l, "the job can't go on without it; the same command goes on from here");
         end(l, JOUST_EXIT_FAILED, 0);
+    }
     return false;
 }
 
@@ -481,6 +487,7 @@ joust_status joust_launch(const joust_launch_options *options, int *ret_exit, jo
                   .lock_fd = -1,
                   .exit_status = -1,
                   .workers_left = options->workers,
+                  .judges_left = options->judges,
                   .terminal = isatty(STDOUT_FILENO),
                   .last_line_ms = joust_clock_ms()};
     joust_status st = start(&l, err);

@@ -294,6 +294,13 @@ static void roles_that_cannot_live_end_the_launch(void **state)
     assert_output_has(&s, "this role can't live");
     stage_close(&s);
 
+    stage_open(&s); /* its only judge: nothing could ever be judged */
+    touch(&s, "fail-judge");
+    launch(&s, role_program);
+    assert_int_equal(await_launcher(&s), 1);
+    assert_output_has(&s, "the job can't go on without it");
+    stage_close(&s);
+
     stage_open(&s);
     launch(&s, "/nonexistent/joust");
     assert_int_equal(await_launcher(&s), 1);
