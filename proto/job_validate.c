@@ -89,6 +89,13 @@ static joust_status check_judge(const check *c, uint32_t i)
     return JOUST_OK;
 }
 
+/* Whether the job's judge of that name sets answers against each other instead of giving each its own value. */
+static bool compares(const joust_job *job, const char *name)
+{
+    uint32_t i = joust_job_find_judge(job, name);
+    return i != JOUST_NONE && job->judges[i].kind == JOUST_JUDGE_COMPARE;
+}
+
 static bool has_reward_judge(const joust_job *job)
 {
     for (uint32_t i = 0; i < job->n_judges; i++)
@@ -103,6 +110,11 @@ static joust_status check_rollout(const check *c)
     set_key(c, "rollout.samples");
     if (r->samples == 0 || r->samples > JOUST_MAX_GROUP)
         REFUSE(c, "expected 1 … %u, not %u", JOUST_MAX_GROUP, r->samples);
+    for (uint32_t i = 0; i < c->job->n_judges && r->samples < 2; i++) {
+        const joust_job_judge *j = &c->job->judges[i];
+        if (j->role == JOUST_ROLE_REWARD && j->kind == JOUST_JUDGE_COMPARE)
+            REFUSE(c, "judge '%s' compares answers: it needs 2 samples or more", j->name);
+    }
     set_key(c, "rollout.max_tokens");
     if (r->sampling.max_tokens == 0 || r->sampling.max_tokens > JOUST_MAX_TOKENS)
         REFUSE(c, "expected 1 … %u, not %u", JOUST_MAX_TOKENS, r->sampling.max_tokens);
@@ -164,6 +176,8 @@ static joust_status check_measure(const check *c, const char *at, const char *pr
     set_key(c, "%s.judge", at);
     if (joust_job_find_judge(c->job, judge) == JOUST_NONE)
         REFUSE(c, "'%s' isn't one of judges:", judge ? judge : "");
+    if (compares(c->job, judge))
+        REFUSE(c, "'%s' compares answers; measuring needs a judge of each (yes-no, rule)", judge);
     return JOUST_OK;
 }
 
@@ -176,6 +190,8 @@ static joust_status check_evaluate(const check *c)
     set_key(c, "evaluate.judged_by");
     if (e->judged_by && joust_job_find_judge(c->job, e->judged_by) == JOUST_NONE)
         REFUSE(c, "'%s' isn't one of judges:", e->judged_by);
+    if (e->judged_by && compares(c->job, e->judged_by))
+        REFUSE(c, "'%s' compares answers; only a judge of each is measured", e->judged_by);
     set_key(c, "evaluate.samples");
     if (e->samples > JOUST_MAX_GROUP)
         REFUSE(c, "at most %u, not %u", JOUST_MAX_GROUP, e->samples);

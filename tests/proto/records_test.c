@@ -174,6 +174,17 @@ static void test_job_validate(void **state)
     require_bad(&job, "promote.judge");
     job.promote.judge = joust_strdup("exact");
     check_ok(joust_job_validate(&job, key, &err));
+    /* a judge that compares has nothing to say about one answer alone */
+    job.judges[0].kind = JOUST_JUDGE_COMPARE;
+    job.judges[0].n_labels = 2;
+    job.judges[0].template_text = joust_strdup("{first}{second}");
+    require_bad(&job, "promote.judge");
+    job.promote.on = false;
+    check_ok(joust_job_validate(&job, key, &err));
+    job.rollout.samples = 1;
+    require_bad(&job, "rollout.samples");
+    job.rollout.samples = 8;
+    job.judges[0].kind = JOUST_JUDGE_RULE;
     job.stages = joust_calloc(1, sizeof(*job.stages));
     job.n_stages = 1;
     job.stages[0].kind = JOUST_DECLARED_PAIR;
