@@ -509,6 +509,7 @@ static joust_unit_result forge(const joust_lease_unit *unit, const joust_job *jo
                              .outcome = JOUST_OUTCOME_OK,
                              .has_value = true,
                              .value = i,
+                             .model = unit->model,
                              .text = nothing};
         snprintf(v->judge, sizeof(v->judge), "%s", judge->name);
         snprintf(v->kind, sizeof(v->kind), "forged");
@@ -615,7 +616,7 @@ static const plan_of_attack ATTACKS[] = {
     {"flood", attack_flood, 300},       {"hoard", attack_hoard, 2000},
     {"absurd", attack_absurd, 400},     {"chunks", attack_chunks, 20000},
     {"deaf", attack_deaf, 20000},       {"forge", attack_forge, 2000},
-    {"useless", attack_useless, 10000},
+    {"useless", attack_useless, 30000},
 };
 
 int main(int argc, char **argv)
