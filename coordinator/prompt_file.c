@@ -127,11 +127,25 @@ static joust_status fill_prompt(json_t *object, joust_prompt *p, joust_error *er
     return joust_prompt_validate(p, err);
 }
 
+/* How many of the first bytes are white space. */
+static size_t count_blank(const char *line, size_t n)
+{
+    size_t i = 0;
+    while (i < n && strchr(" \t\r\n", line[i]) && line[i])
+        i++;
+    return i;
+}
+
 joust_status joust_prompt_parse(const void *line, size_t n, joust_prompt *ret, joust_error *err)
 {
     if (n > JOUST_MAX_PROMPT_LINE_BYTES)
         return joust_fail(err, JOUST_TOO_LARGE, "longer than %u bytes",
                           JOUST_MAX_PROMPT_LINE_BYTES);
+    if (n == count_blank(line, n))
+        return joust_fail(err, JOUST_MALFORMED, "an empty line: expected {\"prompt\": …}");
+    if (n >= 3 && !memcmp(line, "\xef\xbb\xbf", 3))
+        return joust_fail(err, JOUST_MALFORMED,
+                          "begins with a byte order mark: save the file as UTF-8 without one");
     json_error_t problem;
     json_t *object = json_loadb(line, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &problem);
     if (!object)

@@ -69,7 +69,8 @@ static void bad_lines(void **state)
         joust_status status;
         const char *says;
     } all[] = {
-        {"", JOUST_MALFORMED, "not JSON"},
+        {"", JOUST_MALFORMED, "an empty line"},
+        {"\xef\xbb\xbf{\"prompt\": \"a\"}", JOUST_MALFORMED, "byte order mark"},
         {"{\"prompt\": \"a\"", JOUST_MALFORMED, "column 14"},
         {"{\"prompt\": \"a\"} {}", JOUST_MALFORMED, "not JSON"},
         {"{\"prompt\": \"a\", \"prompt\": \"b\"}", JOUST_MALFORMED, "duplicate"},
@@ -229,8 +230,8 @@ static void faults_name_their_line(void **state)
     } all[] = {
         {"", JOUST_INVALID, "prompts.jsonl: empty"},
         {"{\"prompt\": \"a\"}\n\n{\"prompt\": \"b\"}\n", JOUST_MALFORMED,
-         "prompts.jsonl:2: not JSON"},
-        {"{\"prompt\": \"a\"}\r\n\r\n", JOUST_MALFORMED, "prompts.jsonl:2: not JSON"},
+         "prompts.jsonl:2: an empty line"},
+        {"{\"prompt\": \"a\"}\r\n\r\n", JOUST_MALFORMED, "prompts.jsonl:2: an empty line"},
         {"{\"prompt\": \"a\"}\n{\"prompt\": 1}\n", JOUST_INVALID, "prompts.jsonl:2: key 'prompt'"},
         {"{\"text\": \"a\"}\n", JOUST_INVALID, "prompts.jsonl:1: no prompt"},
     };
