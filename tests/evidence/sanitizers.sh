@@ -15,12 +15,12 @@ bad=0
 for preset; do
     build=build/$preset
     cmake --preset "$preset" $launcher >/dev/null
-    nice -n 10 cmake --build "$build" -j "$(nproc)" >"$build/build.log" 2>&1 || {
+    cmake --build "$build" -j "$(nproc)" >"$build/build.log" 2>&1 || {
         grep -E 'error|FAILED' "$build/build.log"
         exit 1
     }
     began=$(date +%s)
-    nice -n 10 ctest --test-dir "$build" -LE '^(long|gpu)$' -j "$(nproc)" --timeout 600 --output-on-failure \
+    ctest --test-dir "$build" -LE '^(long|gpu)$' -j "$(nproc)" --timeout 600 --output-on-failure \
         >"$build/ctest.log" 2>&1 || bad=1
     grep -E 'tests passed' "$build/ctest.log" | sed "s/^/$preset: /; s/\$/, $(($(date +%s) - began)) s/"
     sed -n '/The following tests/,$p' "$build/ctest.log" | grep -vE '^Errors|^$' || true
