@@ -38,7 +38,7 @@ digests() {
 killer() {
     local launcher=$1 log=$2 n=0 victims
     while [ $n -lt "$kills" ] && kill -0 "$launcher" 2>/dev/null; do
-        sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 0.3 + 2.7 * r / 32767 }')"
+        sleep "$(awk -v r=$RANDOM 'BEGIN { printf "%.2f", 0.3 * exp(log(10) * r / 32767) }')" # 0.3 to 3, log-uniform
         mapfile -t victims < <(pgrep -P "$launcher" || true)
         [ ${#victims[@]} -gt 0 ] || continue
         local victim=${victims[RANDOM % ${#victims[@]}]}
@@ -77,6 +77,10 @@ run() {
     printf '%-10s exit %d  %8.1f s  %3d kills  store %-7s  %s\n' "$name" $status "$took" "$dead" $sound $same
     [ "$name" != killed ] || [ "$dead" -eq 0 ] || cut -d' ' -f2 "$out/$name.kills" | sort | uniq -c | sed 's/^/             killed:/'
     if [ $status -ne 0 ] || [ $sound != sound ] || [ $same != same ]; then
+        failed=1
+    fi
+    if [ "$name" = killed ] && [ "$dead" -lt "$kills" ]; then
+        echo "             the job ended before $kills kills: use a longer one (--job)"
         failed=1
     fi
 }
