@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "coordinator/coordinator_internal.h"
+#include "proto/base/file.h"
 #include "proto/base/log.h"
 #include "storage/tables.h"
 
@@ -43,6 +44,33 @@ static bool is_trained(const joust_plan *plan, uint32_t lineage)
     return false;
 }
 
+/* Whether dir holds a version of the lineage below `number`: what the job left when it had fewer rounds. */
+static bool holds_earlier(joust_coordinator *c, const char *lineage, uint64_t number,
+                          const char *dir)
+{
+    for (uint64_t v = number; v-- > 0;) {
+        joust_model_version version;
+        joust_error err;
+        if (joust_store_get_model_version(c->store, lineage, v, &version, &err) == JOUST_OK &&
+            joust_blobs_export(c->blobs, &version.model.manifest, dir, &err) == JOUST_OK)
+            return true;
+    }
+    return false;
+}
+
+/* Makes dir hold the version, instead of an earlier one if need be. A kill between the two leaves no folder, and the
+ * next start of the complete job makes it. */
+static joust_status export_version(joust_coordinator *c, const joust_model_version *version,
+                                   const char *dir, joust_error *err)
+{
+    joust_status st = joust_blobs_export(c->blobs, &version->model.manifest, dir, err);
+    if (st != JOUST_EXISTS ||
+        !holds_earlier(c, version->model.lineage, version->model.version, dir))
+        return st;
+    st = joust_dir_remove(dir, err);
+    return st == JOUST_OK ? joust_blobs_export(c->blobs, &version->model.manifest, dir, err) : st;
+}
+
 joust_status joust_coordinator_export_models(joust_coordinator *c, joust_error *err)
 {
     joust_status st = JOUST_OK;
@@ -60,7 +88,7 @@ joust_status joust_coordinator_export_models(joust_coordinator *c, joust_error *
             break;
         snprintf(dir, sizeof(dir), "%.3000s/checkpoints/%s", joust_store_dir(c->store),
                  c->job->models[i].name);
-        st = joust_blobs_export(c->blobs, &version.model.manifest, dir, err);
+        st = export_version(c, &version, dir, err);
         if (st == JOUST_OK)
             joust_log_info("checkpoint", "%s version %llu in %s", c->job->models[i].name,
                            (unsigned long long)number, dir);

@@ -1,0 +1,24 @@
+#!/bin/sh
+# A complete job that is given more rounds goes on, ends as if it had had them from the start, and its checkpoint is the
+# new last version. A folder of somebody else's in the checkpoint's place is left alone and named.
+. "$(dirname "$0")/common.sh"
+
+begin "$dir/whole"
+finish 0
+
+begin "$dir/grown" --set rounds=1
+finish 0
+before=$(sha256sum <"$dir/grown/checkpoints/policy/model.safetensors")
+begin "$dir/grown"
+finish 0
+same "$dir/whole" "$dir/grown"
+cmp "$dir/whole/checkpoints/policy/model.safetensors" "$dir/grown/checkpoints/policy/model.safetensors" ||
+    fail "the checkpoint isn't the last version"
+[ "$before" != "$(sha256sum <"$dir/grown/checkpoints/policy/model.safetensors")" ] || fail "the rounds changed nothing"
+
+echo mine >"$dir/grown/checkpoints/policy/model.safetensors"
+begin "$dir/grown"
+finish 1
+grep -q "holds something else" "$dir/grown.out" || fail "nothing says why"
+[ "$(cat "$dir/grown/checkpoints/policy/model.safetensors")" = mine ] || fail "somebody's file was replaced"
+echo "grown by a round"
