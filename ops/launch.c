@@ -251,12 +251,17 @@ static void show_log(launcher *l, const char *name)
     if (!file)
         return;
     char tail[1024];
-    if (fseek(file, -(long)sizeof(tail), SEEK_END) != 0)
+    bool cut = fseek(file, -(long)sizeof(tail), SEEK_END) == 0;
+    if (!cut)
         rewind(file);
-    size_t n = fread(tail, 1, sizeof(tail), file);
+    size_t n = fread(tail, 1, sizeof(tail), file), from = 0;
     fclose(file);
+    const char *whole = cut ? memchr(tail, '\n', n) : NULL; /* what stands before is half a line */
+    if (whole && whole + 1 < tail + n)
+        from = (size_t)(whole + 1 - tail);
     clear_line(l);
-    printf("the end of %s:\n%.*s%s", path, (int)n, tail, n && tail[n - 1] == '\n' ? "" : "\n");
+    printf("the end of %s:\n%.*s%s", path, (int)(n - from), tail + from,
+           n && tail[n - 1] == '\n' ? "" : "\n");
 }
 
 /* ---- what happens ---- */

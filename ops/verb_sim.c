@@ -109,9 +109,10 @@ int joust_verb_sim(int argc, char **argv)
     const joust_usage usage = {
         .verb = "sim",
         .synopsis = "joust sim [--seeds N] [--first S] [--plant FAULT]",
-        .about = "Runs the coordinator's code in a simulated cluster whose network, disk and "
-                 "processes fail, checks every step, and compares each result with a run without "
-                 "faults. Exit status 1 if anything is found.",
+        .about =
+            "Runs the coordinator's code in a simulated cluster whose network, disk and processes\n"
+            "fail, checks every step, and compares each result with a run without faults.\n"
+            "Exit status 1 if anything is found.",
         .options = list,
         .n_options = sizeof list / sizeof *list};
     int n_positional;

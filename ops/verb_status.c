@@ -18,11 +18,22 @@ static long long number_of(const json_t *object, const char *key)
     return (long long)json_integer_value(json_object_get(object, key));
 }
 
+/* The widest value of the key, and no less than `least`. */
+static int width_of(const json_t *list, const char *key, int least)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        int n = (int)strlen(text_of(json_array_get(list, i), key));
+        least = n > least ? n : least;
+    }
+    return least;
+}
+
 static void print_stages(const json_t *stages)
 {
     size_t n = json_array_size(stages);
+    int width = width_of(stages, "name", 24);
     if (n)
-        printf("\n%-24s %-9s %17s %7s %7s\n", "stage", "state", "done", "leased", "queued");
+        printf("\n%-*s %-9s %17s %7s %7s\n", width, "stage", "state", "done", "leased", "queued");
     for (size_t i = 0; i < n; i++) {
         const json_t *stage = json_array_get(stages, i);
         bool steps = json_object_get(stage, "max_steps") != NULL;
@@ -32,24 +43,26 @@ static void print_stages(const json_t *stages)
         snprintf(done, sizeof(done), "%lld/%lld",
                  steps && complete ? total : number_of(stage, steps ? "durable_step" : "done"),
                  total);
-        printf("%-24s %-9s %17s %7lld %7lld\n", text_of(stage, "name"), text_of(stage, "state"),
-               done, number_of(stage, "leased"), number_of(stage, "queued"));
+        printf("%-*s %-9s %17s %7lld %7lld\n", width, text_of(stage, "name"),
+               text_of(stage, "state"), done, number_of(stage, "leased"),
+               number_of(stage, "queued"));
     }
 }
 
 static void print_peers(const json_t *peers)
 {
     size_t n = json_array_size(peers);
+    int width = width_of(peers, "name", 24);
     if (n)
-        printf("\n%-24s %-7s %11s %13s %9s\n", "peer", "role", "outstanding", "oldest lease",
+        printf("\n%-*s %-7s %11s %13s %9s\n", width, "peer", "role", "outstanding", "oldest lease",
                "silent");
     for (size_t i = 0; i < n; i++) {
         const json_t *peer = json_array_get(peers, i);
         char held[32];
         snprintf(held, sizeof(held), "%lld/%lld", number_of(peer, "outstanding"),
                  number_of(peer, "credit"));
-        printf("%-24s %-7s %11s %11.1f s %7.1f s%s\n", text_of(peer, "name"), text_of(peer, "role"),
-               held, (double)number_of(peer, "oldest_lease_ms") / 1000,
+        printf("%-*s %-7s %11s %11.1f s %7.1f s%s\n", width, text_of(peer, "name"),
+               text_of(peer, "role"), held, (double)number_of(peer, "oldest_lease_ms") / 1000,
                (double)number_of(peer, "silent_ms") / 1000,
                json_is_true(json_object_get(peer, "quarantined")) ? " quarantined" : "");
     }

@@ -124,7 +124,7 @@ static joust_status check_options(const joust_socket_options *o, joust_error *er
                           o->endpoint, JOUST_MAX_ENDPOINT_BYTES - 1);
     if (tcp && !o->curve && !is_loopback(o->endpoint))
         return joust_fail(err, JOUST_DENIED,
-                          "%s: beyond this machine links need keys; make some with joust keys new",
+                          "%s: beyond this machine a link must be encrypted, and no keys are given",
                           o->endpoint);
     if (o->kind == JOUST_SOCKET_DEALER && (!o->id || o->id->n == 0))
         return joust_fail(err, JOUST_INVALID, "%s: a connecting socket needs an id", o->endpoint);
