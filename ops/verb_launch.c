@@ -1,4 +1,6 @@
 /* joust launch JOB: a whole job on this machine, by one command; the same command resumes it. */
+#define _GNU_SOURCE /* program_invocation_name */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +44,8 @@ static void print_end(const joust_launch_options *options, int status)
     bool begun = database && joust_dir_exists(database);
     joust_free(database);
     if (status == JOUST_EXIT_INTERRUPTED) {
-        printf("interrupted; the same command goes on from here: joust launch %s --store %s\n",
-               options->job_path, store);
+        printf("interrupted; the same command goes on from here; what there is stands in %s\n",
+               store);
         return;
     }
 #ifdef JOUST_HAVE_VERB_ROUNDS
@@ -64,7 +66,7 @@ static void print_end(const joust_launch_options *options, int status)
     print_place("export", store, "export");
     print_place("logs", store, "logs");
     if (status == JOUST_EXIT_OK)
-        printf("%-12s joust pairs export --store %s\n", "pairs", store);
+        printf("%-12s %s pairs export --store %s\n", "pairs", program_invocation_name, store);
 }
 
 /* notify: {command: ...}: whoever left the launch alone is told how it ended. */
