@@ -146,6 +146,13 @@ static void show_model(const char *what, const joust_model_ref *model)
                model->version, joust_digest_hex(&model->weights, hex));
 }
 
+static void show_prompt(const joust_prompt *prompt)
+{
+    printf("\nprompt\n%s\n", prompt->text);
+    if (prompt->reference)
+        printf("\nreference\n%s\n", prompt->reference);
+}
+
 static void show_provenance(joust_store *store, const char *what, const joust_unit_key *unit)
 {
     joust_provenance r;
@@ -182,7 +189,7 @@ static joust_status show_uses(joust_store *store, const joust_plan *plan, const 
     joust_status st = joust_lineage_get_uses(store, plan, pair, MAX_USES, uses, &n, err);
     if (st != JOUST_OK)
         return st;
-    printf("\ntrained on in %" PRIu32 " steps", n);
+    printf("\ntrained on in %" PRIu32 " step%s", n, n == 1 ? "" : "s");
     for (uint32_t i = 0; i < n && i < MAX_USES; i++)
         printf("%s%" PRIu32, i ? ", " : n > MAX_USES ? ", the first " : ": ", uses[i].step);
     printf("\n");
@@ -202,7 +209,7 @@ static joust_status show_pair(joust_store *store, const joust_plan *plan, const 
         return st;
     printf("pair %s: %s, margin %.6g\n", id_text(*id, text), pair.rule, pair.margin);
     show_model("policy", &pair.policy);
-    printf("\nprompt\n%s\n", l.prompt.text);
+    show_prompt(&l.prompt);
     show_side("chosen", &l.chosen, pair.chosen_reward);
     show_provenance(store, "made", &l.chosen.key);
     show_side("rejected", &l.rejected, pair.rejected_reward);
@@ -255,8 +262,9 @@ static joust_status show_trajectory(joust_store *store, const joust_plan *plan,
                "sampling", (double)t.sampling.temperature, (double)t.sampling.top_p,
                t.sampling.top_k, t.sampling.max_tokens);
         show_provenance(store, "made", &t.key);
-        printf("\nprompt\n%s\n\nresponse: %" PRIu32 " tokens, %s, logp %.6g\n%s\n", prompt.text,
-               t.n_tokens, joust_finish_name(t.finish), logp_of(&t), t.text);
+        show_prompt(&prompt);
+        printf("\nresponse: %" PRIu32 " tokens, %s, logp %.6g\n%s\n", t.n_tokens,
+               joust_finish_name(t.finish), logp_of(&t), t.text);
         joust_prompt_fini(&prompt);
         st = show_verdicts_about(store, plan, &t, err);
     }
@@ -282,8 +290,9 @@ static joust_status show_one_verdict(joust_store *store, const joust_record_id *
     for (uint32_t i = 0; i < r.n_labels; i++)
         printf("label %-6" PRIu32 " %.9g\n", i, r.label_logps[i]);
     show_model("model", &r.model);
-    printf("%-12s %.16s, %" PRIu32 " tokens\n", "rendered", joust_digest_hex(&r.rendered, hex),
-           r.n_prompt_tokens);
+    if (!joust_digest_is_zero(&r.rendered)) /* a rule renders nothing */
+        printf("%-12s %.16s, %" PRIu32 " tokens\n", "rendered", joust_digest_hex(&r.rendered, hex),
+               r.n_prompt_tokens);
     show_provenance(store, "made", &r.key);
     if (*r.text)
         printf("\n%s\n", r.text);
@@ -360,7 +369,7 @@ static void print_tally_json(const tally *t, joust_family family)
     joust_buf_fini(&line);
 }
 
-static void print_tally(const tally *t, joust_family family, bool json)
+static void print_tally(const tally *t, const joust_plan *plan, joust_family family, bool json)
 {
     double mean = t->n_values ? t->sum / (double)t->n_values : 0;
     if (t->n == 0)
@@ -369,7 +378,8 @@ static void print_tally(const tally *t, joust_family family, bool json)
         print_tally_json(t, family);
         return;
     }
-    printf("%5" PRIu32 " %5" PRIu32 " %9" PRIu64 " ", t->round, t->stage, t->n);
+    printf("%5" PRIu32 " %5" PRIu32 "  %-26s %9" PRIu64 " ", t->round, t->stage,
+           t->stage < plan->n_stages ? plan->stages[t->stage].name : "-", t->n);
     if (family == JOUST_FAMILY_TRAJECTORIES)
         printf("%11.2f %11" PRIu64 " %7.3f %7.3f\n", share(t->n_tokens, t->n), t->most_tokens,
                share(t->finish[JOUST_FINISH_STOP], t->n),
@@ -387,8 +397,8 @@ static void print_tally(const tally *t, joust_family family, bool json)
 }
 
 /* Adds the cursor's next record to t, after printing t if the record belongs to another row. */
-static joust_status tally_next(joust_cursor *cursor, joust_family family, bool json, tally *t,
-                               joust_error *err)
+static joust_status tally_next(joust_cursor *cursor, const joust_plan *plan, joust_family family,
+                               bool json, tally *t, joust_error *err)
 {
     joust_pair pair;
     joust_trajectory trajectory;
@@ -401,7 +411,7 @@ static joust_status tally_next(joust_cursor *cursor, joust_family family, bool j
     if (st != JOUST_OK || !joust_key_get_unit(joust_cursor_key(cursor), &unit))
         return st;
     if (unit.round != t->round || unit.stage != t->stage) {
-        print_tally(t, family, json);
+        print_tally(t, plan, family, json);
         *t = (tally){.round = unit.round, .stage = unit.stage};
     }
     t->n++;
@@ -426,20 +436,28 @@ static joust_status tally_next(joust_cursor *cursor, joust_family family, bool j
 joust_status joust_view_stats(joust_store *store, joust_family family, const joust_key_range *range,
                               bool json, joust_error *err)
 {
-    joust_cursor *cursor;
+    joust_cursor *cursor = NULL;
     joust_error why = {0};
     tally t = {0};
-    joust_status st = joust_cursor_open(store, family, range, &cursor, err);
-    if (st != JOUST_OK)
+    joust_plan *plan = joust_calloc(1, sizeof(*plan)); /* too large for the stack */
+    if (!plan)
+        return joust_fail(err, JOUST_NOMEM, "out of memory");
+    joust_status st = joust_plan_compile(joust_store_job(store), plan, err);
+    if (st == JOUST_OK)
+        st = joust_cursor_open(store, family, range, &cursor, err);
+    if (st != JOUST_OK) {
+        joust_free(plan);
         return st;
+    }
     if (!json)
-        printf("%5s %5s %9s %s\n", "round", "stage", "n",
+        printf("%5s %5s  %-26s %9s %s\n", "round", "stage", "name", "n",
                family == JOUST_FAMILY_PAIRS          ? "   margin     least      most"
                : family == JOUST_FAMILY_TRAJECTORIES ? "mean tokens most tokens stopped  length"
                                                      : "    value     least      most  judge");
     while (st == JOUST_OK)
-        st = tally_next(cursor, family, json, &t, &why);
-    print_tally(&t, family, json);
+        st = tally_next(cursor, plan, family, json, &t, &why);
+    print_tally(&t, plan, family, json);
     joust_cursor_close(&cursor);
+    joust_free(plan);
     return st == JOUST_END ? JOUST_OK : joust_fail(err, st, "%s", why.text);
 }

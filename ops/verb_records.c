@@ -99,9 +99,10 @@ static int open_and_run(const request *r)
 
 static const char *const actions[] = {"list", "show", "stats", "export"};
 static const char *const action_help[] = {
-    "one line a record, in key order", "one record in full: the id is as list prints it",
+    "one line a record, in key order",
+    "one record in full; ID as list prints it: r2.s0.p17.3 is round 2, stage 0, prompt 17, item 3",
     "counts and means by round and stage",
-    "JSON Lines on standard output; pairs as TRL and LLaMA-Factory read them"};
+    "JSON Lines on standard output; pairs have prompt, chosen and rejected as TRL reads them"};
 enum { N_ACTIONS = sizeof(actions) / sizeof(*actions) };
 
 static void print_actions(const char *verb, FILE *to)

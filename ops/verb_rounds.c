@@ -130,14 +130,14 @@ static void print_heading(void)
 {
     printf("%5s %6s %7s %9s %6s %19s %19s %19s %-14s %9s\n", "round", "pairs", "margin",
            "judge acc", "AUC", "greedy accuracy %", "sampled accuracy %", "win rate vs base %",
-           "promoted", "tokens/s");
+           "promoted next", "tokens/s");
 }
 
 static void print_row(const row *r)
 {
     char verdict[64] = "-";
     if (r->has_promotion)
-        snprintf(verdict, sizeof(verdict), "%s v%" PRIu64, r->promotion.promoted ? "yes," : "no,",
+        snprintf(verdict, sizeof(verdict), "%-8s v%" PRIu64, r->promotion.promoted ? "yes" : "no",
                  r->promotion.next);
     printf("%5" PRIu32, r->round);
     print_count(r, JOUST_METRIC_PAIRS, 6);
