@@ -355,9 +355,9 @@ static void print_tally_json(const tally *t, joust_family family)
         for (int i = 1; i < FINISHES; i++)
             joust_json_add_count(&line, joust_finish_name((joust_finish)i), t->finish[i]);
     } else {
-        joust_json_add_number(&line, "mean", mean);
-        joust_json_add_number(&line, "least", t->least);
-        joust_json_add_number(&line, "most", t->most);
+        joust_json_add_optional(&line, "mean", t->n_values > 0, mean);
+        joust_json_add_optional(&line, "least", t->n_values > 0, t->least);
+        joust_json_add_optional(&line, "most", t->n_values > 0, t->most);
     }
     if (family == JOUST_FAMILY_VERDICTS) {
         joust_json_add_text(&line, "judge", t->judge);
@@ -384,8 +384,10 @@ static void print_tally(const tally *t, const joust_plan *plan, joust_family fam
         printf("%11.2f %11" PRIu64 " %7.3f %7.3f\n", share(t->n_tokens, t->n), t->most_tokens,
                share(t->finish[JOUST_FINISH_STOP], t->n),
                share(t->finish[JOUST_FINISH_LENGTH], t->n));
-    else
+    else if (t->n_values)
         printf("%9.3f %9.3f %9.3f", mean, t->least, t->most);
+    else
+        printf("%9s %9s %9s", "-", "-", "-");
     if (family == JOUST_FAMILY_VERDICTS) {
         printf("  %-12s", t->judge);
         for (int i = 1; i < OUTCOMES; i++)

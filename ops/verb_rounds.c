@@ -112,7 +112,7 @@ static void print_count(const row *r, const char *name, int width)
 static void print_figure(const row *r, const char *name, int width)
 {
     const joust_metric *m = find(r, name);
-    m ? printf(" %*.3f", width, m->value) : printf(" %*s", width, "-");
+    m && m->n ? printf(" %*.3f", width, m->value) : printf(" %*s", width, "-");
 }
 
 /* A share in percent with its interval: "61.2 [59.0, 63.3]". */
