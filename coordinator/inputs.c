@@ -73,23 +73,6 @@ joust_status joust_inputs_digest(joust_job *job, uint64_t *ret_n_prompts, joust_
     return st;
 }
 
-joust_digest joust_inputs_weights(const joust_manifest *manifest)
-{
-    joust_digest digest = {0};
-    joust_hasher hasher;
-    joust_hasher_init(&hasher);
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < manifest->n_files; i++) {
-        const joust_manifest_file *file = &manifest->files[i];
-        if (!ends_with(file->name, ".safetensors"))
-            continue;
-        joust_hasher_field(&hasher, file->name, strlen(file->name));
-        joust_hasher_add(&hasher, file->digest.bytes, sizeof(file->digest.bytes));
-        n++;
-    }
-    return n ? joust_hasher_end(&hasher) : digest;
-}
-
 /* Copies the files of a manifest that describes `dir` into the blobs. */
 static joust_status import_files(joust_blobs *blobs, const char *dir,
                                  const joust_manifest *manifest, joust_error *err)
@@ -131,7 +114,7 @@ static joust_status import_model(const joust_job_model *model, joust_store *stor
     if (st != JOUST_OK)
         return st;
     st = import_files(blobs, model->path, &manifest, err);
-    version.model.weights = joust_inputs_weights(&manifest);
+    version.model.weights = joust_manifest_weights(&manifest);
     joust_manifest_fini(&manifest);
     if (st != JOUST_OK || model->init)
         return st;

@@ -18,8 +18,4 @@ JOUST_MUST_USE joust_status joust_inputs_digest(joust_job *job, uint64_t *ret_n_
 JOUST_MUST_USE joust_status joust_inputs_import(const joust_job *job, const uint64_t *n_prompts,
                                                 joust_store *store, joust_blobs *blobs,
                                                 uint64_t epoch, joust_error *err);
-/* Digest that stands for a checkpoint's weights: of its *.safetensors files (name and digest of each, in name order).
- * Zero if it has none. */
-joust_digest joust_inputs_weights(const joust_manifest *manifest);
-
 #endif

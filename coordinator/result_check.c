@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "coordinator/inputs.h"
 #include "proto/codec.h"
+#include "proto/manifest.h"
 #include "storage/tables.h"
 
 static bool same_unit(const joust_unit_key *a, const joust_unit_key *b)
@@ -201,7 +201,7 @@ static joust_status check_model(joust_store *store, joust_blobs *blobs, const jo
         st = joust_blobs_get_manifest(blobs, &r->model.model.manifest, &manifest, err);
     if (st != JOUST_OK)
         return st;
-    r->model.model.weights = joust_inputs_weights(&manifest);
+    r->model.model.weights = joust_manifest_weights(&manifest);
     joust_manifest_fini(&manifest);
     return ret_content ? digest_version(&r->model, ret_content, err) : JOUST_OK;
 }

@@ -7,15 +7,35 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/base/text.h"
+#include "proto/manifest.h"
 #include "worker/engine/llama2c.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 
-static void print_json(const joust_model *model, const joust_tokenizer *tokenizer)
+static bool is_weights(void *arg, const char *name)
+{
+    const char *end = strrchr(name, '.');
+    (void)arg;
+    return end && !strcmp(end, ".safetensors");
+}
+
+/* What the records of a job call this checkpoint's weights. */
+static joust_status find_weights(const char *dir, joust_digest *ret, joust_error *err)
+{
+    joust_manifest manifest;
+    joust_status st = joust_manifest_of_dir(dir, is_weights, NULL, &manifest, err);
+    if (st == JOUST_OK) {
+        *ret = joust_manifest_weights(&manifest);
+        joust_manifest_fini(&manifest);
+    }
+    return st;
+}
+
+static void print_json(const joust_model *model, const joust_tokenizer *tokenizer,
+                       const joust_digest *weights)
 {
     const joust_model_config *c = joust_model_get_config(model);
     char hex[JOUST_DIGEST_HEX];
-    joust_digest digest = joust_model_digest(model);
     joust_buf text = {0};
     joust_buf_format(&text,
                      "{\"architecture\":\"%s\",\"parameters\":%llu,\"layers\":%u,\"d_model\":%u,"
@@ -28,17 +48,17 @@ static void print_json(const joust_model *model, const joust_tokenizer *tokenize
         joust_buf_format(&text, "%u", joust_tokenizer_size(tokenizer));
     else
         joust_buf_text(&text, "null");
-    joust_buf_format(&text, ",\"digest\":\"%s\"}", joust_digest_hex(&digest, hex));
+    joust_buf_format(&text, ",\"weights\":\"%s\"}", joust_digest_hex(weights, hex));
     if (joust_buf_ok(&text))
         puts((const char *)text.data);
     joust_buf_fini(&text);
 }
 
-static void print_page(const joust_model *model, const joust_tokenizer *tokenizer)
+static void print_page(const joust_model *model, const joust_tokenizer *tokenizer,
+                       const joust_digest *weights)
 {
     const joust_model_config *c = joust_model_get_config(model);
     char hex[JOUST_DIGEST_HEX];
-    joust_digest digest = joust_model_digest(model);
     printf("architecture  %s\n", c->architecture);
     printf("parameters    %llu\n", (unsigned long long)joust_model_config_parameters(c));
     printf("layers        %u, width %u, feed-forward %u\n", c->n_layers, c->d_model, c->d_ff);
@@ -50,7 +70,7 @@ static void print_page(const joust_model *model, const joust_tokenizer *tokenize
         printf("tokenizer     %u tokens\n", joust_tokenizer_size(tokenizer));
     else
         printf("tokenizer     none\n");
-    printf("digest        %s\n", joust_digest_hex(&digest, hex));
+    printf("weights       %s, as records name them\n", joust_digest_hex(weights, hex));
 }
 
 static bool has_tokenizer(const char *dir)
@@ -83,10 +103,13 @@ static int model_info(int argc, char **argv)
     joust_status st = joust_model_load(dir, &model, &err);
     if (st == JOUST_OK && has_tokenizer(dir))
         st = joust_tokenizer_load(dir, &tokenizer, &err);
+    joust_digest weights;
+    if (st == JOUST_OK)
+        st = find_weights(dir, &weights, &err);
     if (st == JOUST_OK && json)
-        print_json(model, tokenizer);
+        print_json(model, tokenizer, &weights);
     else if (st == JOUST_OK)
-        print_page(model, tokenizer);
+        print_page(model, tokenizer, &weights);
     joust_model_free(&model);
     joust_tokenizer_free(&tokenizer);
     return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("model info", &err);

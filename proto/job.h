@@ -102,7 +102,7 @@ typedef struct joust_job_train {
     joust_schedule schedule;
     double adam_beta1, adam_beta2, adam_eps, weight_decay, clip;
     uint32_t warmup_steps, batch_size, max_steps;
-    uint32_t save_every; /* durable training state every so many steps; 0 = only at the end */
+    uint32_t save_every; /* durable training state every so many steps; 0 = about every tenth of them */
     joust_version_pick reference; /* ROUND_START or INITIAL */
 } joust_job_train;
 

@@ -213,6 +213,24 @@ uint32_t joust_manifest_chunk_bytes(const joust_manifest_file *file, uint32_t ch
     return left < JOUST_CHUNK_BYTES ? (uint32_t)left : JOUST_CHUNK_BYTES;
 }
 
+joust_digest joust_manifest_weights(const joust_manifest *m)
+{
+    static const char end[] = ".safetensors";
+    joust_hasher hasher;
+    joust_hasher_init(&hasher);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->n_files; i++) {
+        const joust_manifest_file *file = &m->files[i];
+        size_t length = strlen(file->name);
+        if (length < sizeof(end) - 1 || strcmp(file->name + length - (sizeof(end) - 1), end) != 0)
+            continue;
+        joust_hasher_field(&hasher, file->name, length);
+        joust_hasher_add(&hasher, file->digest.bytes, sizeof(file->digest.bytes));
+        n++;
+    }
+    return n ? joust_hasher_end(&hasher) : (joust_digest){0};
+}
+
 const joust_manifest_file *joust_manifest_find(const joust_manifest *m, const char *name)
 {
     for (uint32_t i = 0; i < m->n_files; i++)

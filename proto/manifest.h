@@ -29,6 +29,10 @@ uint32_t joust_manifest_chunk_bytes(const joust_manifest_file *file,
 /* The file called name, or NULL. View of m. */
 const joust_manifest_file *joust_manifest_find(const joust_manifest *m, const char *name);
 
+/* Digest that stands for a checkpoint's weights, in records and in `joust model info`: of its
+ * *.safetensors files (name and digest of each, in name order). Zero if it has none. */
+joust_digest joust_manifest_weights(const joust_manifest *m);
+
 /* Whether dir/file->name has the size and chunks that file says. Errors: JOUST_NOT_FOUND,
  * JOUST_CORRUPT, JOUST_IO. */
 JOUST_MUST_USE joust_status joust_manifest_check_file(const char *dir,

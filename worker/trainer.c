@@ -214,7 +214,8 @@ static joust_status do_step(run *r, uint32_t index, joust_error *err)
 
 static bool is_durable_point(const joust_job_train *params, uint32_t done)
 {
-    return params->save_every > 0 && done % params->save_every == 0 && done < params->max_steps;
+    uint32_t every = params->save_every ? params->save_every : (params->max_steps + 9) / 10;
+    return done % every == 0 && done < params->max_steps;
 }
 
 static joust_status do_steps(run *r, joust_error *err)

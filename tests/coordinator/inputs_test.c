@@ -144,7 +144,7 @@ static void what_is_imported_is_there(void **state)
     joust_prompt_fini(&prompt);
     check_ok(joust_blobs_verify(s.blobs, &s.job.models[0].content, &err));
     check_ok(joust_blobs_get_manifest(s.blobs, &s.job.models[0].content, &manifest, &err));
-    joust_digest weights = joust_inputs_weights(&manifest);
+    joust_digest weights = joust_manifest_weights(&manifest);
     assert_memory_equal(&weights, &s.policy.weights, sizeof weights);
     assert_false(joust_digest_is_zero(&weights));
     joust_manifest_fini(&manifest);
@@ -160,10 +160,10 @@ static void weights_have_a_digest_of_their_own(void **state)
     joust_manifest_file other[] = {{.name = "config.json", .digest = b},
                                    {.name = "model.safetensors", .digest = b}};
     joust_manifest_file renamed[] = {{.name = "weights.safetensors", .digest = b}};
-    joust_digest first = joust_inputs_weights(&(joust_manifest){.n_files = 2, .files = one});
-    joust_digest second = joust_inputs_weights(&(joust_manifest){.n_files = 2, .files = other});
-    joust_digest third = joust_inputs_weights(&(joust_manifest){.n_files = 1, .files = renamed});
-    joust_digest none = joust_inputs_weights(&(joust_manifest){.n_files = 1, .files = one});
+    joust_digest first = joust_manifest_weights(&(joust_manifest){.n_files = 2, .files = one});
+    joust_digest second = joust_manifest_weights(&(joust_manifest){.n_files = 2, .files = other});
+    joust_digest third = joust_manifest_weights(&(joust_manifest){.n_files = 1, .files = renamed});
+    joust_digest none = joust_manifest_weights(&(joust_manifest){.n_files = 1, .files = one});
     (void)state;
     assert_memory_equal(&first, &second, sizeof first);
     assert_memory_not_equal(&first, &third, sizeof first);
