@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
-#include "proto/base/clock.h"
 #include "proto/base/file.h"
 #include "worker/engine/tokenizer.h"
 
@@ -234,9 +234,9 @@ static void test_long_word(void **state)
     size_t n = 1000003;
     char *text = joust_malloc(n);
     memset(text, 'a', n);
-    int64_t begin = joust_clock_ms();
+    clock_t began = clock(); /* processor time: the machine may be busy */
     check_ok(joust_tokenizer_encode(t, text, n, true, &tokens, &err));
-    assert_in_range(joust_clock_ms() - begin, 0, 20000);
+    assert_true((clock() - began) / CLOCKS_PER_SEC < 20);
     assert_int_equal(tokens.n, n / 4 + 2); /* 3 over: aa, a */
     assert_int_equal(tokens.ids[0], 2);
     assert_int_equal(tokens.ids[tokens.n - 1], 0);
