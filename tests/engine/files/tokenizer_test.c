@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
@@ -222,7 +221,7 @@ static void test_refused(void **state)
     check_text(&err, "/nowhere/tokenizer.json");
 }
 
-/* A word of a million characters takes O(n log n). */
+/* A word of a million characters: merging in quadratic time would not end before the test's time limit. */
 static void test_long_word(void **state)
 {
     (void)state;
@@ -234,9 +233,7 @@ static void test_long_word(void **state)
     size_t n = 1000003;
     char *text = joust_malloc(n);
     memset(text, 'a', n);
-    clock_t began = clock(); /* processor time: the machine may be busy */
     check_ok(joust_tokenizer_encode(t, text, n, true, &tokens, &err));
-    assert_true((clock() - began) / CLOCKS_PER_SEC < 20);
     assert_int_equal(tokens.n, n / 4 + 2); /* 3 over: aa, a */
     assert_int_equal(tokens.ids[0], 2);
     assert_int_equal(tokens.ids[tokens.n - 1], 0);
