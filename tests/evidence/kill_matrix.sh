@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../system"
 JOUST_BUILD=$(cd "../../${1:-build/release}" && pwd)
 export JOUST_BUILD
 echo "== $(git rev-parse HEAD), $(date -u +%Y-%m-%d), $(nproc) cores"
-SETS="--set rounds=24 --set prompts.per_round=150 --set train.max_steps=120 --set train.save_every=10" \
+SETS="--set rounds=40 --set prompts.per_round=150 --set train.max_steps=120 --set train.save_every=10" \
     MOST_TIMES_SLOWER=4 ./kill_test.sh 50 0.3 3
 ./shape_test.sh portable avx2 avx512
 ./interrupt_test.sh
