@@ -1,8 +1,8 @@
 #!/bin/bash
-# [TESTS=PATTERN] sanitizers.sh [PRESET ...]: builds the presets asan-ubsan and tsan (or those named) and runs every test (or those whose
-# name matches) under them, the
-# system tests with their real processes included. Prints a line a preset and every test that failed; exit
-# status 1 if one did, or if any process, a role whose output nobody reads included, wrote a report. What TSan is told to pass over, and why, is in tests/tsan.supp.
+# [TESTS=PATTERN] sanitizers.sh [PRESET ...]: builds the presets asan-ubsan and tsan (or those named) and runs every test
+# (or those whose name matches) under them, the system tests with their real processes included. Prints a line a
+# preset and every test that failed; exit status 1 if one did, or if any process wrote a report, a role whose
+# output nobody reads included. What TSan is told to pass over, and why, is in tests/tsan.supp.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ $# -gt 0 ] || set -- asan-ubsan tsan
