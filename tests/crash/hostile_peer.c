@@ -322,17 +322,16 @@ static void attack_flood(attack *a)
     }
 }
 
-/* Takes all leases it can and gives nothing back, with heartbeats that show no progress. */
+/* Takes all leases it can and gives nothing back, with heartbeats that show no progress. As a judge: the job has no
+ * other, so that nobody can be faster. */
 static void attack_hoard(attack *a)
 {
-    joust_peer_role role = JOUST_PEER_WORKER;
-    intruder in = enter(a, "hoarder", role);
+    intruder in = enter(a, "hoarder", JOUST_PEER_JUDGE);
     in.hello.credit = UINT32_MAX;
-    in.hello.can_train = true;
     join(&in);
     uint64_t leases = 0, sequence = 0;
-    int64_t until = joust_clock_ms() + (int64_t)a->number;
-    while (joust_clock_ms() < until) {
+    int64_t until = joust_clock_ms() + (int64_t)a->number, patience = until + 30000;
+    while (joust_clock_ms() < (leases ? until : patience)) {
         joust_message m;
         if (hear(&in, 50, &m)) {
             leases += m.type == JOUST_MSG_LEASE ? m.u.lease.n : 0;
