@@ -37,34 +37,61 @@ void joust_verdicts_free(joust_verdict *records, uint32_t n)
     joust_free(records);
 }
 
-joust_status joust_store_get_group(joust_store *store, const joust_unit_key *unit,
-                                   joust_trajectory **ret, uint32_t *ret_n, joust_error *err)
+/* Decodes the next record of a scan to a place of its size. */
+typedef joust_status next_record(joust_cursor *cursor, void *to, joust_error *err);
+
+static joust_status next_trajectory(joust_cursor *cursor, void *to, joust_error *err)
 {
+    return joust_cursor_next_trajectory(cursor, to, err);
+}
+
+static joust_status next_verdict(joust_cursor *cursor, void *to, joust_error *err)
+{
+    return joust_cursor_next_verdict(cursor, to, err);
+}
+
+/* All records of a unit, each of `size` bytes, in a block. What was decoded before a failure is in the block too: the
+ * caller, who knows its type, frees it. */
+static joust_status collect(joust_store *store, joust_family family, const joust_unit_key *unit,
+                            next_record *next, size_t size, void **ret_block, uint32_t *ret_n,
+                            joust_error *err)
+{
+    *ret_block = NULL;
+    *ret_n = 0;
     joust_key_range range = joust_range_unit(unit);
     joust_cursor *cursor;
-    joust_status st = joust_cursor_open(store, JOUST_FAMILY_TRAJECTORIES, &range, &cursor, err);
+    joust_status st = joust_cursor_open(store, family, &range, &cursor, err);
     if (st != JOUST_OK)
         return st;
-    void *block = NULL;
     uint64_t n = 0, capacity = 0;
     joust_error why = {0};
     for (;; n++) {
-        if (!room(&block, n, &capacity, sizeof(joust_trajectory)))
-            st = joust_fail(&why, JOUST_NOMEM, "group: out of memory");
+        if (!room(ret_block, n, &capacity, size))
+            st = joust_fail(&why, JOUST_NOMEM, "%s: out of memory", joust_family_name(family));
         else
-            st = joust_cursor_next_trajectory(cursor, (joust_trajectory *)block + n, &why);
+            st = next(cursor, (char *)*ret_block + n * size, &why);
         if (st != JOUST_OK)
             break;
     }
     joust_cursor_close(&cursor);
-    st = walk_end(st, &why, err);
+    *ret_n = (uint32_t)n;
+    return walk_end(st, &why, err);
+}
+
+joust_status joust_store_get_group(joust_store *store, const joust_unit_key *unit,
+                                   joust_trajectory **ret, uint32_t *ret_n, joust_error *err)
+{
+    void *block;
+    uint32_t n;
+    joust_status st = collect(store, JOUST_FAMILY_TRAJECTORIES, unit, next_trajectory,
+                              sizeof(joust_trajectory), &block, &n, err);
     if (st != JOUST_OK || n == 0) {
-        joust_trajectories_free(block, (uint32_t)n);
+        joust_trajectories_free(block, n);
         block = NULL;
     }
     if (st == JOUST_OK) {
         *ret = block;
-        *ret_n = (uint32_t)n;
+        *ret_n = n;
     }
     return st;
 }
@@ -72,31 +99,17 @@ joust_status joust_store_get_group(joust_store *store, const joust_unit_key *uni
 joust_status joust_store_get_verdicts(joust_store *store, const joust_unit_key *unit,
                                       joust_verdict **ret, uint32_t *ret_n, joust_error *err)
 {
-    joust_key_range range = joust_range_unit(unit);
-    joust_cursor *cursor;
-    joust_status st = joust_cursor_open(store, JOUST_FAMILY_VERDICTS, &range, &cursor, err);
-    if (st != JOUST_OK)
-        return st;
-    void *block = NULL;
-    uint64_t n = 0, capacity = 0;
-    joust_error why = {0};
-    for (;; n++) {
-        if (!room(&block, n, &capacity, sizeof(joust_verdict)))
-            st = joust_fail(&why, JOUST_NOMEM, "verdicts: out of memory");
-        else
-            st = joust_cursor_next_verdict(cursor, (joust_verdict *)block + n, &why);
-        if (st != JOUST_OK)
-            break;
-    }
-    joust_cursor_close(&cursor);
-    st = walk_end(st, &why, err);
+    void *block;
+    uint32_t n;
+    joust_status st = collect(store, JOUST_FAMILY_VERDICTS, unit, next_verdict,
+                              sizeof(joust_verdict), &block, &n, err);
     if (st != JOUST_OK || n == 0) {
-        joust_verdicts_free(block, (uint32_t)n);
+        joust_verdicts_free(block, n);
         block = NULL;
     }
     if (st == JOUST_OK) {
         *ret = block;
-        *ret_n = (uint32_t)n;
+        *ret_n = n;
     }
     return st;
 }
