@@ -9,7 +9,6 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
-#include "storage/keys.h"
 #include "storage/tables.h"
 
 #define TICK_MS 50
@@ -20,15 +19,12 @@
 static void committed(void *arg, uint64_t sequence, joust_status status, const joust_error *err)
 {
     joust_coordinator *c = arg;
-    if (status == JOUST_FENCED) {
-        c->phase = JOUST_CORE_SUPERSEDED;
+    if (status != JOUST_OK) {
         joust_coordinator_fail(c, status, err);
-    } else if (status != JOUST_OK) {
-        joust_coordinator_fail(c, status, err);
-    } else {
-        joust_outbox_committed(c->outbox, sequence);
-        joust_coordinator_pump(c);
+        return;
     }
+    joust_outbox_committed(c->outbox, sequence);
+    joust_coordinator_pump(c);
 }
 
 static void tick(void *arg)
@@ -254,7 +250,6 @@ joust_status joust_coordinator_run(joust_job *job, const joust_coordinator_optio
     if (!c)
         return joust_fail(err, JOUST_NOMEM, "coordinator: out of memory");
     c->job = job;
-    c->started_ms = 0;
     joust_status st = start(c, job, options, err);
     if (st == JOUST_OK) {
         joust_core_event event = {.kind = JOUST_EVENT_START, .epoch = joust_store_epoch(c->store)};

@@ -66,9 +66,7 @@ struct joust_coordinator {
     joust_actions locals; /* RUN_LOCAL units that wait until what was released has left */
     bool pumping, stopping;
     int64_t stop_at_ms;
-    int64_t started_ms;
 
-    joust_core_phase phase;
     joust_status status; /* why the process ends, if not by the core's phase */
     joust_error err;
 };
@@ -77,7 +75,7 @@ struct joust_coordinator {
 void joust_coordinator_fail(joust_coordinator *c, joust_status status, const joust_error *err);
 
 /* steps.c: one step of the core, its records and events into the batch, its actions into the outbox. put (may be NULL)
- * adds the records that belong to the event; it is called only if the step wrote. */
+ * adds the records that came with the event; it is called only if the core takes them. */
 typedef joust_status joust_put_fn(joust_coordinator *c, void *records, joust_error *err);
 void joust_coordinator_step(joust_coordinator *c, const joust_core_event *event, joust_put_fn *put,
                             void *records);
@@ -108,7 +106,10 @@ void joust_coordinator_send_text(joust_coordinator *c, const joust_peer_id *to,
 
 /* local.c: RUN_LOCAL units. */
 void joust_coordinator_run_local(joust_coordinator *c, const joust_action *action);
-/* summaries.c: counts a group that is put. */
+/* summaries.c: what the trainer measured, and the first and the last loss, into the batch. */
+joust_status joust_coordinator_put_train_summary(joust_coordinator *c,
+                                                 const joust_unit_result *result, joust_error *err);
+/* Counts a group that is put. */
 void joust_coordinator_count(joust_coordinator *c, const joust_unit_result *result);
 /* The figures of a finished stage, as the store gives them; a no-op if they are there. */
 joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, uint32_t stage,

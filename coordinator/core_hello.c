@@ -84,12 +84,9 @@ static joust_status enter(const joust_step *s, joust_peer **ret)
 
 static bool lists(const joust_core_hello *hello, const joust_unit_key *unit)
 {
-    for (uint32_t i = 0; i < hello->n_holding; i++) {
-        const joust_unit_key *held = &hello->holding[i];
-        if (held->round == unit->round && held->stage == unit->stage &&
-            held->position == unit->position)
+    for (uint32_t i = 0; i < hello->n_holding; i++)
+        if (joust_unit_key_equal(&hello->holding[i], unit))
             return true;
-    }
     return false;
 }
 

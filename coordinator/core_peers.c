@@ -6,11 +6,6 @@
 #include "coordinator/core_internal.h"
 #include "proto/base/alloc.h"
 
-static bool same_unit(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
 joust_peer *joust_core_find_peer(joust_core *core, uint64_t handle)
 {
     for (uint32_t i = 0; i < core->n_peers; i++) {
@@ -23,7 +18,7 @@ joust_peer *joust_core_find_peer(joust_core *core, uint64_t handle)
 joust_lease *joust_peer_find_lease(joust_peer *peer, const joust_unit_key *unit)
 {
     for (uint32_t i = 0; i < peer->n_leases; i++) {
-        if (same_unit(&peer->leases[i].id.unit, unit))
+        if (joust_unit_key_equal(&peer->leases[i].id.unit, unit))
             return &peer->leases[i];
     }
     return NULL;
@@ -171,7 +166,8 @@ static bool fits(const joust_core *core, const joust_peer *peer, uint32_t stage)
 static bool somebody_else(const joust_core *core, const joust_peer *peer, uint32_t stage)
 {
     for (uint32_t i = 0; i < core->n_peers; i++) {
-        if (fits(core, &core->peers[i], stage) && !same_unit(&core->peers[i].failed, &peer->failed))
+        if (fits(core, &core->peers[i], stage) &&
+            !joust_unit_key_equal(&core->peers[i].failed, &peer->failed))
             return true;
     }
     return false;
@@ -188,7 +184,8 @@ static bool next_queued(joust_core *core, uint32_t stage, const joust_unit_key *
         run->cursor++;
     for (uint64_t i = run->cursor; i < run->n; i++) {
         *ret = (joust_unit_key){.round = core->round, .stage = stage, .position = i};
-        if (run->units[i].state == JOUST_UNIT_QUEUED && !(avoid && same_unit(avoid, ret)))
+        if (run->units[i].state == JOUST_UNIT_QUEUED &&
+            !(avoid && joust_unit_key_equal(avoid, ret)))
             return true;
     }
     return false;

@@ -94,9 +94,9 @@ static joust_unit_state state_of(const joust_core *core, uint32_t stage, uint64_
 /* Whether JUDGE stage `judge` scores what PAIR stage `pair` chooses from. */
 static bool feeds(const joust_core *core, uint32_t judge, uint32_t pair)
 {
-    const joust_stage *j = &core->plan->stages[judge], *p = &core->plan->stages[pair];
-    return p->kind == JOUST_STAGE_PAIR && j->kind == JOUST_STAGE_JUDGE && judge < pair &&
-           (j->of == p->of || j->of == p->of_rejected);
+    const joust_stage *stages = core->plan->stages;
+    return stages[pair].kind == JOUST_STAGE_PAIR &&
+           joust_stage_rewards(core->job, &stages[judge], &stages[pair]);
 }
 
 /* Whether one unit of an open stage has what it reads. */

@@ -6,7 +6,6 @@
 #include "coordinator/result_check.h"
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
-#include "storage/metrics.h"
 #include "storage/tables.h"
 
 #define MAX_LINKS   (2 * JOUST_CORE_MAX_PEERS)
@@ -106,75 +105,12 @@ static void peer_bad(joust_coordinator *c, uint64_t peer, const char *text)
     joust_coordinator_step(c, &event, NULL, NULL);
 }
 
-typedef struct result_records {
-    joust_unit_result *result;
-    bool was_done;
-} result_records;
-
-/* Loss of a step that came with this result, or with progress before it. */
-static joust_status find_loss(joust_coordinator *c, const joust_unit_result *r, uint32_t step,
-                              double *ret, joust_error *err)
-{
-    for (uint32_t i = 0; i < r->n_steps; i++) {
-        if (r->steps[i].step == step) {
-            *ret = r->steps[i].loss;
-            return JOUST_OK;
-        }
-    }
-    joust_train_step stored;
-    joust_status st = joust_store_get_train_step(c->store, r->id.unit.round, r->id.unit.stage, step,
-                                                 &stored, err);
-    if (st == JOUST_OK) {
-        *ret = stored.loss;
-        joust_train_step_fini(&stored);
-    }
-    return st;
-}
-
-static void set_metric(joust_metric *m, const char *name, double value, uint64_t n)
-{
-    *m = (joust_metric){.value = value, .low = value, .high = value, .n = n};
-    snprintf(m->name, sizeof(m->name), "%s", name);
-}
-
-/* What the trainer measured, and the first and the last loss. */
-static joust_status put_train_summary(joust_coordinator *c, const joust_unit_result *r,
-                                      joust_error *err)
-{
-    uint32_t n_steps = r->model.n_steps;
-    joust_metric *metrics = joust_calloc(r->n_metrics + 3, sizeof(*metrics));
-    if (!metrics)
-        return joust_fail(err, JOUST_NOMEM, "summary: out of memory");
-    joust_stage_summary summary = {
-        .round = r->id.unit.round, .stage = r->id.unit.stage, .metrics = metrics};
-    if (r->n_metrics)
-        memcpy(metrics, r->metrics, r->n_metrics * sizeof(*metrics));
-    summary.n_metrics = r->n_metrics;
-    double first = 0, last = 0;
-    joust_status st = JOUST_OK;
-    if (n_steps) {
-        st = find_loss(c, r, 0, &first, err);
-        if (st == JOUST_OK)
-            st = find_loss(c, r, n_steps - 1, &last, err);
-        set_metric(&metrics[summary.n_metrics++], JOUST_METRIC_STEPS, n_steps, n_steps);
-        set_metric(&metrics[summary.n_metrics++], JOUST_METRIC_FIRST_LOSS, first, n_steps);
-        set_metric(&metrics[summary.n_metrics++], JOUST_METRIC_LAST_LOSS, last, n_steps);
-    }
-    if (st == JOUST_OK)
-        st = joust_batch_put_stage_summary(joust_committer_batch(c->committer), &summary, err);
-    joust_free(metrics);
-    return st;
-}
-
 static joust_status put_result(joust_coordinator *c, void *arg, joust_error *err)
 {
-    result_records *records = arg;
-    joust_unit_result *r = records->result;
-    if (records->was_done || joust_core_unit(c->core, &r->id.unit) != JOUST_UNIT_DONE)
-        return JOUST_OK; /* the step wrote something else */
+    joust_unit_result *r = arg;
     joust_status st = joust_result_put(joust_committer_batch(c->committer), r, err);
     if (st == JOUST_OK && r->has_model)
-        st = put_train_summary(c, r, err);
+        st = joust_coordinator_put_train_summary(c, r, err);
     if (st == JOUST_OK) {
         joust_coordinator_count(c, r);
         joust_recent_keep(c->recent, r);
@@ -225,8 +161,7 @@ static void take_result(joust_coordinator *c, joust_link *link, uint64_t epoch,
     r->provenance.epoch = joust_core_epoch(c->core);
     r->provenance.lease = r->id.lease;
     r->provenance.attempt = r->id.attempt;
-    result_records records = {.result = r, .was_done = was_done};
-    joust_coordinator_step(c, &event, put_result, &records);
+    joust_coordinator_step(c, &event, put_result, r);
 }
 
 static joust_status put_progress(joust_coordinator *c, void *arg, joust_error *err)

@@ -4,25 +4,22 @@
 #include <string.h>
 
 #include "coordinator/prompt_file.h"
+#include "proto/base/text.h"
 #include "proto/codec.h"
 #include "proto/manifest.h"
 #include "storage/tables.h"
 
 #define IMPORT_BATCH_BYTES (4u << 20)
 
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), m = strlen(end);
-    return n >= m && !strcmp(name + n - m, end);
-}
-
 /* A checkpoint's files: configuration, tokenizer and weights; not the README beside them. */
 static bool is_model_file(void *arg, const char *name)
 {
     const joust_job_model *model = arg;
-    if (ends_with(name, ".safetensors") || ends_with(name, ".safetensors.index.json"))
+    if (joust_text_ends_with(name, ".safetensors") ||
+        joust_text_ends_with(name, ".safetensors.index.json"))
         return !model->init;
-    return ends_with(name, ".json") || ends_with(name, ".jinja") || !strcmp(name, "merges.txt");
+    return joust_text_ends_with(name, ".json") || joust_text_ends_with(name, ".jinja") ||
+           !strcmp(name, "merges.txt");
 }
 
 static joust_status digest_model(joust_job_model *model, joust_error *err)
@@ -101,6 +98,28 @@ static joust_status import_files(joust_blobs *blobs, const char *dir,
     return st;
 }
 
+/* The manifest of what an input holds: from the blobs where all of it is there, else from its files, which are taken
+ * in. model: whose folder `path` is; NULL: path is one file. */
+static joust_status take_in(joust_blobs *blobs, const joust_digest *content, const char *path,
+                            const joust_job_model *model, joust_manifest *ret, joust_error *err)
+{
+    bool complete;
+    if (joust_blobs_complete(blobs, content, &complete, NULL, NULL) == JOUST_OK && complete)
+        return joust_blobs_get_manifest(blobs, content, ret, err);
+    joust_status st =
+        model ? joust_manifest_of_dir(path, is_model_file, (void *)(uintptr_t)model, ret, err)
+              : joust_manifest_of_file(path, ret, err);
+    if (st != JOUST_OK)
+        return st;
+    char dir[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+    st = import_files(blobs, model ? path : slash == path ? "/" : dir, ret, err);
+    if (st != JOUST_OK)
+        joust_manifest_fini(ret);
+    return st;
+}
+
 static joust_status import_model(const joust_job_model *model, joust_store *store,
                                  joust_blobs *blobs, joust_batch *batch, joust_error *err)
 {
@@ -109,15 +128,13 @@ static joust_status import_model(const joust_job_model *model, joust_store *stor
     version.model.manifest = model->content;
 
     joust_manifest manifest;
-    joust_status st =
-        joust_manifest_of_dir(model->path, is_model_file, (void *)(uintptr_t)model, &manifest, err);
+    joust_status st = take_in(blobs, &model->content, model->path, model, &manifest, err);
     if (st != JOUST_OK)
         return st;
-    st = import_files(blobs, model->path, &manifest, err);
     version.model.weights = joust_manifest_weights(&manifest);
     joust_manifest_fini(&manifest);
-    if (st != JOUST_OK || model->init)
-        return st;
+    if (model->init)
+        return JOUST_OK;
     bool present;
     st = joust_store_check_model_version(store, &version, &present, err);
     if (st == JOUST_OK && !present)
@@ -130,15 +147,9 @@ static joust_status import_data(const joust_job_train *train, joust_blobs *blobs
     if (!train->data)
         return JOUST_OK;
     joust_manifest manifest;
-    joust_status st = joust_manifest_of_file(train->data, &manifest, err);
-    if (st != JOUST_OK)
-        return st;
-    char dir[4096];
-    const char *slash = strrchr(train->data, '/');
-    snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - train->data) : 1,
-             slash ? train->data : ".");
-    st = import_files(blobs, slash == train->data ? "/" : dir, &manifest, err);
-    joust_manifest_fini(&manifest);
+    joust_status st = take_in(blobs, &train->data_content, train->data, NULL, &manifest, err);
+    if (st == JOUST_OK)
+        joust_manifest_fini(&manifest);
     return st;
 }
 

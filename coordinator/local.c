@@ -31,10 +31,10 @@ static void side_fini(side *s)
 }
 
 /* A JUDGE stage that scores this generate stage for this PAIR stage. */
-static bool scores(const joust_plan *plan, uint32_t judge, uint32_t generate, uint32_t pair)
+static bool scores(const joust_coordinator *c, uint32_t judge, uint32_t generate, uint32_t pair)
 {
-    const joust_stage *s = &plan->stages[judge];
-    return s->kind == JOUST_STAGE_JUDGE && judge < pair && s->of == generate;
+    const joust_stage *stage = &c->plan.stages[judge];
+    return stage->of == generate && joust_stage_rewards(c->job, stage, &c->plan.stages[pair]);
 }
 
 /* What the reward judges said about a prompt's groups, in key order: one run of verdicts a JUDGE stage. */
@@ -79,7 +79,7 @@ static joust_status read_said(joust_coordinator *c, const joust_unit_key *pair, 
     joust_status st = JOUST_OK;
     for (uint32_t j = 0; st == JOUST_OK && found && j < pair->stage; j++) {
         joust_unit_key judge = {.round = pair->round, .stage = j, .position = pair->position};
-        if (joust_lineage_rewards(c->job, &c->plan.stages[j], &c->plan.stages[pair->stage]))
+        if (joust_stage_rewards(c->job, &c->plan.stages[j], &c->plan.stages[pair->stage]))
             st = add_recent(c->recent, &judge, &all, &found, err);
     }
     if (st != JOUST_OK || !found) {
@@ -128,7 +128,7 @@ static joust_status read_side(joust_coordinator *c, const joust_unit_key *pair, 
         return st;
     uint32_t n_judges = 0;
     for (uint32_t j = 0; j < pair->stage; j++)
-        n_judges += scores(&c->plan, j, generate, pair->stage);
+        n_judges += scores(c, j, generate, pair->stage);
     joust_reward *by_judge = joust_calloc((size_t)n_judges * s.n, sizeof(*by_judge));
     s.texts = joust_calloc(s.n, sizeof(*s.texts));
     s.rewards = joust_calloc(s.n, sizeof(*s.rewards));
@@ -138,7 +138,7 @@ static joust_status read_side(joust_coordinator *c, const joust_unit_key *pair, 
         s.texts[i] = s.trajectories[i].text;
     uint32_t k = 0;
     for (uint32_t j = 0; st == JOUST_OK && j < pair->stage; j++) {
-        if (!scores(&c->plan, j, generate, pair->stage))
+        if (!scores(c, j, generate, pair->stage))
             continue;
         said run = said_by(all, j);
         st = joust_rewards_score(run.verdicts, run.n, s.n, by_judge + (size_t)k++ * s.n, err);
@@ -197,7 +197,7 @@ static void drop_recent(joust_coordinator *c, const joust_unit_key *pair)
     for (uint32_t s = 0; s < pair->stage; s++) {
         joust_unit_key unit = {.round = pair->round, .stage = s, .position = pair->position};
         if (s == stage->of || s == stage->of_rejected ||
-            joust_lineage_rewards(c->job, &c->plan.stages[s], stage))
+            joust_stage_rewards(c->job, &c->plan.stages[s], stage))
             joust_recent_drop(c->recent, &unit);
     }
 }

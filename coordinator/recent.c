@@ -37,16 +37,11 @@ static uint32_t bucket_of(const joust_unit_key *key)
     return (uint32_t)(mixed >> 52); /* 12 bits */
 }
 
-static bool is_same(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
 /* The link that points to the unit's node, or to the NULL at the end of its chain. */
 static node **find_link(joust_recent *recent, const joust_unit_key *key)
 {
     node **link = &recent->buckets[bucket_of(key)];
-    while (*link && !is_same(&(*link)->unit.key, key))
+    while (*link && !joust_unit_key_equal(&(*link)->unit.key, key))
         link = &(*link)->chain;
     return link;
 }
@@ -143,7 +138,7 @@ void joust_recent_keep(joust_recent *recent, joust_unit_result *result)
 const joust_recent_unit *joust_recent_find(const joust_recent *recent, const joust_unit_key *unit)
 {
     const node *n = recent->buckets[bucket_of(unit)];
-    while (n && !is_same(&n->unit.key, unit))
+    while (n && !joust_unit_key_equal(&n->unit.key, unit))
         n = n->chain;
     return n ? &n->unit : NULL;
 }

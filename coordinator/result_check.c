@@ -6,11 +6,6 @@
 #include "proto/manifest.h"
 #include "storage/tables.h"
 
-static bool same_unit(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
 static bool same_model(const joust_model_ref *a, const joust_model_ref *b)
 {
     return !strcmp(a->lineage, b->lineage) && a->version == b->version &&
@@ -55,7 +50,7 @@ static joust_status check_trajectory(const joust_lease_sources *s, const joust_s
     joust_status st = joust_trajectory_validate(t, err);
     if (st != JOUST_OK)
         return st;
-    if (!same_unit(&t->key, unit) || t->sample != sample)
+    if (!joust_unit_key_equal(&t->key, unit) || t->sample != sample)
         return joust_fail(err, JOUST_INVALID, "trajectory of another unit");
     if (!joust_digest_equal(&t->prompt, &prompt->digest) ||
         t->prompt_occurrence != prompt->occurrence)
@@ -134,8 +129,9 @@ static joust_status check_judge(joust_lease_sources *s, const joust_stage *stage
         joust_status st = joust_verdict_validate(v, err);
         if (st != JOUST_OK)
             return st;
-        if (!same_unit(&v->key, &r->id.unit) || v->of_stage != stage->of || v->sample >= samples ||
-            (v->other != JOUST_NONE && v->other >= samples) || strcmp(v->judge, judge->name))
+        if (!joust_unit_key_equal(&v->key, &r->id.unit) || v->of_stage != stage->of ||
+            v->sample >= samples || (v->other != JOUST_NONE && v->other >= samples) ||
+            strcmp(v->judge, judge->name))
             return joust_fail(err, JOUST_INVALID, "verdict about something else");
         if (i && verdict_order(&r->verdicts[i - 1], v) >= 0)
             return joust_fail(err, JOUST_INVALID, "verdicts out of order");

@@ -16,12 +16,12 @@ void joust_coordinator_fail(joust_coordinator *c, joust_status status, const jou
     joust_loop_stop(c->loop);
 }
 
-/* Events and snapshots of the step's WRITE actions into the batch. */
+/* Events and snapshots of the step's WRITE actions into the batch. *ret_records: the event's records belong there too. */
 static joust_status write_events(joust_coordinator *c, const joust_actions *actions,
-                                 bool *ret_wrote, joust_error *err)
+                                 bool *ret_wrote, bool *ret_records, joust_error *err)
 {
     joust_batch *batch = joust_committer_batch(c->committer);
-    *ret_wrote = false;
+    *ret_wrote = *ret_records = false;
     for (size_t i = 0; i < actions->n; i++) {
         const joust_action *a = &actions->items[i];
         if (a->kind != JOUST_ACTION_WRITE)
@@ -31,6 +31,7 @@ static joust_status write_events(joust_coordinator *c, const joust_actions *acti
         if (st != JOUST_OK)
             return st;
         *ret_wrote = true;
+        *ret_records |= a->records;
         if (a->snapshot) {
             joust_buf state = {0};
             st = joust_core_encode(c->core, &state, err);
@@ -52,14 +53,14 @@ void joust_coordinator_step(joust_coordinator *c, const joust_core_event *event,
         return;
     joust_error err;
     joust_actions actions = {0};
-    bool wrote = false;
+    bool wrote = false, takes_records = false;
     uint64_t sequence = joust_committer_sequence(c->committer);
     joust_status st = joust_core_step(c->core, event, joust_loop_now(c->loop), &actions, &err);
     if (st == JOUST_OK)
         st = joust_actions_status(&actions, &err);
     if (st == JOUST_OK)
-        st = write_events(c, &actions, &wrote, &err);
-    if (st == JOUST_OK && wrote && put)
+        st = write_events(c, &actions, &wrote, &takes_records, &err);
+    if (st == JOUST_OK && takes_records && put)
         st = put(c, records, &err);
     if (st == JOUST_OK && actions.n)
         st = joust_outbox_push(c->outbox, &actions, wrote ? sequence : 0, &err);

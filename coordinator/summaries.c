@@ -1,4 +1,5 @@
 /* Figures of a finished stage, from what the store holds: the same whenever they are computed. */
+#include <stdio.h>
 #include <string.h>
 
 #include "coordinator/coordinator_internal.h"
@@ -12,11 +13,15 @@ typedef struct figures {
     uint32_t n;
 } figures;
 
+static void set_metric(joust_metric *m, const char *name, double value, uint64_t n)
+{
+    *m = (joust_metric){.value = value, .low = value, .high = value, .n = n};
+    snprintf(m->name, sizeof(m->name), "%s", name);
+}
+
 static void add(figures *f, const char *name, double value, uint64_t n)
 {
-    joust_metric *m = &f->metrics[f->n++];
-    *m = (joust_metric){.value = value, .low = value, .high = value, .n = n};
-    strncpy(m->name, name, sizeof(m->name) - 1);
+    set_metric(&f->metrics[f->n++], name, value, n);
 }
 
 static double share(double sum, uint64_t n)
@@ -82,6 +87,10 @@ static joust_status count_generate(joust_coordinator *c, uint32_t round, uint32_
     add(f, JOUST_METRIC_MEAN_TOKENS, share((double)n.tokens, n.trajectories), n.trajectories);
     add(f, JOUST_METRIC_STOPPED, share((double)n.stopped, n.trajectories), n.trajectories);
     add(f, JOUST_METRIC_IDENTICAL_GROUPS, (double)n.identical, n.groups);
+    if (st == JOUST_OK && n.identical)
+        joust_log_warn("stage", "round %u %s: %llu of %llu groups have only identical answers",
+                       round, c->plan.stages[stage].name, (unsigned long long)n.identical,
+                       (unsigned long long)n.groups);
     return st;
 }
 
@@ -173,10 +182,55 @@ joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, u
         st = count(c, round, s, &f, err);
     if (st != JOUST_OK)
         return st;
-    if (s->kind == JOUST_STAGE_GENERATE && s->samples > 1 && f.metrics[4].value > 0)
-        joust_log_warn("stage", "round %u %s: %.0f of %.0f groups have only identical answers",
-                       round, s->name, f.metrics[4].value, f.metrics[0].value);
     summary = (joust_stage_summary){
         .round = round, .stage = stage, .n_metrics = f.n, .metrics = f.metrics};
     return joust_batch_put_stage_summary(joust_committer_batch(c->committer), &summary, err);
+}
+
+/* Loss of a step that came with this result, or with progress before it. */
+static joust_status find_loss(joust_coordinator *c, const joust_unit_result *r, uint32_t step,
+                              double *ret, joust_error *err)
+{
+    for (uint32_t i = 0; i < r->n_steps; i++) {
+        if (r->steps[i].step == step) {
+            *ret = r->steps[i].loss;
+            return JOUST_OK;
+        }
+    }
+    joust_train_step stored;
+    joust_status st = joust_store_get_train_step(c->store, r->id.unit.round, r->id.unit.stage, step,
+                                                 &stored, err);
+    if (st == JOUST_OK) {
+        *ret = stored.loss;
+        joust_train_step_fini(&stored);
+    }
+    return st;
+}
+
+joust_status joust_coordinator_put_train_summary(joust_coordinator *c, const joust_unit_result *r,
+                                                 joust_error *err)
+{
+    uint32_t n_steps = r->model.n_steps;
+    joust_metric *metrics = joust_calloc(r->n_metrics + 3, sizeof(*metrics));
+    if (!metrics)
+        return joust_fail(err, JOUST_NOMEM, "summary: out of memory");
+    joust_stage_summary summary = {
+        .round = r->id.unit.round, .stage = r->id.unit.stage, .metrics = metrics};
+    if (r->n_metrics)
+        memcpy(metrics, r->metrics, r->n_metrics * sizeof(*metrics));
+    summary.n_metrics = r->n_metrics;
+    double first = 0, last = 0;
+    joust_status st = JOUST_OK;
+    if (n_steps) {
+        st = find_loss(c, r, 0, &first, err);
+        if (st == JOUST_OK)
+            st = find_loss(c, r, n_steps - 1, &last, err);
+        set_metric(&metrics[summary.n_metrics++], JOUST_METRIC_STEPS, n_steps, n_steps);
+        set_metric(&metrics[summary.n_metrics++], JOUST_METRIC_FIRST_LOSS, first, n_steps);
+        set_metric(&metrics[summary.n_metrics++], JOUST_METRIC_LAST_LOSS, last, n_steps);
+    }
+    if (st == JOUST_OK)
+        st = joust_batch_put_stage_summary(joust_committer_batch(c->committer), &summary, err);
+    joust_free(metrics);
+    return st;
 }

@@ -14,9 +14,8 @@
 
 static bool is_weights(void *arg, const char *name)
 {
-    const char *end = strrchr(name, '.');
     (void)arg;
-    return end && !strcmp(end, ".safetensors");
+    return joust_text_ends_with(name, ".safetensors");
 }
 
 /* What the records of a job call this checkpoint's weights. */

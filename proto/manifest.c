@@ -11,6 +11,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "proto/base/text.h"
 
 static joust_status fail_errno(joust_error *err, const char *path, const char *what)
 {
@@ -215,16 +216,14 @@ uint32_t joust_manifest_chunk_bytes(const joust_manifest_file *file, uint32_t ch
 
 joust_digest joust_manifest_weights(const joust_manifest *m)
 {
-    static const char end[] = ".safetensors";
     joust_hasher hasher;
     joust_hasher_init(&hasher);
     uint32_t n = 0;
     for (uint32_t i = 0; i < m->n_files; i++) {
         const joust_manifest_file *file = &m->files[i];
-        size_t length = strlen(file->name);
-        if (length < sizeof(end) - 1 || strcmp(file->name + length - (sizeof(end) - 1), end) != 0)
+        if (!joust_text_ends_with(file->name, ".safetensors"))
             continue;
-        joust_hasher_field(&hasher, file->name, length);
+        joust_hasher_field(&hasher, file->name, strlen(file->name));
         joust_hasher_add(&hasher, file->digest.bytes, sizeof(file->digest.bytes));
         n++;
     }

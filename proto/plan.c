@@ -21,6 +21,13 @@ bool joust_stage_runs(const joust_stage *stage, uint32_t round)
     return stage->first_round <= round && round <= stage->last_round;
 }
 
+bool joust_stage_rewards(const joust_job *job, const joust_stage *judge, const joust_stage *pair)
+{
+    return judge->kind == JOUST_STAGE_JUDGE && judge->index < pair->index &&
+           judge->judge < job->n_judges && job->judges[judge->judge].role != JOUST_ROLE_EVALUATE &&
+           (judge->of == pair->of || judge->of == pair->of_rejected);
+}
+
 const char *joust_stage_kind_name(joust_stage_kind kind)
 {
     switch (kind) {

@@ -244,6 +244,11 @@ joust_digest joust_prompt_digest(const char *id, const char *text, const char *r
     return joust_hasher_end(&h);
 }
 
+bool joust_unit_key_equal(const joust_unit_key *a, const joust_unit_key *b)
+{
+    return a->round == b->round && a->stage == b->stage && a->position == b->position;
+}
+
 const char *joust_outcome_name(joust_outcome outcome)
 {
     static const char *const names[] = {

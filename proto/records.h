@@ -33,6 +33,8 @@ typedef struct joust_unit_key {
     uint64_t position;
 } joust_unit_key;
 
+bool joust_unit_key_equal(const joust_unit_key *a, const joust_unit_key *b);
+
 typedef struct joust_prompt {
     joust_digest digest;  /* of the canonical content: prompt text or messages, reference, id */
     uint32_t occurrence;  /* 0 for the first line with this content, 1 for the next … */

@@ -5,15 +5,10 @@
 #include "proto/base/alloc.h"
 #include "proto/session_internal.h"
 
-static bool same_key(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
 joust_held *joust_session_find(const joust_session *s, const joust_unit_key *unit)
 {
     for (uint32_t i = 0; i < s->n_held; i++)
-        if (same_key(&s->units[i].id.unit, unit))
+        if (joust_unit_key_equal(&s->units[i].id.unit, unit))
             return &s->units[i];
     return NULL;
 }

@@ -167,11 +167,6 @@ static void check_prompt_ids(checker *c)
 
 /* Trajectories --------------------------------------------------------------------------------- */
 
-static bool same_unit(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
 static void bad_unit(checker *c, joust_family family, const joust_unit_key *unit, const char *why,
                      uint32_t has, uint32_t wants)
 {
@@ -217,7 +212,7 @@ static void check_trajectories(checker *c)
         joust_unit_key at;
         if (!joust_key_get_unit(joust_cursor_key(cursor), &at))
             continue; /* said already: no decoded record has such a key */
-        if (!same_unit(&at, &unit)) {
+        if (!joust_unit_key_equal(&at, &unit)) {
             end_group(c, &unit, n);
             unit = at;
             n = 0;
@@ -289,7 +284,7 @@ static void check_verdicts(checker *c)
         joust_span key = joust_cursor_key(cursor);
         if (key.n != 32 || !joust_key_get_unit(key, &at))
             continue;
-        if (!same_unit(&at, &j->unit)) {
+        if (!joust_unit_key_equal(&at, &j->unit)) {
             end_judged(c, j);
             j->unit = at;
         }

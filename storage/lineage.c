@@ -5,13 +5,6 @@
 
 #include "proto/base/alloc.h"
 
-bool joust_lineage_rewards(const joust_job *job, const joust_stage *judge, const joust_stage *pair)
-{
-    return judge->kind == JOUST_STAGE_JUDGE && judge->index < pair->index &&
-           judge->judge < job->n_judges && job->judges[judge->judge].role != JOUST_ROLE_EVALUATE &&
-           (judge->of == pair->of || judge->of == pair->of_rejected);
-}
-
 joust_status joust_lineage_get_verdicts(joust_store *store, const joust_plan *plan,
                                         const joust_unit_key *pair_unit, joust_verdict **ret,
                                         uint32_t *ret_n, joust_error *err)
@@ -23,8 +16,8 @@ joust_status joust_lineage_get_verdicts(joust_store *store, const joust_plan *pl
     joust_verdict *all = NULL;
     uint32_t n_all = 0;
     for (uint32_t s = 0; s < plan->n_stages; s++) {
-        if (!joust_lineage_rewards(joust_store_job(store), &plan->stages[s],
-                                   &plan->stages[pair_unit->stage]))
+        if (!joust_stage_rewards(joust_store_job(store), &plan->stages[s],
+                                 &plan->stages[pair_unit->stage]))
             continue;
         joust_unit_key unit = {pair_unit->round, s, pair_unit->position};
         joust_verdict *some, *grown;

@@ -22,8 +22,6 @@ void joust_lineage_fini(joust_lineage *lineage); /* frees and zeroes */
 /* Whether a verdict is about the chosen or the rejected one. */
 bool joust_lineage_concerns(const joust_lineage *lineage, const joust_verdict *verdict);
 
-/* Whether a JUDGE stage rewards the rollouts that a PAIR stage pairs. */
-bool joust_lineage_rewards(const joust_job *job, const joust_stage *judge, const joust_stage *pair);
 /* The verdicts that a PAIR stage considers for one prompt: of every JUDGE stage that rewards the rollouts it
  * pairs, in key order (stage, sample, other, order, vote). Free with joust_verdicts_free.
  * Errors: JOUST_INVALID if the stage is no PAIR stage of the plan. */

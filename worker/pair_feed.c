@@ -60,11 +60,6 @@ static joust_status ask(joust_pair_feed *f, uint64_t first, uint32_t n, joust_er
     return f->up->send(f->up->context, &m, err);
 }
 
-static bool same_unit(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
 static joust_status check_rows(const joust_pair_feed *f, const joust_msg_rows *rows, uint32_t asked,
                                joust_error *err)
 {
@@ -101,7 +96,7 @@ static joust_status get_part(joust_pair_feed *f, uint64_t first, uint32_t n, jou
             continue;
         }
         bool ours = st == JOUST_OK && m.type == JOUST_MSG_ROWS &&
-                    same_unit(&m.u.rows.id.unit, &f->id.unit) && m.u.rows.first == first;
+                    joust_unit_key_equal(&m.u.rows.id.unit, &f->id.unit) && m.u.rows.first == first;
         if (ours) {
             st = check_rows(f, &m.u.rows, n, err);
             if (st == JOUST_OK) {

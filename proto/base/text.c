@@ -157,6 +157,12 @@ void joust_json_float(joust_buf *to, float v)
     joust_buf_text(to, text);
 }
 
+bool joust_text_ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 bool joust_parse_u64(const char *text, uint64_t *ret)
 {
     uint64_t v = 0;

@@ -19,6 +19,8 @@ void joust_json_string(joust_buf *to, const void *s, size_t n);
 /* Appends a number as the shortest decimal that reads back to the same double (float); null if not finite. */
 void joust_json_double(joust_buf *to, double v);
 void joust_json_float(joust_buf *to, float v);
+/* Whether text ends with end. */
+bool joust_text_ends_with(const char *text, const char *end);
 /* Decimal digits only, no sign or spaces, within 64 bits; false otherwise. */
 bool joust_parse_u64(const char *text, uint64_t *ret);
 /* A finite decimal number, whole text; the C locale's form. */

@@ -8,6 +8,7 @@
 #include "json_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "proto/base/text.h"
 #include "safetensors_internal.h"
 #include "worker/engine/model.h"
 
@@ -35,16 +36,10 @@ typedef struct loading {
     joust_error *err;
 } loading;
 
-static bool ends_with(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-    return n >= m && strcmp(text + n - m, suffix) == 0;
-}
-
 /* Tensors that checkpoints carry along without being weights. */
 static bool passed_over(const loading *l, const char *name)
 {
-    return ends_with(name, "rotary_emb.inv_freq") ||
+    return joust_text_ends_with(name, "rotary_emb.inv_freq") ||
            (joust_model_get_config(l->model)->tied && strcmp(name, "lm_head.weight") == 0);
 }
 

@@ -7,6 +7,7 @@
 #include "model_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/base/random.h"
+#include "proto/base/text.h"
 
 /* The embedding's standard deviation where the config gives none (KERNELS.md, "Initial weights").
  * */
@@ -167,27 +168,20 @@ void joust_model_free(joust_model **model)
     joust_free(m);
 }
 
-/* Whether name ends with suffix. */
-static bool ends_with(const char *name, const char *suffix)
-{
-    size_t n = strlen(name), n_suffix = strlen(suffix);
-    return n >= n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
-}
-
 /* Standard deviation of a matrix's initial weights (KERNELS.md, "Initial weights"). */
 static double initial_deviation(const joust_model_config *c, const joust_tensor *t)
 {
     double fan_in = t->dims[1], deviation = c->init_range;
     if (!(c->init_range > 0)) {
-        if (ends_with(t->name, "embed_tokens.weight"))
+        if (joust_text_ends_with(t->name, "embed_tokens.weight"))
             deviation = c->tied ? 0.5 / sqrt(fan_in) : EMBEDDING_DEVIATION;
-        else if (ends_with(t->name, "lm_head.weight"))
+        else if (joust_text_ends_with(t->name, "lm_head.weight"))
             deviation = 0.5 / sqrt(fan_in);
         else
             deviation = 1.0 / sqrt(fan_in);
     }
-    bool into_residual =
-        ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
+    bool into_residual = joust_text_ends_with(t->name, "o_proj.weight") ||
+                         joust_text_ends_with(t->name, "down_proj.weight");
     return into_residual ? deviation / sqrt(2.0 * c->n_layers) : deviation;
 }
 
