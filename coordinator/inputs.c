@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "coordinator/prompt_file.h"
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
 #include "proto/base/text.h"
 #include "proto/codec.h"
 #include "proto/manifest.h"
@@ -70,34 +72,6 @@ joust_status joust_inputs_digest(joust_job *job, uint64_t *ret_n_prompts, joust_
     return st;
 }
 
-/* Copies the files of a manifest that describes `dir` into the blobs. */
-static joust_status import_files(joust_blobs *blobs, const char *dir,
-                                 const joust_manifest *manifest, joust_error *err)
-{
-    joust_buf chunk = {0}, bytes = {0};
-    joust_status st = JOUST_OK;
-    for (uint32_t i = 0; st == JOUST_OK && i < manifest->n_files; i++) {
-        const joust_manifest_file *file = &manifest->files[i];
-        for (uint32_t k = 0; st == JOUST_OK && k < file->n_chunks; k++) {
-            if (joust_blobs_has(blobs, &file->chunks[k]))
-                continue;
-            st = joust_manifest_read_chunk(dir, file, k, &chunk, err);
-            if (st == JOUST_OK)
-                st = joust_blobs_put(blobs, &file->chunks[k], chunk.data, chunk.n, err);
-        }
-    }
-    joust_digest digest;
-    if (st == JOUST_OK)
-        st = joust_manifest_encode(manifest, &bytes, err);
-    if (st == JOUST_OK)
-        st = joust_manifest_digest(manifest, &digest, err);
-    if (st == JOUST_OK)
-        st = joust_blobs_put(blobs, &digest, bytes.data, bytes.n, err);
-    joust_buf_fini(&chunk);
-    joust_buf_fini(&bytes);
-    return st;
-}
-
 /* The manifest of what an input holds: from the blobs where all of it is there, else from its files, which are taken
  * in. model: whose folder `path` is; NULL: path is one file. */
 static joust_status take_in(joust_blobs *blobs, const joust_digest *content, const char *path,
@@ -111,10 +85,11 @@ static joust_status take_in(joust_blobs *blobs, const joust_digest *content, con
               : joust_manifest_of_file(path, ret, err);
     if (st != JOUST_OK)
         return st;
-    char dir[4096];
-    const char *slash = strrchr(path, '/');
-    snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
-    st = import_files(blobs, model ? path : slash == path ? "/" : dir, ret, err);
+    joust_digest digest;
+    char *dir = model ? joust_strdup(path) : joust_path_parent(path);
+    st = dir ? joust_blobs_put_files(blobs, dir, ret, &digest, err)
+             : joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
+    joust_free(dir);
     if (st != JOUST_OK)
         joust_manifest_fini(ret);
     return st;

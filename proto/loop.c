@@ -147,13 +147,6 @@ void joust_loop_want(joust_loop *loop, const joust_socket *socket, uint32_t even
             loop->sources[i].wanted = events;
 }
 
-void joust_loop_remove_socket(joust_loop *loop, const joust_socket *socket)
-{
-    for (uint32_t i = 0; i < loop->n_sources; i++)
-        if (loop->sources[i].socket == socket)
-            loop->sources[i].removed = true;
-}
-
 void joust_loop_remove_fd(joust_loop *loop, int fd)
 {
     for (uint32_t i = 0; i < loop->n_sources; i++)
@@ -304,6 +297,12 @@ joust_status joust_loop_add_signals(joust_loop *loop, joust_loop_signal_fn fn, v
     loop->on_signal = fn;
     loop->signal_arg = arg;
     return JOUST_OK;
+}
+
+void joust_loop_signals_block(void)
+{
+    sigset_t set = signals_of_loop();
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
 void joust_loop_signals_unblock(void)

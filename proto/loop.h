@@ -44,7 +44,6 @@ JOUST_MUST_USE joust_status joust_loop_add_actor(joust_loop *loop, joust_actor *
                                                  joust_error *err);
 /* Which events are waited for from now on; unknown sockets are ignored. */
 void joust_loop_want(joust_loop *loop, const joust_socket *socket, uint32_t events);
-void joust_loop_remove_socket(joust_loop *loop, const joust_socket *socket); /* its links too */
 void joust_loop_remove_fd(joust_loop *loop, int fd);
 void joust_loop_remove_actor(joust_loop *loop, const joust_actor *actor);
 
@@ -60,6 +59,7 @@ void joust_loop_cancel_timer(joust_loop *loop,
  * unblock them (joust_loop_signals_unblock) between fork and exec. */
 JOUST_MUST_USE joust_status joust_loop_add_signals(joust_loop *loop, joust_loop_signal_fn fn,
                                                    void *arg, joust_error *err);
+void joust_loop_signals_block(void); /* the same, before there is a loop */
 void joust_loop_signals_unblock(void);
 
 int64_t joust_loop_now(const joust_loop *loop); /* joust_clock_ms at the start of this turn */

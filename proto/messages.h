@@ -118,6 +118,11 @@ typedef struct joust_msg_units { /* REVOKE, RESULT_ACK */
     joust_unit_id *units;
 } joust_msg_units;
 
+/* Name of the one metric of a TRAIN unit on pairs: the largest |log-prob recorded by the rollout -
+ * log-prob of the training forward pass before the first step| over the tokens that the starting
+ * version itself generated. 0 unless something is wrong. */
+#define JOUST_METRIC_LOGP_GAP "max_logp_gap"
+
 typedef struct joust_unit_result {
     joust_unit_id id;
     joust_provenance provenance;
@@ -130,7 +135,7 @@ typedef struct joust_unit_result {
     uint32_t n_steps;
     joust_train_step *steps; /* TRAIN: those since the last TRAIN_PROGRESS */
     uint32_t n_metrics;
-    joust_metric *metrics; /* TRAIN: e.g. max_logp_gap */
+    joust_metric *metrics; /* TRAIN on pairs: JOUST_METRIC_LOGP_GAP */
 } joust_unit_result;
 
 typedef struct joust_msg_result {

@@ -259,7 +259,7 @@ static void drop_queued(joust_peer *p, const joust_unit_key *unit)
 {
     uint32_t n_left = 0;
     for (uint32_t i = 0; i < p->n_queue; i++) {
-        if (joust_unit_key_same(&p->queue[i].unit, unit))
+        if (joust_unit_key_equal(&p->queue[i].unit, unit))
             joust_lease_unit_fini(&p->queue[i]);
         else
             p->queue[n_left++] = p->queue[i];
@@ -368,22 +368,13 @@ joust_peer_options joust_peer_options_of(const joust_role_options *start, joust_
 
 void joust_peer_block_signals(void)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGCHLD);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    joust_loop_signals_block();
 }
 
 static joust_status open_session(joust_peer *p, const joust_peer_options *options,
                                  joust_peer_id *ret_id, joust_error *err)
 {
     joust_session_options session = options->session;
-    if (session.heartbeat_ms == 0) /* until HELLO_ACK says the job's */
-        session.heartbeat_ms = 1000;
-    if (session.grace_ms == 0)
-        session.grace_ms = 15 * 60 * 1000;
     if (session.instance == 0 && getentropy(&session.instance, sizeof(session.instance)) != 0)
         return joust_fail(err, JOUST_IO, "no random bytes from the system");
     snprintf(p->name, sizeof(p->name), "%s", session.name);

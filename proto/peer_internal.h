@@ -99,9 +99,4 @@ void joust_peer_fail_unit(joust_peer *p, const joust_unit_key *unit, joust_statu
 /* peer_desk.c: sets p->upstream. */
 void joust_peer_desk_init(joust_peer *p);
 
-static inline bool joust_unit_key_same(const joust_unit_key *a, const joust_unit_key *b)
-{
-    return a->round == b->round && a->stage == b->stage && a->position == b->position;
-}
-
 #endif

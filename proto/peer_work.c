@@ -8,7 +8,7 @@
 uint32_t joust_peer_find_open(const joust_peer *p, const joust_unit_key *unit)
 {
     for (uint32_t i = 0; p->running && i < p->batch.n; i++)
-        if (!p->batch.closed[i] && joust_unit_key_same(&p->batch.units[i].unit, unit))
+        if (!p->batch.closed[i] && joust_unit_key_equal(&p->batch.units[i].unit, unit))
             return i;
     return JOUST_NONE;
 }
@@ -135,11 +135,6 @@ void joust_peer_finish_unit(joust_peer *p, joust_unit_result *result)
     if (i == JOUST_NONE) /* revoked meanwhile */
         return;
     joust_peer_close_unit(p, i);
-    if (joust_session_lease(p->session, &result->id.unit, &result->id) == JOUST_OK) {
-        result->provenance.epoch = joust_session_epoch(p->session);
-        result->provenance.lease = result->id.lease;
-        result->provenance.attempt = result->id.attempt;
-    }
     joust_status st = joust_session_finish(p->session, result, &err);
     if (st != JOUST_OK && st != JOUST_NOT_FOUND)
         joust_peer_stop_on_error(p, st, &err);

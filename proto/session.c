@@ -102,16 +102,13 @@ static void note_reason(joust_session *s, joust_status reason, const char *text)
 }
 
 /* What entering a state does. */
-static void enter(joust_session *s, joust_session_state state, joust_session_event event,
-                  int64_t now_ms)
+static void enter(joust_session *s, joust_session_state state, int64_t now_ms)
 {
     bool moved = state != s->state;
     s->state = state;
     s->offered = JOUST_OFFER_NONE;
     if (state == JOUST_SESSION_HELLO_SENT)
         s->next_hello_ms = now_ms;
-    if (state == JOUST_SESSION_READY && event == JOUST_SESSION_EV_HELLO_ACK)
-        s->next_heartbeat_ms = now_ms + s->heartbeat_ms;
     if (state == JOUST_SESSION_DRAINING && moved)
         s->credit_due = true;
     if (state == JOUST_SESSION_GONE && moved)
@@ -128,7 +125,7 @@ static joust_status step(joust_session *s, joust_session_event event, int64_t no
                           joust_session_event_name(event), joust_session_state_name(s->state));
     if (state == JOUST_SESSION_GONE && s->state != JOUST_SESSION_GONE && s->reason == JOUST_OK)
         note_reason(s, JOUST_END, joust_session_event_name(event));
-    enter(s, state, event, now_ms);
+    enter(s, state, now_ms);
     return JOUST_OK;
 }
 

@@ -135,12 +135,20 @@ static joust_status one_digest(joust_message_type type, const joust_digest *dige
 
 /* ---- fetching ------------------------------------------------------------------------------- */
 
+static joust_status check_there(const joust_msg_chunk *chunk, joust_error *err)
+{
+    char hex[JOUST_DIGEST_HEX];
+    return chunk->n ? JOUST_OK
+                    : joust_fail(err, JOUST_NOT_FOUND, "the coordinator has no chunk %s",
+                                 joust_digest_hex(&chunk->digest, hex));
+}
+
 static joust_status check_chunk(const joust_msg_chunk *chunk, joust_error *err)
 {
     char hex[JOUST_DIGEST_HEX];
-    if (chunk->n == 0)
-        return joust_fail(err, JOUST_NOT_FOUND, "the coordinator has no chunk %s",
-                          joust_digest_hex(&chunk->digest, hex));
+    joust_status st = check_there(chunk, err);
+    if (st != JOUST_OK)
+        return st;
     joust_digest is = joust_digest_of(chunk->data, chunk->n);
     if (!joust_digest_equal(&is, &chunk->digest))
         return joust_fail(err, JOUST_CORRUPT, "chunk %s arrived with other bytes",
@@ -213,35 +221,18 @@ static joust_status dir_take(void *context, const piece *p, const joust_message 
                              joust_error *err)
 {
     dir_get *g = context;
-    joust_status st = check_chunk(&m->u.chunk, err);
+    joust_status st = check_there(&m->u.chunk, err);
     if (st != JOUST_OK)
         return joust_blame(err, st, "%s", p->file->name);
+    /* compares the bytes with the digest that was asked for */
     return joust_manifest_write_chunk(g->dir, p->file, p->chunk, m->u.chunk.data, m->u.chunk.n,
                                       err);
-}
-
-/* A file without a chunk is never written by an answer. */
-static joust_status make_empty_files(const char *dir, const joust_manifest *manifest,
-                                     joust_error *err)
-{
-    joust_status st = JOUST_OK;
-    for (uint32_t i = 0; i < manifest->n_files && st == JOUST_OK; i++) {
-        if (manifest->files[i].n_chunks > 0)
-            continue;
-        char *path = joust_path_join(dir, manifest->files[i].name);
-        st = path ? joust_file_write(path, "", 0, err)
-                  : joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
-        joust_free(path);
-    }
-    return st;
 }
 
 static joust_status fetch_files(const joust_upstream *up, const joust_manifest *manifest,
                                 const char *part, const char *dir, joust_error *err)
 {
     joust_status st = joust_dir_make(part, err);
-    if (st == JOUST_OK)
-        st = make_empty_files(part, manifest, err);
     if (st != JOUST_OK)
         return st;
     dir_get get = {.walk = {.manifest = manifest}, .dir = part};

@@ -219,40 +219,36 @@ static joust_status put_manifest(joust_blobs *blobs, const joust_manifest *m,
     return st;
 }
 
-/* "a" of "a/b"; owned. */
-static char *parent_of(const char *path)
+joust_status joust_blobs_put_files(joust_blobs *blobs, const char *dir, const joust_manifest *m,
+                                   joust_digest *ret_manifest, joust_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    if (!slash)
-        return joust_strdup(".");
-    return slash == path ? joust_strdup("/") : joust_strndup(path, (size_t)(slash - path));
+    joust_buf chunk = {0};
+    joust_status st = JOUST_OK;
+    for (uint32_t f = 0; f < m->n_files && st == JOUST_OK; f++)
+        for (uint32_t c = 0; c < m->files[f].n_chunks && st == JOUST_OK; c++) {
+            if (joust_blobs_has(blobs, &m->files[f].chunks[c]))
+                continue;
+            st = joust_manifest_read_chunk(dir, &m->files[f], c, &chunk, err);
+            if (st == JOUST_OK)
+                st = joust_blobs_put(blobs, &m->files[f].chunks[c], chunk.data, chunk.n, err);
+        }
+    joust_buf_fini(&chunk);
+    return st == JOUST_OK ? put_manifest(blobs, m, ret_manifest, err) : st;
 }
 
 joust_status joust_blobs_import(joust_blobs *blobs, const char *path, joust_digest *ret_manifest,
                                 joust_error *err)
 {
     joust_manifest m;
-    joust_buf chunk = {0};
     bool is_dir = joust_dir_exists(path);
     joust_status st = is_dir ? joust_manifest_of_dir(path, NULL, NULL, &m, err)
                              : joust_manifest_of_file(path, &m, err);
     if (st != JOUST_OK)
         return st;
-    char *dir = is_dir ? joust_strdup(path) : parent_of(path);
-    if (!dir)
-        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
-    for (uint32_t f = 0; f < m.n_files && st == JOUST_OK; f++)
-        for (uint32_t c = 0; c < m.files[f].n_chunks && st == JOUST_OK; c++) {
-            if (joust_blobs_has(blobs, &m.files[f].chunks[c]))
-                continue;
-            st = joust_manifest_read_chunk(dir, &m.files[f], c, &chunk, err);
-            if (st == JOUST_OK)
-                st = joust_blobs_put(blobs, &m.files[f].chunks[c], chunk.data, chunk.n, err);
-        }
-    if (st == JOUST_OK)
-        st = put_manifest(blobs, &m, ret_manifest, err);
+    char *dir = is_dir ? joust_strdup(path) : joust_path_parent(path);
+    st = dir ? joust_blobs_put_files(blobs, dir, &m, ret_manifest, err)
+             : joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
     joust_free(dir);
-    joust_buf_fini(&chunk);
     joust_manifest_fini(&m);
     return st;
 }

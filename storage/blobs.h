@@ -38,6 +38,11 @@ JOUST_MUST_USE joust_status joust_blobs_complete(joust_blobs *blobs, const joust
  * naming the file. */
 JOUST_MUST_USE joust_status joust_blobs_verify(joust_blobs *blobs, const joust_digest *manifest,
                                                joust_error *err);
+/* Stores the files of a manifest that describes dir, and the manifest. Errors: JOUST_CORRUPT (a file has changed),
+ * JOUST_NOT_FOUND, JOUST_IO, JOUST_DISK_FULL. */
+JOUST_MUST_USE joust_status joust_blobs_put_files(joust_blobs *blobs, const char *dir,
+                                                  const joust_manifest *m,
+                                                  joust_digest *ret_manifest, joust_error *err);
 /* Stores the folder's regular files (or the one file, if path is a file) as chunks and a manifest. Names that begin
  * with '.' and folders are left out. Errors: JOUST_INVALID if nothing is left; JOUST_NOT_FOUND, JOUST_IO. */
 JOUST_MUST_USE joust_status joust_blobs_import(joust_blobs *blobs, const char *path,

@@ -388,22 +388,8 @@ joust_status joust_db_get(joust_db *db, joust_family family, const joust_key *ke
     return st;
 }
 
-joust_status joust_db_has(joust_db *db, joust_family family, const joust_key *key, bool *ret,
-                          joust_error *err)
-{
-    rocksdb_pinnableslice_t *slice = NULL;
-    joust_error ignored;
-    joust_status st = pin(db, family, key, &slice, err ? err : &ignored);
-    if (st == JOUST_OK)
-        rocksdb_pinnableslice_destroy(slice);
-    else if (st != JOUST_NOT_FOUND)
-        return st;
-    *ret = st == JOUST_OK;
-    return JOUST_OK;
-}
-
 joust_status joust_db_scan_open(joust_db *db, joust_family family, const joust_key_range *range,
-                                bool bulk, joust_db_scan **ret, joust_error *err)
+                                joust_db_scan **ret, joust_error *err)
 {
     joust_db_scan *scan = joust_calloc(1, sizeof(*scan));
     if (!scan)
@@ -412,8 +398,7 @@ joust_status joust_db_scan_open(joust_db *db, joust_family family, const joust_k
     scan->family = family;
     scan->before = range->before;
     scan->read = rocksdb_readoptions_create();
-    if (bulk)
-        rocksdb_readoptions_set_fill_cache(scan->read, 0);
+    rocksdb_readoptions_set_fill_cache(scan->read, 0);
     if (scan->before.n)
         rocksdb_readoptions_set_iterate_upper_bound(scan->read, (const char *)scan->before.bytes,
                                                     scan->before.n);
@@ -466,7 +451,7 @@ joust_status joust_db_last_key(joust_db *db, joust_family family, joust_key *ret
 {
     joust_key_range all = joust_range_all();
     joust_db_scan *scan;
-    joust_status st = joust_db_scan_open(db, family, &all, false, &scan, err);
+    joust_status st = joust_db_scan_open(db, family, &all, &scan, err);
     if (st != JOUST_OK)
         return st;
     rocksdb_iter_seek_to_last(scan->rocks);
@@ -488,7 +473,7 @@ joust_status joust_db_count(joust_db *db, joust_family family, const joust_key_r
                             uint64_t *ret, joust_error *err)
 {
     joust_db_scan *scan;
-    joust_status st = joust_db_scan_open(db, family, range, true, &scan, err);
+    joust_status st = joust_db_scan_open(db, family, range, &scan, err);
     if (st != JOUST_OK)
         return st;
     uint64_t n = 0;

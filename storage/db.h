@@ -27,8 +27,6 @@ JOUST_MUST_USE joust_status joust_db_refresh(joust_db *db, joust_error *err);
 /* Payload of a key into to (cleared first). Errors: JOUST_NOT_FOUND, JOUST_CORRUPT naming the key. */
 JOUST_MUST_USE joust_status joust_db_get(joust_db *db, joust_family family, const joust_key *key,
                                          joust_buf *to, joust_error *err);
-JOUST_MUST_USE joust_status joust_db_has(joust_db *db, joust_family family, const joust_key *key,
-                                         bool *ret, joust_error *err);
 
 JOUST_MUST_USE joust_status joust_db_batch_create(joust_db *db, joust_db_batch **ret,
                                                   joust_error *err);
@@ -49,10 +47,10 @@ uint32_t joust_db_batch_records(const joust_db_batch *batch);
 JOUST_MUST_USE joust_status joust_db_commit(joust_db *db, joust_db_batch *batch, bool sync,
                                             joust_error *err);
 
-/* Walks a range in key order on a consistent view. bulk: don't disturb the cache. */
+/* Walks a range in key order on a consistent view. The cache isn't disturbed. */
 JOUST_MUST_USE joust_status joust_db_scan_open(joust_db *db, joust_family family,
-                                               const joust_key_range *range, bool bulk,
-                                               joust_db_scan **ret, joust_error *err);
+                                               const joust_key_range *range, joust_db_scan **ret,
+                                               joust_error *err);
 /* Next record; ret_key and ret_payload are views until the next call. Errors: JOUST_END after the last; JOUST_CORRUPT
  * naming the key: ret_key is set all the same, and the next call goes on behind it. */
 JOUST_MUST_USE joust_status joust_db_scan_next(joust_db_scan *scan, joust_span *ret_key,

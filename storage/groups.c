@@ -119,7 +119,7 @@ joust_status joust_store_list_pairs(joust_store *store, uint32_t round, uint32_t
 {
     joust_key_range range = joust_range_stage(round, stage);
     joust_db_scan *scan;
-    joust_status st = joust_db_scan_open(store->db, JOUST_FAMILY_PAIRS, &range, true, &scan, err);
+    joust_status st = joust_db_scan_open(store->db, JOUST_FAMILY_PAIRS, &range, &scan, err);
     if (st != JOUST_OK)
         return st;
     void *block = NULL;

@@ -257,24 +257,6 @@ void joust_stage_summary_json(joust_buf *to, const joust_stage_summary *r)
     joust_json_close(to, '}');
 }
 
-void joust_train_step_json(joust_buf *to, const joust_train_step *r)
-{
-    joust_json_add_count(to, "round", r->round);
-    joust_json_add_count(to, "stage", r->stage);
-    joust_json_add_count(to, "step", r->step);
-    joust_json_add_number(to, "loss", r->loss);
-    joust_json_add_number(to, "gradient_norm", r->gradient_norm);
-    joust_json_add_number(to, "learning_rate", r->learning_rate);
-    joust_json_add_number(to, "accuracy", r->accuracy);
-    joust_json_add_number(to, "chosen_reward", r->chosen_reward);
-    joust_json_add_number(to, "rejected_reward", r->rejected_reward);
-    joust_json_key(to, "rows");
-    joust_json_open(to, '[');
-    for (uint32_t i = 0; i < r->n_rows; i++)
-        joust_json_add_count(to, "", r->rows[i]);
-    joust_json_close(to, ']');
-}
-
 void joust_promotion_json(joust_buf *to, const joust_promotion *r)
 {
     joust_json_add_count(to, "round", r->round);
@@ -286,15 +268,6 @@ void joust_promotion_json(joust_buf *to, const joust_promotion *r)
     joust_json_add_number(to, "candidate_value", r->candidate_value);
     joust_json_add_number(to, "best_value", r->best_value);
     joust_json_add_count(to, "next", r->next);
-}
-
-void joust_model_version_json(joust_buf *to, const joust_model_version *r)
-{
-    joust_json_add_model(to, "model", &r->model);
-    joust_json_add_count(to, "parent", r->parent);
-    joust_json_add_count(to, "round", r->round);
-    joust_json_add_count(to, "stage", r->stage);
-    joust_json_add_count(to, "steps", r->n_steps);
 }
 
 void joust_provenance_json(joust_buf *to, const joust_provenance *r)

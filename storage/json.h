@@ -27,9 +27,7 @@ void joust_trajectory_json(joust_buf *to, const joust_trajectory *r);
 void joust_verdict_json(joust_buf *to, const joust_verdict *r);
 void joust_pair_json(joust_buf *to, const joust_pair *r);
 void joust_stage_summary_json(joust_buf *to, const joust_stage_summary *r);
-void joust_train_step_json(joust_buf *to, const joust_train_step *r);
 void joust_promotion_json(joust_buf *to, const joust_promotion *r);
-void joust_model_version_json(joust_buf *to, const joust_model_version *r);
 void joust_provenance_json(joust_buf *to, const joust_provenance *r);
 
 /* Ids of records and of what they refer to. */

@@ -24,12 +24,10 @@
 #define JOUST_METRIC_MEAN_CHOSEN      "mean_chosen_reward"
 #define JOUST_METRIC_MEAN_REJECTED    "mean_rejected_reward"
 
-/* TRAIN */
-#define JOUST_METRIC_STEPS        "steps"
-#define JOUST_METRIC_FIRST_LOSS   "first_loss"
-#define JOUST_METRIC_LAST_LOSS    "last_loss"
-#define JOUST_METRIC_MAX_LOGP_GAP "max_logp_gap" /* |rollout - trainer| before the first step */
-#define JOUST_METRIC_KL           "kl" /* mean logp - ref_logp a token, where it is computed */
+/* TRAIN; on pairs also JOUST_METRIC_LOGP_GAP, which the trainer names (proto/messages.h) */
+#define JOUST_METRIC_STEPS      "steps"
+#define JOUST_METRIC_FIRST_LOSS "first_loss"
+#define JOUST_METRIC_LAST_LOSS  "last_loss"
 
 /* MEASURE */
 #define JOUST_METRIC_GREEDY_ACCURACY   "greedy_accuracy"

@@ -82,7 +82,7 @@ static joust_status load_log(joust_store *store, joust_error *err)
         return joust_fail(err, st, "%s", none.text);
     joust_key_range all = joust_range_all();
     joust_db_scan *scan;
-    st = joust_db_scan_open(store->db, JOUST_FAMILY_SNAPSHOTS, &all, true, &scan, err);
+    st = joust_db_scan_open(store->db, JOUST_FAMILY_SNAPSHOTS, &all, &scan, err);
     if (st != JOUST_OK)
         return st;
     joust_span key, payload;
@@ -268,11 +268,6 @@ const joust_job *joust_store_job(const joust_store *store)
     return &store->job;
 }
 
-const joust_digest *joust_store_job_digest(const joust_store *store)
-{
-    return &store->job_digest;
-}
-
 const char *joust_store_dir(const joust_store *store)
 {
     return store->dir;
@@ -453,7 +448,7 @@ joust_status joust_store_replay(joust_store *store, uint64_t after, joust_event_
         return joust_fail(err, JOUST_CORRUPT,
                           "%s: the event log ends at %" PRIu64 ", before %" PRIu64, store->dir,
                           last, after);
-    joust_status st = joust_db_scan_open(store->db, JOUST_FAMILY_EVENTS, &range, true, &scan, err);
+    joust_status st = joust_db_scan_open(store->db, JOUST_FAMILY_EVENTS, &range, &scan, err);
     if (st != JOUST_OK)
         return st;
     joust_span key, payload;

@@ -35,7 +35,6 @@ void joust_store_close(joust_store **store); /* NULL is fine; NULLs it */
 
 const joust_job *
 joust_store_job(const joust_store *store); /* as recorded last; view of the store */
-const joust_digest *joust_store_job_digest(const joust_store *store);
 const char *joust_store_dir(const joust_store *store);
 
 /* Raises the coordinator's epoch by one, durably, and returns it. Batches of lower epochs are refused from here on. */

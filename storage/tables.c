@@ -316,30 +316,6 @@ joust_status joust_store_check_verdict(joust_store *store, const joust_verdict *
     return store_check(store, KIND_VERDICT, record, ret_present, err);
 }
 
-joust_status joust_store_check_pair(joust_store *store, const joust_pair *record, bool *ret_present,
-                                    joust_error *err)
-{
-    return store_check(store, KIND_PAIR, record, ret_present, err);
-}
-
-joust_status joust_store_check_stage_summary(joust_store *store, const joust_stage_summary *record,
-                                             bool *ret_present, joust_error *err)
-{
-    return store_check(store, KIND_SUMMARY, record, ret_present, err);
-}
-
-joust_status joust_store_check_train_step(joust_store *store, const joust_train_step *record,
-                                          bool *ret_present, joust_error *err)
-{
-    return store_check(store, KIND_STEP, record, ret_present, err);
-}
-
-joust_status joust_store_check_promotion(joust_store *store, const joust_promotion *record,
-                                         bool *ret_present, joust_error *err)
-{
-    return store_check(store, KIND_PROMOTION, record, ret_present, err);
-}
-
 joust_status joust_store_check_model_version(joust_store *store, const joust_model_version *record,
                                              bool *ret_present, joust_error *err)
 {
@@ -449,27 +425,20 @@ struct joust_cursor {
     joust_span key, payload;
 };
 
-static joust_status cursor_open(joust_store *store, joust_family family,
-                                const joust_key_range *range, bool bulk, joust_cursor **ret,
-                                joust_error *err)
+joust_status joust_cursor_open(joust_store *store, joust_family family,
+                               const joust_key_range *range, joust_cursor **ret, joust_error *err)
 {
     joust_cursor *cursor = joust_calloc(1, sizeof(*cursor));
     if (!cursor)
         return joust_fail(err, JOUST_NOMEM, "scan of %s: out of memory", joust_family_name(family));
     cursor->family = family;
-    joust_status st = joust_db_scan_open(store->db, family, range, bulk, &cursor->scan, err);
+    joust_status st = joust_db_scan_open(store->db, family, range, &cursor->scan, err);
     if (st != JOUST_OK) {
         joust_free(cursor);
         return st;
     }
     *ret = cursor;
     return JOUST_OK;
-}
-
-joust_status joust_cursor_open(joust_store *store, joust_family family,
-                               const joust_key_range *range, joust_cursor **ret, joust_error *err)
-{
-    return cursor_open(store, family, range, true, ret, err);
 }
 
 void joust_cursor_close(joust_cursor **cursor)
@@ -484,11 +453,6 @@ void joust_cursor_close(joust_cursor **cursor)
 joust_span joust_cursor_key(const joust_cursor *cursor)
 {
     return cursor->key;
-}
-
-joust_span joust_cursor_payload(const joust_cursor *cursor)
-{
-    return cursor->payload;
 }
 
 joust_status joust_cursor_next(joust_cursor *cursor, joust_error *err)

@@ -52,17 +52,6 @@ JOUST_MUST_USE joust_status joust_store_check_trajectory(joust_store *store,
 JOUST_MUST_USE joust_status joust_store_check_verdict(joust_store *store,
                                                       const joust_verdict *record,
                                                       bool *ret_present, joust_error *err);
-JOUST_MUST_USE joust_status joust_store_check_pair(joust_store *store, const joust_pair *record,
-                                                   bool *ret_present, joust_error *err);
-JOUST_MUST_USE joust_status joust_store_check_stage_summary(joust_store *store,
-                                                            const joust_stage_summary *record,
-                                                            bool *ret_present, joust_error *err);
-JOUST_MUST_USE joust_status joust_store_check_train_step(joust_store *store,
-                                                         const joust_train_step *record,
-                                                         bool *ret_present, joust_error *err);
-JOUST_MUST_USE joust_status joust_store_check_promotion(joust_store *store,
-                                                        const joust_promotion *record,
-                                                        bool *ret_present, joust_error *err);
 JOUST_MUST_USE joust_status joust_store_check_model_version(joust_store *store,
                                                             const joust_model_version *record,
                                                             bool *ret_present, joust_error *err);
@@ -139,10 +128,8 @@ JOUST_MUST_USE joust_status joust_cursor_open(joust_store *store, joust_family f
 void joust_cursor_close(joust_cursor **cursor);
 /* Key of the record that the last call decoded or found bad; view until the next call. */
 joust_span joust_cursor_key(const joust_cursor *cursor);
-/* Its canonical bytes, undecoded; view until the next call. */
-joust_span joust_cursor_payload(const joust_cursor *cursor);
 
-/* Next record undecoded, its checksum verified: see joust_cursor_key and joust_cursor_payload. */
+/* Next record undecoded, its checksum verified: see joust_cursor_key. */
 JOUST_MUST_USE joust_status joust_cursor_next(joust_cursor *cursor, joust_error *err);
 JOUST_MUST_USE joust_status joust_cursor_next_prompt(joust_cursor *cursor, joust_prompt *ret,
                                                      joust_error *err);

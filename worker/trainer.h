@@ -13,11 +13,6 @@
 #include "proto/upstream.h"
 #include "worker/engine/engine.h"
 
-/* Name of the one metric of a TRAIN unit on pairs: the largest |log-prob recorded by the rollout -
- * log-prob of the training forward pass before the first step| over the tokens that the starting
- * version itself generated. 0 unless something is wrong. */
-#define JOUST_METRIC_LOGP_GAP "max_logp_gap"
-
 typedef struct joust_training {
     joust_engine *engine;
     const joust_job *job;

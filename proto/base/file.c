@@ -295,3 +295,11 @@ char *joust_path_join(const char *a, const char *b)
     }
     return path;
 }
+
+char *joust_path_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return joust_strdup(".");
+    return slash == path ? joust_strdup("/") : joust_strndup(path, (size_t)(slash - path));
+}

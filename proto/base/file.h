@@ -36,6 +36,8 @@ bool joust_file_exists(const char *path);
 bool joust_dir_exists(const char *path);
 /* "a/b" from "a" and "b"; b alone if it is absolute or a is "" or NULL. Returns owned; NULL when out of memory. */
 char *joust_path_join(const char *a, const char *b);
+/* "a" from "a/b", "." from "b", "/" from "/b". Returns owned; NULL when out of memory. */
+char *joust_path_parent(const char *path);
 /* The status for an errno value: ENOENT is NOT_FOUND, ENOSPC and EDQUOT are DISK_FULL, else IO. */
 joust_status joust_status_of_errno(int number);
 
