@@ -12,14 +12,17 @@
 #define JOUST_BENCH_MAX_PEERS  64u /* workers and judges together */
 #define JOUST_BENCH_MAX_WINDOW 1024u
 
+struct joust_bench_load; /* ops/bench_load.h */
+
 typedef struct joust_bench_options {
-    uint64_t trajectories;    /* at least; rounded up to whole rounds */
-    uint32_t bytes;           /* of a recorded trajectory, about */
-    uint32_t workers, judges; /* processes */
-    uint32_t samples;         /* trajectories of a group */
-    uint32_t window;          /* groups that a peer holds at once */
-    const char *dir;          /* private folder for sockets, inputs and stores */
-    const char *keep;         /* folder that keeps the store, or NULL: removed */
+    uint64_t trajectories;               /* at least; rounded up to whole rounds */
+    uint32_t bytes;                      /* of a recorded trajectory, about */
+    uint32_t workers, judges;            /* processes */
+    uint32_t samples;                    /* trajectories of a group */
+    uint32_t window;                     /* groups that a peer holds at once */
+    const char *dir;                     /* private folder for sockets, inputs and stores */
+    const char *keep;                    /* folder that keeps the store, or NULL: removed */
+    const struct joust_bench_load *load; /* what all runs answer; made once */
 } joust_bench_options;
 
 /* One run. CPU times are of whole processes, start and end included. */

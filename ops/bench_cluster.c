@@ -14,7 +14,6 @@
 typedef struct cluster {
     const joust_bench_options *options;
     joust_bench_board *board;
-    joust_bench_load *load;
     joust_job job;
     char *store;
     char endpoint[256];
@@ -77,7 +76,7 @@ static void name_peer(cluster *c, uint32_t i)
     *p = (joust_bench_peer_options){.endpoint = c->endpoint,
                                     .role = worker ? JOUST_PEER_WORKER : JOUST_PEER_JUDGE,
                                     .credit = o->window,
-                                    .load = c->load,
+                                    .load = o->load,
                                     .board = c->board};
     snprintf(p->name, sizeof(p->name), "%s-%u", worker ? "worker" : "judge",
              worker ? i : i - o->workers);
@@ -158,17 +157,14 @@ joust_status joust_bench_cluster(const joust_bench_options *options, joust_bench
     joust_bench_board_clear(board);
     snprintf(c->endpoint, sizeof(c->endpoint), "ipc://%s/peers", options->dir);
     c->store = options->keep ? joust_strdup(options->keep) : joust_path_join(options->dir, "store");
-    joust_status st = c->store ? joust_bench_load_create(options->bytes, &c->load, err)
+    joust_status st = c->store ? joust_bench_job(options, options->load, &c->job, err)
                                : joust_fail(err, JOUST_NOMEM, "bench: out of memory");
-    if (st == JOUST_OK)
-        st = joust_bench_job(options, c->load, &c->job, err);
     if (st == JOUST_OK) {
         st = run_processes(c, ret, err);
         joust_job_fini(&c->job);
         if (!options->keep && joust_dir_remove(c->store, NULL) != JOUST_OK && st == JOUST_OK)
             st = joust_fail(err, JOUST_IO, "%s: can't be removed", c->store);
     }
-    joust_bench_load_free(&c->load);
     joust_free(c->store);
     joust_free(c);
     return st;

@@ -38,7 +38,7 @@ JOUST_MUST_USE joust_status joust_bench_answer(const joust_bench_load *load, con
 JOUST_MUST_USE joust_status joust_bench_measure(const joust_bench_load *load, uint32_t samples,
                                                 joust_bench_sizes *ret, joust_error *err);
 /* At least n bytes of encoded trajectories, one after the other: what the pipeline by hand carries. */
-JOUST_MUST_USE joust_status joust_bench_bytes(uint32_t bytes, size_t n, joust_buf *to,
+JOUST_MUST_USE joust_status joust_bench_bytes(const joust_bench_load *load, size_t n, joust_buf *to,
                                               joust_error *err);
 
 #endif

@@ -485,7 +485,7 @@ joust_status joust_bench_raw(const joust_bench_options *options, const joust_ben
     snprintf(r.endpoint, sizeof(r.endpoint), "ipc://%s/raw", options->dir);
     joust_buf bytes = {0};
     size_t n = 2 * (result_bytes(&r) + verdicts_bytes(&r)) + sizes->prompt;
-    joust_status st = joust_bench_bytes(options->bytes, n, &bytes, err);
+    joust_status st = joust_bench_bytes(options->load, n, &bytes, err);
     r.bytes = (const char *)bytes.data;
     r.dir = joust_path_join(options->dir, "rocks");
     if (st == JOUST_OK)

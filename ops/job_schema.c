@@ -103,14 +103,10 @@ static void add_enum(writer *w, const joust_choice *choices)
     joust_buf_text(w->to, "]");
 }
 
-/* A bound: whole ones in full. */
 static void add_bound(writer *w, const char *name, double v)
 {
     joust_buf_format(w->to, ", \"%s\": ", name);
-    if (v == (double)(int64_t)v)
-        joust_buf_format(w->to, "%lld", (long long)v);
-    else
-        joust_json_double(w->to, v);
+    joust_json_double(w->to, v);
 }
 
 static void add_number(writer *w, const joust_key *key)

@@ -2,6 +2,16 @@
 
 #include <string.h>
 
+joust_status joust_local_model_check(const char *dir, const joust_tokenizer *tokenizer,
+                                     const joust_model_config *config, joust_error *err)
+{
+    if (joust_tokenizer_size(tokenizer) <= config->vocab_size)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_INVALID,
+                      "%s: tokenizer.json has %u tokens, more than config.json's vocab_size %u",
+                      dir, joust_tokenizer_size(tokenizer), config->vocab_size);
+}
+
 joust_status joust_local_model_open(const char *dir, uint32_t n_threads, joust_local_model *ret,
                                     joust_error *err)
 {
@@ -10,12 +20,8 @@ joust_status joust_local_model_open(const char *dir, uint32_t n_threads, joust_l
     joust_status st = joust_tokenizer_load(dir, &m.tokenizer, err);
     if (st == JOUST_OK)
         st = joust_model_load(dir, &m.model, err);
-    if (st == JOUST_OK &&
-        joust_tokenizer_size(m.tokenizer) > joust_model_get_config(m.model)->vocab_size)
-        st = joust_fail(err, JOUST_INVALID,
-                        "%s: tokenizer.json has %u tokens, more than config.json's vocab_size %u",
-                        dir, joust_tokenizer_size(m.tokenizer),
-                        joust_model_get_config(m.model)->vocab_size);
+    if (st == JOUST_OK)
+        st = joust_local_model_check(dir, m.tokenizer, joust_model_get_config(m.model), err);
     if (st == JOUST_OK)
         st = joust_engine_create(&options, &m.engine, err);
     if (st == JOUST_OK)

@@ -12,6 +12,11 @@ typedef struct joust_local_model {
     joust_tokenizer *tokenizer;
 } joust_local_model;
 
+/* Whether the folder's tokenizer fits its model. Errors: JOUST_INVALID. */
+JOUST_MUST_USE joust_status joust_local_model_check(const char *dir,
+                                                    const joust_tokenizer *tokenizer,
+                                                    const joust_model_config *config,
+                                                    joust_error *err);
 /* Loads the folder dir. n_threads 0: as many as the processor has. Errors name the file. ret is caller's storage. */
 JOUST_MUST_USE joust_status joust_local_model_open(const char *dir, uint32_t n_threads,
                                                    joust_local_model *ret, joust_error *err);

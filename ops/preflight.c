@@ -6,6 +6,7 @@
 #include "coordinator/prompt_file.h"
 #include "judge/judging.h"
 #include "ops/cli.h"
+#include "ops/local_model.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/plan.h"
@@ -35,10 +36,8 @@ static joust_status check_files(const joust_job_model *model, checked_model *ret
         st = joust_model_check(model->path, err);
     if (st == JOUST_OK)
         st = joust_tokenizer_load(model->path, &ret->tokenizer, err);
-    if (st == JOUST_OK && joust_tokenizer_size(ret->tokenizer) > ret->config.vocab_size)
-        st = joust_fail(err, JOUST_INVALID,
-                        "%s: tokenizer.json has %u tokens, more than config.json's vocab_size %u",
-                        model->path, joust_tokenizer_size(ret->tokenizer), ret->config.vocab_size);
+    if (st == JOUST_OK)
+        st = joust_local_model_check(model->path, ret->tokenizer, &ret->config, err);
     return st;
 }
 

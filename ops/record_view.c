@@ -303,10 +303,8 @@ static joust_status show_one_verdict(joust_store *store, const joust_record_id *
 joust_status joust_view_show(joust_store *store, joust_family family, const joust_record_id *id,
                              joust_error *err)
 {
-    joust_plan *plan = joust_calloc(1, sizeof(*plan)); /* too large for the stack */
-    if (!plan)
-        return joust_fail(err, JOUST_NOMEM, "out of memory");
-    joust_status st = joust_plan_compile(joust_store_job(store), plan, err);
+    joust_plan *plan = NULL;
+    joust_status st = joust_plan_create(joust_store_job(store), &plan, err);
     if (st == JOUST_OK)
         st = family == JOUST_FAMILY_PAIRS          ? show_pair(store, plan, id, err)
              : family == JOUST_FAMILY_TRAJECTORIES ? show_trajectory(store, plan, id, err)
@@ -441,10 +439,8 @@ joust_status joust_view_stats(joust_store *store, joust_family family, const jou
     joust_cursor *cursor = NULL;
     joust_error why = {0};
     tally t = {0};
-    joust_plan *plan = joust_calloc(1, sizeof(*plan)); /* too large for the stack */
-    if (!plan)
-        return joust_fail(err, JOUST_NOMEM, "out of memory");
-    joust_status st = joust_plan_compile(joust_store_job(store), plan, err);
+    joust_plan *plan = NULL;
+    joust_status st = joust_plan_create(joust_store_job(store), &plan, err);
     if (st == JOUST_OK)
         st = joust_cursor_open(store, family, range, &cursor, err);
     if (st != JOUST_OK) {

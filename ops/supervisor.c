@@ -171,7 +171,6 @@ static void bury(child *c, int wait_status)
 {
     joust_child_exit exit = {
         .name = c->name,
-        .pid = c->pid,
         .status = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1,
         .signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0,
         .up_ms = joust_clock_ms() - c->started_ms,

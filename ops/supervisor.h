@@ -9,7 +9,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #include "proto/loop.h"
 
@@ -24,7 +23,6 @@ typedef struct joust_supervisor joust_supervisor;
 /* How a child ended. */
 typedef struct joust_child_exit {
     const char *name; /* view, until the child is gone for good */
-    pid_t pid;
     int status; /* exit status, or -1 if a signal ended it */
     int signal; /* that signal, or 0 */
     int64_t up_ms;

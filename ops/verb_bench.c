@@ -72,12 +72,7 @@ static joust_status bench_speed(const wish *w, joust_bench_board *board, joust_e
 {
     joust_bench_round rounds[JOUST_BENCH_REPETITIONS];
     joust_bench_sizes sizes;
-    joust_bench_load *load;
-    joust_status st = joust_bench_load_create(w->options.bytes, &load, err);
-    if (st != JOUST_OK)
-        return st;
-    st = joust_bench_measure(load, w->options.samples, &sizes, err);
-    joust_bench_load_free(&load);
+    joust_status st = joust_bench_measure(w->options.load, w->options.samples, &sizes, err);
     for (uint32_t i = 0; st == JOUST_OK && i < w->repeat; i++) {
         if (isatty(STDERR_FILENO))
             fprintf(stderr, "\rrepetition %u of %u ", i + 1, w->repeat);
@@ -117,6 +112,7 @@ static joust_status bench_memory(const wish *w, joust_bench_board *board, joust_
 static joust_status run(wish *w, joust_error *err)
 {
     joust_bench_board *board = NULL;
+    joust_bench_load *load = NULL;
     const char *base = getenv("TMPDIR");
     char *dir = joust_path_join(base && *base ? base : "/tmp", "joust-bench-XXXXXX");
     if (!dir)
@@ -130,7 +126,11 @@ static joust_status run(wish *w, joust_error *err)
     w->options.dir = dir;
     joust_status st = joust_bench_board_create(&board, err);
     if (st == JOUST_OK)
+        st = joust_bench_load_create(w->options.bytes, &load, err);
+    w->options.load = load;
+    if (st == JOUST_OK)
         st = w->memory ? bench_memory(w, board, err) : bench_speed(w, board, err);
+    joust_bench_load_free(&load);
     joust_bench_board_free(&board);
     if (joust_dir_remove(dir, NULL) != JOUST_OK && st == JOUST_OK)
         st = joust_fail(err, JOUST_IO, "%s: can't be removed", dir);

@@ -7,6 +7,7 @@
 #include "ops/local_model.h"
 #include "ops/verbs.h"
 #include "proto/base/text.h"
+#include "proto/records.h"
 #include "worker/engine/generate.h"
 
 typedef struct arguments {
@@ -24,11 +25,6 @@ typedef struct output {
     const joust_tokens *prompt;
     joust_buf text;
 } output;
-
-static const char *finish_name(joust_finish finish)
-{
-    return finish == JOUST_FINISH_STOP ? "stop" : "length";
-}
 
 static void add_ids(joust_buf *to, const char *key, const uint32_t *ids, uint32_t n)
 {
@@ -53,7 +49,7 @@ static void add_json(output *o, const joust_generated *result, const joust_buf *
 {
     joust_buf_text(&o->text, "{\"text\":");
     joust_json_string(&o->text, text->data, text->n);
-    joust_buf_format(&o->text, ",\"finish\":\"%s\",", finish_name(result->finish));
+    joust_buf_format(&o->text, ",\"finish\":\"%s\",", joust_finish_name(result->finish));
     add_ids(&o->text, "prompt_tokens", o->prompt->ids, o->prompt->n);
     add_ids(&o->text, "tokens", result->tokens, result->n);
     add_logps(&o->text, "raw_logps", result->raw_logps, result->n, "],");

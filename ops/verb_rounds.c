@@ -207,10 +207,10 @@ static joust_status print_round(joust_store *store, const joust_plan *plan, row 
 static joust_status print_rounds(joust_store *store, bool json, joust_error *err)
 {
     const joust_job *job = joust_store_job(store);
-    joust_plan *plan = joust_calloc(1, sizeof(*plan)); /* both too large for the stack */
-    row *r = joust_calloc(1, sizeof(*r));
-    joust_status st = plan && r ? joust_plan_compile(job, plan, err)
-                                : joust_fail(err, JOUST_NOMEM, "out of memory");
+    joust_plan *plan = NULL;
+    row *r = joust_calloc(1, sizeof(*r)); /* too large for the stack */
+    joust_status st =
+        r ? joust_plan_create(job, &plan, err) : joust_fail(err, JOUST_NOMEM, "out of memory");
     if (st == JOUST_OK && !json)
         print_heading();
     for (uint64_t i = 0; i <= job->rounds && st == JOUST_OK; i++) {

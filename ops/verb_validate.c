@@ -49,10 +49,8 @@ static void print_stages(const joust_plan *plan, const char *title, bool baselin
 
 static joust_status print_summary(const joust_job *job, joust_error *err)
 {
-    joust_plan *plan = joust_calloc(1, sizeof(*plan));
-    if (!plan)
-        return joust_fail(err, JOUST_NOMEM, "validate: out of memory");
-    joust_status st = joust_plan_compile(job, plan, err);
+    joust_plan *plan = NULL;
+    joust_status st = joust_plan_create(job, &plan, err);
     uint64_t lines[JOUST_MAX_SETS] = {0};
     for (uint32_t i = 0; !st && i < job->n_sets; i++)
         st = count_lines(job->sets[i].path, &lines[i], err);

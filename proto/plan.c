@@ -1,5 +1,7 @@
 #include "proto/plan.h"
 
+#include "proto/base/alloc.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -450,4 +452,16 @@ joust_stream joust_plan_sample_stream(const joust_job *job, const joust_unit_key
                                                   .prompt = key->position,
                                                   .sample = sample,
                                                   .purpose = JOUST_PURPOSE_SAMPLE});
+}
+
+joust_status joust_plan_create(const joust_job *job, joust_plan **ret, joust_error *err)
+{
+    joust_plan *plan = joust_calloc(1, sizeof(*plan));
+    joust_status st = plan ? joust_plan_compile(job, plan, err)
+                           : joust_fail(err, JOUST_NOMEM, "plan: out of memory");
+    if (st == JOUST_OK)
+        *ret = plan;
+    else
+        joust_free(plan);
+    return st;
 }

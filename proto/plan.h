@@ -44,6 +44,8 @@ typedef struct joust_plan {
 
 /* Compiles job (borrowed: must outlive the plan). Errors: JOUST_INVALID, JOUST_TOO_LARGE. */
 JOUST_MUST_USE joust_status joust_plan_compile(const joust_job *job, joust_plan *ret, joust_error *err);
+/* The same on the heap, since a plan is too large for a stack; owned (joust_free). Errors: JOUST_NOMEM too. */
+JOUST_MUST_USE joust_status joust_plan_create(const joust_job *job, joust_plan **ret, joust_error *err);
 /* Whether the stage runs in that round. */
 bool joust_stage_runs(const joust_stage *stage, uint32_t round);
 /* Whether a JUDGE stage rewards the rollouts that a PAIR stage pairs. */

@@ -185,13 +185,7 @@ static joust_status open_exporter(joust_store *store, joust_family family, bool 
     if (family != JOUST_FAMILY_PAIRS && family != JOUST_FAMILY_TRAJECTORIES &&
         family != JOUST_FAMILY_VERDICTS)
         return joust_fail(err, JOUST_INVALID, "%s can't be exported", joust_family_name(family));
-    ret->plan = joust_calloc(1, sizeof(*ret->plan)); /* too large for the stack */
-    if (!ret->plan)
-        return joust_fail(err, JOUST_NOMEM, "export: out of memory");
-    joust_status st = joust_plan_compile(joust_store_job(store), ret->plan, err);
-    if (st != JOUST_OK)
-        joust_free(ret->plan);
-    return st;
+    return joust_plan_create(joust_store_job(store), &ret->plan, err);
 }
 
 joust_status joust_export(joust_store *store, joust_family family,
