@@ -33,13 +33,6 @@ static joust_status begin(void *context, const joust_job *job, joust_error *err)
     return joust_plan_compile(job, j->plan, err);
 }
 
-static joust_status check(void *context, uint64_t done, joust_error *err)
-{
-    batch *b = context;
-    const joust_upstream *up = joust_peer_upstream(b->peer);
-    return up->check(up->context, done, err);
-}
-
 static joust_status folder(void *context, const joust_digest *key, const char **ret_dir,
                            joust_error *err)
 {
@@ -73,8 +66,9 @@ static joust_status judge_some(batch *b, joust_judging *judging, joust_model *mo
 {
     joust_unit_result results[UNITS_AT_ONCE];
     memset(results, 0, sizeof(results));
-    joust_status st =
-        joust_judging_run(judging, b->j->engine, model, units, n, results, check, b, err);
+    const joust_upstream *up = joust_peer_upstream(b->peer);
+    joust_status st = joust_judging_run(judging, b->j->engine, model, units, n, results, up->check,
+                                        up->context, err);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
         results[i].id = (joust_unit_id){units[i]->unit, units[i]->lease, units[i]->attempt};
         results[i].provenance.n_tokens = n_prompt_tokens(&results[i]);
@@ -85,8 +79,8 @@ static joust_status judge_some(batch *b, joust_judging *judging, joust_model *mo
     return st;
 }
 
-/* Collects whole groups among units[0 .. n-1] of the first one's model; groups that aren't whole
- * fail. */
+/* Collects whole groups among units[0 .. n-1], as many as are judged at once; groups that aren't
+ * whole fail. *ret_seen units are dealt with. */
 static joust_status collect(batch *b, const joust_lease_unit *units, uint32_t n,
                             const joust_lease_unit **ret, uint32_t *ret_n, uint32_t *ret_seen,
                             joust_error *err)
@@ -94,8 +88,6 @@ static joust_status collect(batch *b, const joust_lease_unit *units, uint32_t n,
     uint32_t i = 0, n_ret = 0;
     for (; i < n && n_ret < UNITS_AT_ONCE; i++) {
         joust_error why;
-        if (!joust_digest_equal(&units[i].model.manifest, &units[0].model.manifest))
-            break;
         joust_status st = check_group(&units[i], &why);
         if (st == JOUST_OK)
             ret[n_ret++] = &units[i];
@@ -107,26 +99,36 @@ static joust_status collect(batch *b, const joust_lease_unit *units, uint32_t n,
     return JOUST_OK;
 }
 
-/* Units of one model, as many as are judged at once; *ret_seen of them are dealt with. */
-static joust_status judge_next(batch *b, const joust_lease_unit *units, uint32_t n,
-                               uint32_t *ret_seen, joust_error *err)
+/* Units of one stage and one model. */
+static joust_status judge_units(batch *b, const joust_lease_unit *units, uint32_t n,
+                                joust_error *err)
 {
     joust_resident resident = {0};
     joust_judging *judging = NULL;
-    const joust_lease_unit *some[UNITS_AT_ONCE];
-    uint32_t n_some = 0;
     joust_status st = JOUST_OK;
     if (joust_judging_asks(b->j->job, b->stage))
         st = joust_model_cache_get(b->j->models, &units[0].model.manifest, folder, b, &resident,
                                    err);
     if (st == JOUST_OK)
         st = joust_judging_create(b->j->job, b->stage, resident.tokenizer, &judging, err);
-    if (st == JOUST_OK)
-        st = collect(b, units, n, some, &n_some, ret_seen, err);
-    if (st == JOUST_OK && n_some > 0)
-        st = judge_some(b, judging, resident.model, some, n_some, err);
+    for (uint32_t i = 0, seen = 0; i < n && st == JOUST_OK; i += seen) {
+        const joust_lease_unit *some[UNITS_AT_ONCE];
+        uint32_t n_some = 0;
+        st = collect(b, units + i, n - i, some, &n_some, &seen, err);
+        if (st == JOUST_OK && n_some > 0)
+            st = judge_some(b, judging, resident.model, some, n_some, err);
+    }
     joust_judging_free(&judging);
     return st;
+}
+
+/* How many units from the first on have its model. */
+static uint32_t same_model(const joust_lease_unit *units, uint32_t n)
+{
+    uint32_t i = 1;
+    while (i < n && joust_digest_equal(&units[i].model.manifest, &units[0].model.manifest))
+        i++;
+    return i;
 }
 
 static joust_status run(void *context, joust_peer *peer, const joust_lease_unit *units, uint32_t n,
@@ -138,8 +140,10 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
         return joust_fail(err, JOUST_UNSUPPORTED, "stage %u is not a judge's", stage);
     batch b = {.j = j, .peer = peer, .stage = &j->plan->stages[stage]};
     joust_status st = JOUST_OK;
-    for (uint32_t i = 0, seen = 0; i < n && st == JOUST_OK; i += seen)
-        st = judge_next(&b, units + i, n - i, &seen, err);
+    for (uint32_t i = 0, k; i < n && st == JOUST_OK; i += k) {
+        k = same_model(units + i, n - i);
+        st = judge_units(&b, units + i, k, err);
+    }
     return st;
 }
 

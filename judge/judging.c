@@ -134,104 +134,83 @@ static joust_digest digest_of_tokens(const joust_tokens *t)
     return joust_hasher_end(&h);
 }
 
-/* Writes log p of label after the question into logps[], all labels being single tokens: one
- * request. */
-static void request_next(const joust_judging *j, const question *q, uint32_t *next, float *logps,
-                         joust_score_request *to)
-{
-    for (uint32_t i = 0; i < j->judge->n_labels; i++)
-        next[i] = j->labels[i].ids[0];
-    *to = (joust_score_request){.tokens = q->tokens.ids,
-                                .n = q->tokens.n,
-                                .first = q->tokens.n,
-                                .next = next,
-                                .n_next = j->judge->n_labels,
-                                .ret_next_logps = logps};
-}
-
-static void answer(joust_verdict *v, const double *logps, uint32_t n)
+/* logps: (n_labels, longest_label) */
+static void answer(const joust_judging *j, joust_verdict *v, const float *logps)
 {
     double covered = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        v->label_logps[i] = logps[i];
-        covered += joust_exp(logps[i]);
+    for (uint32_t i = 0; i < j->judge->n_labels; i++, logps += j->longest_label) {
+        v->label_logps[i] = 0;
+        for (uint32_t k = 0; k < j->labels[i].n; k++)
+            v->label_logps[i] += logps[k];
+        covered += joust_exp(v->label_logps[i]);
     }
     v->residual = covered < 1 ? 1 - covered : 0;
 }
 
-static joust_status score_single(const batch *b, joust_error *err)
+/* Requests of one question: labels of single tokens are one request, others one each (forced
+ * likelihood; its text, question and label, is made in texts). */
+static joust_status request(const joust_judging *j, const question *q, const uint32_t *next,
+                            joust_tokens *texts, float *logps, joust_score_request *to,
+                            joust_error *err)
 {
-    const joust_judging *j = b->judging;
     uint32_t n_labels = j->judge->n_labels;
     joust_status st = JOUST_OK;
-    joust_score_request *requests = joust_calloc(b->n, sizeof(*requests));
-    float *logps = joust_calloc((size_t)b->n * n_labels, sizeof(*logps));
-    uint32_t next[JOUST_MAX_LABELS];
-    if (!requests || !logps) {
-        st = joust_fail(err, JOUST_NOMEM, "judge: %u questions", b->n);
-        goto out;
+    if (j->longest_label == 1) {
+        *to = (joust_score_request){.tokens = q->tokens.ids,
+                                    .n = q->tokens.n,
+                                    .first = q->tokens.n,
+                                    .next = next,
+                                    .n_next = n_labels,
+                                    .ret_next_logps = logps};
+        return JOUST_OK;
     }
-    for (uint32_t i = 0; i < b->n; i++)
-        request_next(j, &b->questions[i], next, logps + (size_t)i * n_labels, &requests[i]);
-    st = joust_score(b->engine, b->model, requests, b->n, b->step, b->context, err);
-    if (st != JOUST_OK)
-        goto out;
-    for (uint32_t i = 0; i < b->n; i++) {
-        double wide[JOUST_MAX_LABELS];
-        for (uint32_t k = 0; k < n_labels; k++)
-            wide[k] = logps[(size_t)i * n_labels + k];
-        answer(b->questions[i].verdict, wide, n_labels);
-    }
-out:
-    joust_free(logps);
-    joust_free(requests);
-    return st;
-}
-
-/* Labels of several tokens, by forced likelihood: a request a label. */
-static joust_status score_forced_one(const batch *b, question *q, joust_error *err)
-{
-    const joust_judging *j = b->judging;
-    uint32_t n_labels = j->judge->n_labels;
-    joust_status st = JOUST_OK;
-    joust_tokens texts[JOUST_MAX_LABELS] = {{0}};
-    joust_score_request requests[JOUST_MAX_LABELS] = {{0}};
-    float *logps = joust_calloc((size_t)n_labels * j->longest_label, sizeof(*logps));
-    if (!logps)
-        st = joust_fail(err, JOUST_NOMEM, "judge: labels");
     for (uint32_t i = 0; i < n_labels && st == JOUST_OK; i++) {
         st = joust_tokens_add(&texts[i], q->tokens.ids, q->tokens.n, err);
         if (st == JOUST_OK)
             st = joust_tokens_add(&texts[i], j->labels[i].ids, j->labels[i].n, err);
-        requests[i] = (joust_score_request){.tokens = texts[i].ids,
-                                            .n = texts[i].n,
-                                            .first = q->tokens.n,
-                                            .ret_logps = logps + (size_t)i * j->longest_label};
+        to[i] = (joust_score_request){.tokens = texts[i].ids,
+                                      .n = texts[i].n,
+                                      .first = q->tokens.n,
+                                      .ret_logps = logps + (size_t)i * j->longest_label};
     }
-    if (st == JOUST_OK)
-        st = joust_score(b->engine, b->model, requests, n_labels, b->step, b->context, err);
-    if (st == JOUST_OK) {
-        double sums[JOUST_MAX_LABELS] = {0};
-        for (uint32_t i = 0; i < n_labels; i++)
-            for (uint32_t k = 0; k < j->labels[i].n; k++)
-                sums[i] += logps[(size_t)i * j->longest_label + k];
-        answer(q->verdict, sums, n_labels);
-    }
+    return st;
+}
+
+/* Asks the model all questions at hand. */
+static joust_status score(const batch *b, joust_error *err)
+{
+    const joust_judging *j = b->judging;
+    const uint32_t n_labels = j->judge->n_labels, each = j->longest_label == 1 ? 1 : n_labels;
+    const uint32_t n = b->n * each;
+    const size_t stride = (size_t)n_labels * j->longest_label;
+    joust_status st = JOUST_OK;
+    joust_score_request *requests = joust_calloc(n, sizeof(*requests));
+    joust_tokens *texts = joust_calloc(n, sizeof(*texts));
+    float *logps = joust_calloc(b->n * stride, sizeof(*logps));
+    uint32_t next[JOUST_MAX_LABELS];
+    if (!requests || !texts || !logps)
+        st = joust_fail(err, JOUST_NOMEM, "judge: %u questions", b->n);
     for (uint32_t i = 0; i < n_labels; i++)
+        next[i] = j->labels[i].ids[0];
+    for (uint32_t i = 0; i < b->n && st == JOUST_OK; i++)
+        st = request(j, &b->questions[i], next, texts + i * each, logps + i * stride,
+                     requests + i * each, err);
+    if (st == JOUST_OK)
+        st = joust_score(b->engine, b->model, requests, n, b->step, b->context, err);
+    for (uint32_t i = 0; i < b->n && st == JOUST_OK; i++)
+        answer(j, b->questions[i].verdict, logps + i * stride);
+    for (uint32_t i = 0; texts && i < n; i++)
         joust_tokens_fini(&texts[i]);
     joust_free(logps);
+    joust_free(texts);
+    joust_free(requests);
     return st;
 }
 
 /* Asks the model all questions at hand and empties the batch. */
 static joust_status flush(batch *b, joust_error *err)
 {
-    joust_status st = JOUST_OK;
-    if (b->n > 0 && b->judging->longest_label == 1)
-        st = score_single(b, err);
-    else
-        for (uint32_t i = 0; i < b->n && st == JOUST_OK; i++)
-            st = score_forced_one(b, &b->questions[i], err);
+    joust_status st = b->n > 0 ? score(b, err) : JOUST_OK;
     for (uint32_t i = 0; i < b->n; i++)
         joust_tokens_fini(&b->questions[i].tokens);
     b->n = 0;

@@ -73,31 +73,31 @@ static joust_status compare(joust_pair_scores *s, const sequence *q, const float
     return JOUST_OK;
 }
 
-/* One side of a row by the training forward pass: its sum as the reference's where the reference is
- * the same model, and the comparison where this model generated it. */
-static joust_status score_by_trainer(joust_trainer *trainer, sequence *q, bool compared,
-                                     const float *recorded, joust_pair_scores *s, joust_error *err)
-{
-    joust_status st = joust_trainer_logps(trainer, q->tokens, q->n, q->first, q->logps, err);
-    return st == JOUST_OK && compared ? compare(s, q, recorded, err) : st;
-}
-
+/* Both sides of a row by the training forward pass, where the reference is the same model or where
+ * this model generated one of them, and the comparison of what it generated. */
 static joust_status score_row(const joust_lease_unit *unit, joust_trainer *trainer, bool needed,
                               const joust_train_row_pair *r, sequence *q, joust_pair_scores *s,
                               joust_error *err)
 {
+    const bool own_chosen = r->chosen_policy == unit->model.version;
+    const bool own_rejected = r->rejected_policy == unit->model.version;
+    const joust_pair_row pair = {.prompt = r->prompt_tokens,
+                                 .chosen = r->chosen,
+                                 .rejected = r->rejected,
+                                 .n_prompt = r->n_prompt_tokens,
+                                 .n_chosen = r->n_chosen,
+                                 .n_rejected = r->n_rejected};
     joust_status st =
         sequence_set(&q[0], r->prompt_tokens, r->n_prompt_tokens, r->chosen, r->n_chosen, err);
     if (st == JOUST_OK)
         st = sequence_set(&q[1], r->prompt_tokens, r->n_prompt_tokens, r->rejected, r->n_rejected,
                           err);
-    for (int side = 0; side < 2 && st == JOUST_OK; side++) {
-        uint64_t policy = side == 0 ? r->chosen_policy : r->rejected_policy;
-        const float *recorded = side == 0 ? r->chosen_logps : r->rejected_logps;
-        bool own = policy == unit->model.version;
-        if (own || needed)
-            st = score_by_trainer(trainer, &q[side], own, recorded, s, err);
-    }
+    if (st == JOUST_OK && (needed || own_chosen || own_rejected))
+        st = joust_trainer_pair_logps(trainer, &pair, q[0].logps, q[1].logps, err);
+    if (st == JOUST_OK && own_chosen)
+        st = compare(s, &q[0], r->chosen_logps, err);
+    if (st == JOUST_OK && own_rejected)
+        st = compare(s, &q[1], r->rejected_logps, err);
     return st;
 }
 

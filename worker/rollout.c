@@ -26,9 +26,7 @@ typedef struct run {
 
 static void task_clear(task *t)
 {
-    for (uint32_t i = 0; i < t->result.n_trajectories; i++)
-        joust_trajectory_fini(&t->result.trajectories[i]);
-    joust_free(t->result.trajectories);
+    joust_unit_result_fini(&t->result);
     joust_tokens_fini(&t->prompt);
     joust_free(t->streams);
     *t = (task){0};
@@ -101,13 +99,8 @@ static joust_status decode(const joust_rollout *r, const joust_generated *g, cha
     joust_buf text = {0};
     uint32_t n = g->n - (g->finish == JOUST_FINISH_STOP && g->n > 0 ? 1 : 0);
     joust_status st = joust_tokenizer_decode(r->tokenizer, g->tokens, n, true, &text, err);
-    if (st == JOUST_OK) {
-        char *copy = joust_strndup(text.data ? (const char *)text.data : "", text.n);
-        if (copy)
-            *ret = copy;
-        else
-            st = joust_fail(err, JOUST_NOMEM, "rollout: text of %zu bytes", text.n);
-    }
+    if (st == JOUST_OK && !(*ret = joust_buf_take_text(&text)))
+        st = joust_fail(err, JOUST_NOMEM, "rollout: text");
     joust_buf_fini(&text);
     return st;
 }

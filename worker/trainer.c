@@ -270,14 +270,6 @@ static joust_status train(run *r, joust_error *err)
     return st;
 }
 
-static void result_fini(joust_unit_result *r)
-{
-    forget_steps(r);
-    joust_free(r->steps);
-    joust_free(r->metrics);
-    *r = (joust_unit_result){0};
-}
-
 joust_status joust_training_run(const joust_training *t, const joust_lease_unit *unit,
                                 joust_unit_result *ret, joust_error *err)
 {
@@ -288,7 +280,7 @@ joust_status joust_training_run(const joust_training *t, const joust_lease_unit 
     joust_status st = train(&r, err);
     run_fini(&r);
     if (st != JOUST_OK) {
-        result_fini(&result);
+        joust_unit_result_fini(&result);
         return st;
     }
     *ret = result;

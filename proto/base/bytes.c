@@ -204,3 +204,10 @@ uint64_t joust_get_be64(const uint8_t *from)
 {
     return (uint64_t)joust_get_be32(from) << 32 | joust_get_be32(from + 4);
 }
+
+uint32_t joust_read_le32(joust_reader *r)
+{
+    const uint8_t *b = joust_read_bytes(r, 4);
+    return b ? (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24
+             : 0;
+}

@@ -58,6 +58,7 @@ uint8_t joust_read_u8(joust_reader *r);
 uint16_t joust_read_be16(joust_reader *r);
 uint32_t joust_read_be32(joust_reader *r);
 uint64_t joust_read_be64(joust_reader *r);
+uint32_t joust_read_le32(joust_reader *r);
 const uint8_t *joust_read_bytes(joust_reader *r, size_t n); /* view, or NULL */
 static inline size_t joust_read_left(const joust_reader *r)
 {

@@ -47,20 +47,37 @@ const char *joust_text_nearest(const char *word, const char *const *candidates, 
     return best;
 }
 
-/* Length of the UTF-8 sequence at s (n bytes left), or 0 if malformed. */
-static size_t utf8_length(const uint8_t *s, size_t n)
+size_t joust_utf8_length(const uint8_t *s, size_t n, size_t *ret_bad)
 {
-    if (s[0] < 0x80)
+    uint8_t first = s[0], low = 0x80, high = 0xbf;
+    size_t length;
+    *ret_bad = 1;
+    if (first < 0x80)
         return 1;
-    size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (s[0] < 0xc2 || s[0] > 0xf4 || length > n)
+    if (first >= 0xc2 && first <= 0xdf)
+        length = 2;
+    else if (first >= 0xe0 && first <= 0xef)
+        length = 3;
+    else if (first >= 0xf0 && first <= 0xf4)
+        length = 4;
+    else
         return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((s[i] & 0xc0) != 0x80)
+    if (first == 0xe0)
+        low = 0xa0;
+    else if (first == 0xed)
+        high = 0x9f;
+    else if (first == 0xf0)
+        low = 0x90;
+    else if (first == 0xf4)
+        high = 0x8f;
+    for (size_t i = 1; i < length; i++) {
+        if (i >= n || s[i] < low || s[i] > high) {
+            *ret_bad = i;
             return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
+        }
+        low = 0x80;
+        high = 0xbf;
+    }
     return length;
 }
 
@@ -80,7 +97,7 @@ bool joust_text_is_utf8(const void *data, size_t n, size_t *ret_bad)
             i += 8;
             continue;
         }
-        size_t length = utf8_length(s + i, n - i);
+        size_t bad, length = joust_utf8_length(s + i, n - i, &bad);
         if (!length) {
             if (ret_bad)
                 *ret_bad = i;
@@ -96,7 +113,7 @@ void joust_json_string(joust_buf *to, const void *text, size_t n)
     const uint8_t *s = text;
     joust_buf_u8(to, '"');
     for (size_t i = 0; i < n;) {
-        size_t length = utf8_length(s + i, n - i);
+        size_t bad, length = joust_utf8_length(s + i, n - i, &bad);
         if (!length) {
             joust_buf_text(to, "\xef\xbf\xbd");
             i++;

@@ -12,6 +12,9 @@
 size_t joust_text_distance(const char *a, const char *b);
 /* The candidate nearest to word, or NULL if none is within a third of its length + 1. View of candidates. */
 const char *joust_text_nearest(const char *word, const char *const *candidates, size_t n);
+/* Length of the well-formed character at s (n >= 1); 0 if there is none, and then *ret_bad is the
+ * length of the longest begin of one that was found (at least 1). */
+size_t joust_utf8_length(const uint8_t *s, size_t n, size_t *ret_bad);
 /* Whether data is well-formed UTF-8 (no surrogates, no overlong forms). ret_bad: offset of the first bad byte. */
 bool joust_text_is_utf8(const void *data, size_t n, size_t *ret_bad);
 /* Appends s as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */

@@ -454,13 +454,9 @@ static joust_status request_check(const generation *g, uint32_t i, joust_error *
                           "generation request %u: a prompt of %u tokens, must be from 1 to %u (the "
                           "context is %u)",
                           i, r->n_prompt, c->context - 1, c->context);
-    for (uint32_t k = 0; k < r->n_prompt; k++)
-        if (r->prompt[k] >= c->vocab_size)
-            return joust_fail(
-                err, JOUST_INVALID,
-                "generation request %u: token %u at %u is outside the vocabulary of %u", i,
-                r->prompt[k], k, c->vocab_size);
-    joust_status st = joust_sampling_check(&r->sampling, err);
+    joust_status st = joust_model_check_tokens(c, "token", r->prompt, r->n_prompt, err);
+    if (!st)
+        st = joust_sampling_check(&r->sampling, err);
     if (st)
         return joust_blame(err, st, "generation request %u", i);
     uint64_t bytes = prompt_bytes(g, r) + own_bytes(g, r);

@@ -21,18 +21,11 @@ typedef struct source {
     joust_error *err;
 } source;
 
-static uint32_t get_le32(joust_reader *r)
-{
-    const uint8_t *b = joust_read_bytes(r, 4);
-    return b ? (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24
-             : 0;
-}
-
 static joust_status read_config(source *s, joust_model_config *c)
 {
     uint32_t header[N_HEADER];
     for (uint32_t i = 0; i < N_HEADER; i++)
-        header[i] = get_le32(&s->reader);
+        header[i] = joust_read_le32(&s->reader);
     if (header[0] == LATER_MAGIC)
         return joust_fail(s->err, JOUST_UNSUPPORTED,
                           "%s: version %u of llama2.c's format is not supported; export version 0",
@@ -95,7 +88,7 @@ static void read_tensor(source *s, const joust_tensor *t, uint32_t d_head)
     for (uint32_t row = 0; row < rows; row++) {
         uint32_t at = d_head ? row / d_head * d_head + half_split(row % d_head, d_head) : row;
         for (size_t k = 0; k < columns; k++) {
-            uint32_t bits = get_le32(&s->reader);
+            uint32_t bits = joust_read_le32(&s->reader);
             memcpy(&t->data[at * columns + k], &bits, sizeof(bits));
         }
     }

@@ -57,18 +57,11 @@ static joust_status add_piece(conversion *c, uint32_t id, const uint8_t *text, s
     return st == JOUST_OK ? st : joust_blame(c->err, st, "%s: token %u", c->name, id);
 }
 
-static uint32_t get_le32(joust_reader *r)
-{
-    const uint8_t *b = joust_read_bytes(r, 4);
-    return b ? (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24
-             : 0;
-}
-
 static joust_status read_pieces(conversion *c, joust_reader *r, uint32_t vocab_size)
 {
-    get_le32(r); /* the longest piece, which nobody needs */
+    joust_read_le32(r); /* the longest piece, which nobody needs */
     for (uint32_t id = 0; id < vocab_size; id++) {
-        uint32_t bits = get_le32(r), n = get_le32(r);
+        uint32_t bits = joust_read_le32(r), n = joust_read_le32(r);
         const uint8_t *text = n <= MAX_PIECE_BYTES ? joust_read_bytes(r, n) : NULL;
         memcpy(&c->scores[id], &bits, sizeof(bits));
         if (!text || r->failed)

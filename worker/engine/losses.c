@@ -9,12 +9,8 @@
 static joust_status tokens_check(const joust_model_config *c, uint32_t name, const char *what,
                                  const uint32_t *tokens, uint32_t n, joust_error *err)
 {
-    for (uint32_t i = 0; i < n; i++)
-        if (tokens[i] >= c->vocab_size)
-            return joust_fail(err, JOUST_INVALID,
-                              "training row %u: %s token %u at %u is outside the vocabulary of %u",
-                              name, what, tokens[i], i, c->vocab_size);
-    return JOUST_OK;
+    joust_status st = joust_model_check_tokens(c, what, tokens, n, err);
+    return st ? joust_blame(err, st, "training row %u", name) : JOUST_OK;
 }
 
 static joust_status length_check(const joust_model_config *c, uint32_t name, uint64_t n,
@@ -39,11 +35,11 @@ joust_status joust_pair_row_check(const joust_model_config *c, const joust_pair_
     if (!st)
         st = length_check(c, name, (uint64_t)row->n_prompt + row->n_rejected, err);
     if (!st)
-        st = tokens_check(c, name, "prompt", row->prompt, row->n_prompt, err);
+        st = tokens_check(c, name, "prompt token", row->prompt, row->n_prompt, err);
     if (!st)
-        st = tokens_check(c, name, "chosen", row->chosen, row->n_chosen, err);
+        st = tokens_check(c, name, "chosen token", row->chosen, row->n_chosen, err);
     if (!st)
-        st = tokens_check(c, name, "rejected", row->rejected, row->n_rejected, err);
+        st = tokens_check(c, name, "rejected token", row->rejected, row->n_rejected, err);
     return st;
 }
 
@@ -58,9 +54,9 @@ static joust_status target_check(const joust_model_config *c, const joust_sft_ro
         return joust_fail(err, JOUST_INVALID,
                           "training row %u: the weight at position %u is not finite", name,
                           target->position);
-    joust_status st = tokens_check(c, name, "target", &target->token, 1, err);
+    joust_status st = tokens_check(c, name, "target token", &target->token, 1, err);
     if (!st)
-        st = tokens_check(c, name, "among", target->among, target->n_among, err);
+        st = tokens_check(c, name, "among token", target->among, target->n_among, err);
     bool found = target->n_among == 0;
     for (uint32_t i = 0; i < target->n_among; i++)
         found = found || target->among[i] == target->token;
@@ -79,7 +75,7 @@ joust_status joust_sft_row_check(const joust_model_config *c, const joust_sft_ro
                           "training row %u: tokens and targets must not be empty", name);
     joust_status st = length_check(c, name, row->n, err);
     if (!st)
-        st = tokens_check(c, name, "row", row->tokens, row->n, err);
+        st = tokens_check(c, name, "row token", row->tokens, row->n, err);
     for (uint32_t i = 0; i < row->n_targets && !st; i++)
         st = target_check(c, row, &row->targets[i], name, err);
     return st;

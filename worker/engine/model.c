@@ -253,6 +253,16 @@ joust_digest joust_model_digest(const joust_model *model)
     return joust_hasher_end(&h);
 }
 
+joust_status joust_model_check_tokens(const joust_model_config *c, const char *what,
+                                      const uint32_t *tokens, uint32_t n, joust_error *err)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (tokens[i] >= c->vocab_size)
+            return joust_fail(err, JOUST_INVALID, "%s %u at %u is outside the vocabulary of %u",
+                              what, tokens[i], i, c->vocab_size);
+    return JOUST_OK;
+}
+
 joust_widths joust_model_widths(const joust_model_config *c)
 {
     joust_widths w = {.query = c->n_heads * c->d_head, .key_value = c->n_kv_heads * c->d_head};

@@ -39,6 +39,11 @@ typedef struct joust_widths {
     uint32_t query, key_value, qkv; /* n_heads d_head, n_kv_heads d_head, their sum */
     uint32_t d_ld, query_ld, qkv_ld, ff_ld, gate_up_ld, vocab_ld; /* rounded up to whole lanes */
 } joust_widths;
+/* Whether the model has these tokens; what names them. Errors: JOUST_INVALID. */
+JOUST_MUST_USE joust_status joust_model_check_tokens(const joust_model_config *config,
+                                                     const char *what, const uint32_t *tokens,
+                                                     uint32_t n, joust_error *err);
+
 joust_widths joust_model_widths(const joust_model_config *config);
 
 /* Brings the packed copies up to date, on the engine's threads. Errors: JOUST_NOMEM. */

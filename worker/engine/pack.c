@@ -10,31 +10,42 @@
 /* Panels that one thread packs at a time. */
 #define PANELS_PER_ITEM 8u
 
-static uint64_t pack_size(uint32_t n, uint32_t k)
+/* A matrix (n, k) of the model: its pack, and where its weights lie. */
+typedef struct matrix {
+    joust_pack *pack;
+    const float *from;
+    uint32_t n, k;
+} matrix;
+
+static uint64_t matrices_count(const joust_model *m)
 {
-    return (uint64_t)joust_lanes_up(n) * k;
+    return 4 * (uint64_t)m->config.n_layers + 1;
+}
+
+/* Number i of the model: the layers' four each, then the head. */
+static matrix matrix_of(joust_model *m, uint64_t i)
+{
+    const joust_model_config *c = &m->config;
+    if (i / 4 == c->n_layers)
+        return (matrix){&m->head_pack, m->weights + m->head, c->vocab_size, c->d_model};
+    const joust_widths w = joust_model_widths(c);
+    joust_layer_packs *p = &m->packs[i / 4];
+    const joust_layer_offsets *at = &m->offsets[i / 4];
+    const matrix of_layer[] = {{&p->qkv, m->weights + at->qkv, w.qkv, c->d_model},
+                               {&p->o, m->weights + at->o, c->d_model, w.query},
+                               {&p->gate_up, m->weights + at->gate_up, 2 * c->d_ff, c->d_model},
+                               {&p->down, m->weights + at->down, c->d_model, c->d_ff}};
+    return of_layer[i % 4];
 }
 
 /* A place for every matrix; all sizes are multiples of 64 bytes. Returns the elements needed. */
 static uint64_t packs_lay_out(joust_model *m, float *block)
 {
-    const joust_model_config *c = &m->config;
-    const joust_widths w = joust_model_widths(c);
     uint64_t at = 0;
-    for (uint32_t i = 0; i <= c->n_layers; i++) {
-        joust_layer_packs *p = i < c->n_layers ? &m->packs[i] : NULL;
-        const struct {
-            joust_pack *pack;
-            uint32_t n, k;
-        } matrices[] = {{p ? &p->qkv : &m->head_pack, p ? w.qkv : c->vocab_size, c->d_model},
-                        {p ? &p->o : NULL, c->d_model, w.query},
-                        {p ? &p->gate_up : NULL, 2 * c->d_ff, c->d_model},
-                        {p ? &p->down : NULL, c->d_model, c->d_ff}};
-        for (uint32_t k = 0; k < (p ? 4u : 1u); k++) {
-            *matrices[k].pack =
-                (joust_pack){block ? block + at : NULL, matrices[k].n, matrices[k].k};
-            at += pack_size(matrices[k].n, matrices[k].k);
-        }
+    for (uint64_t i = 0; i < matrices_count(m); i++) {
+        matrix x = matrix_of(m, i);
+        *x.pack = (joust_pack){block ? block + at : NULL, x.n, x.k};
+        at += (uint64_t)joust_lanes_up(x.n) * x.k;
     }
     return at;
 }
@@ -53,47 +64,31 @@ static void pack_panels(const float *from, const joust_pack *pack, uint32_t firs
     }
 }
 
-/* Matrix number i of the model, and where its weights lie. */
-static const joust_pack *pack_of(const joust_model *m, uint64_t i, const float **ret_from)
+/* Items are runs of panels, matrix after matrix. */
+static uint64_t items_of(const matrix *x)
 {
-    const uint64_t layer = i / 4;
-    if (layer == m->config.n_layers) {
-        *ret_from = m->weights + m->head;
-        return &m->head_pack;
-    }
-    const joust_layer_packs *p = &m->packs[layer];
-    const joust_layer_offsets *at = &m->offsets[layer];
-    const joust_pack *packs[] = {&p->qkv, &p->o, &p->gate_up, &p->down};
-    const uint64_t offsets[] = {at->qkv, at->o, at->gate_up, at->down};
-    *ret_from = m->weights + offsets[i % 4];
-    return packs[i % 4];
+    uint32_t n_panels = joust_lanes_up(x->n) / JOUST_LANES;
+    return (n_panels + PANELS_PER_ITEM - 1) / PANELS_PER_ITEM;
 }
 
 static void pack_item(void *context, uint64_t item)
 {
-    const joust_model *m = context;
-    for (uint64_t i = 0;; i++) { /* items are runs of panels, matrix after matrix */
-        const float *from;
-        const joust_pack *pack = pack_of(m, i, &from);
-        uint32_t n_panels = joust_lanes_up(pack->n) / JOUST_LANES;
-        uint32_t n_items = (n_panels + PANELS_PER_ITEM - 1) / PANELS_PER_ITEM;
-        if (item < n_items) {
-            uint32_t first = (uint32_t)item * PANELS_PER_ITEM;
-            uint32_t end = first + PANELS_PER_ITEM < n_panels ? first + PANELS_PER_ITEM : n_panels;
-            pack_panels(from, pack, first, end);
-            return;
-        }
-        item -= n_items;
-    }
+    uint64_t i = 0;
+    matrix x = matrix_of(context, i);
+    for (; item >= items_of(&x); x = matrix_of(context, ++i))
+        item -= items_of(&x);
+    uint32_t n_panels = joust_lanes_up(x.n) / JOUST_LANES;
+    uint32_t first = (uint32_t)item * PANELS_PER_ITEM;
+    pack_panels(x.from, x.pack, first,
+                first + PANELS_PER_ITEM < n_panels ? first + PANELS_PER_ITEM : n_panels);
 }
 
-static uint64_t pack_items_count(const joust_model *m)
+static uint64_t pack_items_count(joust_model *m)
 {
     uint64_t n = 0;
-    for (uint64_t i = 0; i < 4 * (uint64_t)m->config.n_layers + 1; i++) {
-        const float *from;
-        uint32_t n_panels = joust_lanes_up(pack_of(m, i, &from)->n) / JOUST_LANES;
-        n += (n_panels + PANELS_PER_ITEM - 1) / PANELS_PER_ITEM;
+    for (uint64_t i = 0; i < matrices_count(m); i++) {
+        matrix x = matrix_of(m, i);
+        n += items_of(&x);
     }
     return n;
 }

@@ -193,17 +193,6 @@ static void scoring_thread(void *context, uint32_t thread)
     pthread_mutex_unlock(&g->lock);
 }
 
-static joust_status tokens_check(const joust_model_config *c, uint32_t i, const char *what,
-                                 const uint32_t *tokens, uint32_t n, joust_error *err)
-{
-    for (uint32_t k = 0; k < n; k++)
-        if (tokens[k] >= c->vocab_size)
-            return joust_fail(err, JOUST_INVALID,
-                              "score request %u: %s %u at %u is outside the vocabulary of %u", i,
-                              what, tokens[k], k, c->vocab_size);
-    return JOUST_OK;
-}
-
 static joust_status request_check(const scoring *g, uint32_t i, joust_error *err)
 {
     const joust_score_request *r = &g->requests[i];
@@ -215,11 +204,11 @@ static joust_status request_check(const scoring *g, uint32_t i, joust_error *err
     if (r->first < 1 || r->first > r->n)
         return joust_fail(err, JOUST_INVALID, "score request %u: first is %u, must be from 1 to %u",
                           i, r->first, r->n);
-    joust_status st = tokens_check(c, i, "token", r->tokens, r->n, err);
+    joust_status st = joust_model_check_tokens(c, "token", r->tokens, r->n, err);
     if (!st)
-        st = tokens_check(c, i, "next token", r->next, r->n_next, err);
+        st = joust_model_check_tokens(c, "next token", r->next, r->n_next, err);
     if (st)
-        return st;
+        return joust_blame(err, st, "score request %u", i);
     if (bytes_of(g, r) > g->cache_bytes)
         return joust_fail(
             err, JOUST_NOMEM,

@@ -28,7 +28,6 @@ typedef struct joust_tape {
     uint32_t first_row[JOUST_TAPE_PARTS];
     uint32_t n_rows, n_wanted;      /* rows; those whose logits are wanted */
     uint32_t row_room, wanted_room; /* what the blocks below hold */
-    uint32_t key_room[JOUST_TAPE_PARTS];
     joust_row *rows;
     uint32_t *wanted;                /* (n_wanted) row numbers, rising */
     joust_activations *layers;       /* (n_layers) */

@@ -349,12 +349,10 @@ joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint3
         return joust_fail(err, JOUST_INVALID,
                           "training log-probs: tokens %u to %u of a context of %u", first, n,
                           c->context);
-    for (uint32_t i = 0; i < n; i++)
-        if (tokens[i] >= c->vocab_size)
-            return joust_fail(err, JOUST_INVALID,
-                              "training log-probs: token %u at %u is outside the vocabulary of %u",
-                              tokens[i], i, c->vocab_size);
-    joust_status st = tapes_make(t, 1, err);
+    joust_status st = joust_model_check_tokens(c, "token", tokens, n, err);
+    if (st)
+        return joust_blame(err, st, "training log-probs");
+    st = tapes_make(t, 1, err);
     const joust_tape_part part = {tokens, n - 1};
     if (!st)
         st = joust_tape_begin(t->tapes[0], &part, 1, err);

@@ -1,5 +1,7 @@
 #include "unicode_internal.h"
 
+#include "proto/base/text.h"
+
 size_t joust_utf8_next(const uint8_t *text, size_t n, uint32_t *ret)
 {
     uint8_t first = text[0];
@@ -32,46 +34,10 @@ void joust_utf8_add(joust_buf *to, uint32_t code)
     joust_buf_add(to, bytes, n);
 }
 
-/* Length of the well-formed character at s; 0 if there is none, and then *ret_bad is the length of the
- * longest begin of one that was found (at least 1). */
-static size_t well_formed(const uint8_t *s, size_t n, size_t *ret_bad)
-{
-    uint8_t first = s[0], low = 0x80, high = 0xbf;
-    size_t length;
-    *ret_bad = 1;
-    if (first < 0x80)
-        return 1;
-    if (first >= 0xc2 && first <= 0xdf)
-        length = 2;
-    else if (first >= 0xe0 && first <= 0xef)
-        length = 3;
-    else if (first >= 0xf0 && first <= 0xf4)
-        length = 4;
-    else
-        return 0;
-    if (first == 0xe0)
-        low = 0xa0;
-    else if (first == 0xed)
-        high = 0x9f;
-    else if (first == 0xf0)
-        low = 0x90;
-    else if (first == 0xf4)
-        high = 0x8f;
-    for (size_t i = 1; i < length; i++) {
-        if (i >= n || s[i] < low || s[i] > high) {
-            *ret_bad = i;
-            return 0;
-        }
-        low = 0x80;
-        high = 0xbf;
-    }
-    return length;
-}
-
 void joust_utf8_add_lossy(joust_buf *to, const uint8_t *bytes, size_t n)
 {
     for (size_t i = 0; i < n;) {
-        size_t bad, length = well_formed(bytes + i, n - i, &bad);
+        size_t bad, length = joust_utf8_length(bytes + i, n - i, &bad);
         if (length)
             joust_buf_add(to, bytes + i, length);
         else
