@@ -249,6 +249,7 @@ joust_status joust_coordinator_run(joust_job *job, const joust_coordinator_optio
     joust_coordinator *c = joust_calloc(1, sizeof(*c));
     if (!c)
         return joust_fail(err, JOUST_NOMEM, "coordinator: out of memory");
+    joust_alloc_give_back();
     c->job = job;
     joust_status st = start(c, job, options, err);
     if (st == JOUST_OK) {

@@ -31,10 +31,11 @@ typedef struct joust_bench_run {
     uint64_t commits;                       /* raw: synced commits */
     double seconds;                         /* from the first work given to the last thing done */
     double rate;                            /* trajectories a second */
-    double cpu_us, all_cpu_us; /* a trajectory: of the coordinator, and of all processes */
-    double given;              /* processors' worth of time that all processes got */
-    double p50_us, p99_us;     /* a worker's round trips, RESULT_ACK to RESULT_ACK */
-    uint64_t peak_bytes;       /* resident memory of the coordinator at most */
+    double cpu_us, all_cpu_us;       /* a trajectory: of the coordinator, and of all processes */
+    double given;                    /* processors' worth of time that all processes got */
+    double p50_us, p99_us;           /* a worker's round trips, RESULT_ACK to RESULT_ACK */
+    uint64_t peak_bytes;             /* resident memory of the coordinator at most */
+    joust_bench_resident fifth, end; /* and after a fifth of the run, and at its end */
 } joust_bench_run;
 
 /* Fills seconds, rate, CPU and round trips from the board and the processes, of which the first is the coordinator. */

@@ -136,6 +136,8 @@ void joust_bench_run_finish(joust_bench_run *run, joust_bench_board *board,
     run->all_cpu_us = all_us / count_of;
     run->given = all_us / 1e6 / run->seconds;
     run->peak_bytes = processes[0].peak_bytes;
+    run->fifth = processes[0].fifth;
+    run->end = processes[0].end;
     uint32_t trips = atomic_load(&board->n_trips);
     if (trips > JOUST_BENCH_TRIPS)
         trips = JOUST_BENCH_TRIPS;

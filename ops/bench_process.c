@@ -11,8 +11,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "proto/base/alloc.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+
+#define SAMPLE_NS 10000000
 
 /* Board ---------------------------------------------------------------------------------------- */
 
@@ -101,6 +104,53 @@ static double microseconds(struct timeval t)
     return (double)t.tv_sec * 1e6 + (double)t.tv_usec;
 }
 
+static void sample(joust_bench_process *p)
+{
+    int64_t now = joust_clock_ns();
+    if (now < p->samples.next_ns)
+        return;
+    p->samples.next_ns = now + SAMPLE_NS;
+    if (p->samples.n == p->samples.room) {
+        uint32_t room = p->samples.room ? 2 * p->samples.room : 1024;
+        uint32_t *pages = joust_realloc_array(p->samples.pages, room, sizeof(*pages));
+        if (!pages)
+            return;
+        p->samples.pages = pages;
+        p->samples.room = room;
+    }
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%ld/statm", (long)p->pid);
+    FILE *f = fopen(path, "re");
+    unsigned long size, resident;
+    if (f && fscanf(f, "%lu %lu", &size, &resident) == 2 && resident)
+        p->samples.pages[p->samples.n++] = (uint32_t)resident;
+    if (f)
+        fclose(f);
+}
+
+/* After fifths of five of its life. */
+static joust_bench_resident resident_at(const joust_bench_process *p, uint32_t fifths)
+{
+    uint32_t to = (uint32_t)((uint64_t)p->samples.n * fifths / 5), from = to - p->samples.n / 10;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), sum = 0, peak = 0;
+    for (uint32_t i = 0; i < to; i++) {
+        peak = p->samples.pages[i] > peak ? p->samples.pages[i] : peak;
+        sum += i >= from ? p->samples.pages[i] : 0;
+    }
+    return (joust_bench_resident){.mean_bytes =
+                                      from < to ? (double)(sum * page) / (double)(to - from) : 0,
+                                  .peak_bytes = peak * page};
+}
+
+static void samples_finish(joust_bench_process *p)
+{
+    p->fifth = resident_at(p, 1);
+    p->end = resident_at(p, 5);
+    joust_free(p->samples.pages);
+    p->samples.pages = NULL;
+    p->samples.n = p->samples.room = 0;
+}
+
 /* Waits for one; false if it failed. */
 static bool reap(joust_bench_process *p, int options)
 {
@@ -113,6 +163,7 @@ static bool reap(joust_bench_process *p, int options)
     if (pid == 0)
         return true;
     p->pid = 0;
+    samples_finish(p);
     if (pid < 0)
         return false;
     p->cpu_us = microseconds(usage.ru_utime) + microseconds(usage.ru_stime);
@@ -141,6 +192,8 @@ joust_status joust_bench_wait(joust_bench_process *processes, uint32_t n, joust_
                                   processes[i].name);
             }
             running = running || processes[i].pid > 0;
+            if (processes[i].pid > 0)
+                sample(&processes[i]);
         }
         if (running)
             usleep(2000);

@@ -30,14 +30,27 @@ void joust_bench_note_begin(joust_bench_board *board); /* the first caller wins 
 void joust_bench_note_end(joust_bench_board *board);   /* the last caller wins */
 void joust_bench_note_trip(joust_bench_board *board, int64_t ns);
 
+/* Resident memory at a point of a process's life. It goes up and down as write buffers fill and are written: the mean
+ * of a stretch of its life before that point, a tenth of the whole, says whether it grows. */
+typedef struct joust_bench_resident {
+    double mean_bytes;
+    uint64_t peak_bytes; /* until then */
+} joust_bench_resident;
+
 /* Body of a child. Thread: the child's first. */
 typedef joust_status joust_bench_main(void *arg, joust_error *err);
 
 typedef struct joust_bench_process {
-    const char *name;    /* borrowed */
-    pid_t pid;           /* 0: not started, or waited for */
-    double cpu_us;       /* user and system time of its whole life */
-    uint64_t peak_bytes; /* resident at most */
+    const char *name;                /* borrowed */
+    pid_t pid;                       /* 0: not started, or waited for */
+    double cpu_us;                   /* user and system time of its whole life */
+    uint64_t peak_bytes;             /* resident at most */
+    joust_bench_resident fifth, end; /* after a fifth of its life, and at its end */
+    struct {
+        uint32_t *pages; /* (n), owned while it runs: resident, a sample every 10 ms */
+        uint32_t n, room;
+        int64_t next_ns;
+    } samples;
 } joust_bench_process;
 
 /* Forks a child that runs body(arg); it dies with this process. Errors: JOUST_IO. */

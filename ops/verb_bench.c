@@ -15,6 +15,7 @@
 #include "proto/records.h"
 
 #define SINGLE_GROUPS  2000u /* of a run at window 1 */
+#define MIB            (1024.0 * 1024.0)
 #define MEMORY_DEFAULT 1000000u
 
 typedef struct wish {
@@ -87,25 +88,24 @@ static joust_status bench_speed(const wish *w, joust_bench_board *board, joust_e
     return st;
 }
 
-/* The coordinator's memory doesn't grow with the job: a fifth of the trajectories against all of them. */
+/* The coordinator's memory doesn't grow with the job: after a fifth of the trajectories against after all. */
 static joust_status bench_memory(const wish *w, joust_bench_board *board, joust_error *err)
 {
-    joust_bench_options fifth = w->options;
-    joust_bench_run few, all;
-    fifth.trajectories = (fifth.trajectories + 4) / 5;
-    fifth.keep = NULL;
-    joust_status st = joust_bench_cluster(&fifth, board, &few, err);
-    if (st == JOUST_OK)
-        st = joust_bench_cluster(&w->options, board, &all, err);
+    joust_bench_run run;
+    joust_status st = joust_bench_cluster(&w->options, board, &run, err);
     if (st != JOUST_OK)
         return st;
+    double few = run.fifth.mean_bytes / MIB, all = run.end.mean_bytes / MIB;
+    double few_peak = (double)run.fifth.peak_bytes / MIB, all_peak = (double)run.peak_bytes / MIB;
     const char *form =
-        w->json ? "{\"few\":%llu,\"few_mib\":%.1f,\"all\":%llu,\"all_mib\":%.1f,\"ratio\":%.3f}\n"
-                : "coordinator's peak resident memory: %llu trajectories %.1f MiB, "
-                  "%llu trajectories %.1f MiB, ratio %.3f\n";
-    printf(form, (unsigned long long)few.trajectories, (double)few.peak_bytes / (1 << 20),
-           (unsigned long long)all.trajectories, (double)all.peak_bytes / (1 << 20),
-           (double)all.peak_bytes / (double)few.peak_bytes);
+        w->json ? "{\"few\":%llu,\"all\":%llu,\"few_mib\":%.1f,\"all_mib\":%.1f,\"ratio\":%.3f,"
+                  "\"few_peak_mib\":%.1f,\"all_peak_mib\":%.1f,\"peak_ratio\":%.3f}\n"
+                : "coordinator's resident memory after %llu and after %llu trajectories\n"
+                  "  mean of the tenth of the run before   %.1f and %.1f MiB, ratio %.3f\n"
+                  "  at most until then                    %.1f and %.1f MiB, ratio %.3f\n";
+    printf(form, (unsigned long long)(run.trajectories / 5), (unsigned long long)run.trajectories,
+           few, all, few > 0 ? all / few : 0, few_peak, all_peak,
+           few_peak > 0 ? all_peak / few_peak : 0);
     return JOUST_OK;
 }
 
@@ -154,7 +154,7 @@ int joust_verb_bench(int argc, char **argv)
         {"--repeat", JOUST_OPTION_U32, &w.repeat, "N", "repetitions (5)"},
         {"--store", JOUST_OPTION_TEXT, &o->keep, "DIR", "keep the first run's store there"},
         {"--memory", JOUST_OPTION_FLAG, &w.memory, NULL,
-         "only the coordinator's peak memory, at a fifth of the trajectories and at all"},
+         "only the coordinator's resident memory, after a fifth of the trajectories and all"},
         {"--json", JOUST_OPTION_FLAG, &w.json, NULL, "one object instead of the table"}};
     const joust_usage usage = {
         .verb = "bench",

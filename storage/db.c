@@ -15,10 +15,13 @@
 #define VALUE_FORMAT 1u
 #define HEADER_BYTES 9u /* format, checksum */
 
-/* Bounds of its memory and files; fit for a laptop, enough for a coordinator that fills the disk's bandwidth. */
-#define BLOCK_CACHE_BYTES   ((size_t)64 << 20)
+/* Bounds of its memory and files; fit for a laptop, enough for a coordinator that fills the disk's bandwidth. A writer
+ * reads little, and mostly what it has just written. */
+#define WRITER_CACHE_BYTES  ((size_t)2 << 20)
+#define VIEW_CACHE_BYTES    ((size_t)64 << 20)
 #define WRITE_BUFFERS_BYTES ((size_t)128 << 20) /* of all families together */
-#define WRITE_BUFFER_BYTES  ((size_t)32 << 20)  /* of one family */
+#define WRITE_BUFFER_BYTES  ((size_t)16 << 20)  /* of one family */
+#define WRITE_BUFFERS       2                   /* of one family: one fills while one is written */
 #define WAL_BYTES           ((uint64_t)256 << 20)
 #define BLOCK_BYTES         ((size_t)16 << 10)
 #define MAX_OPEN_FILES      1000
@@ -178,7 +181,7 @@ static rocksdb_options_t *options_make(const joust_db *db, int compression)
     rocksdb_options_set_paranoid_checks(o, 1);
     rocksdb_options_set_write_buffer_size(o, WRITE_BUFFER_BYTES);
     rocksdb_options_set_db_write_buffer_size(o, WRITE_BUFFERS_BYTES);
-    rocksdb_options_set_max_write_buffer_number(o, 3);
+    rocksdb_options_set_max_write_buffer_number(o, WRITE_BUFFERS);
     rocksdb_options_set_max_total_wal_size(o, WAL_BYTES);
     /* a torn last record is a write nobody was told of; damage before it is an error, never a silent loss */
     rocksdb_options_set_wal_recovery_mode(o, rocksdb_tolerate_corrupted_tail_records_recovery);
@@ -197,7 +200,8 @@ static rocksdb_options_t *options_make(const joust_db *db, int compression)
 
 static void db_make_options(joust_db *db, int compression)
 {
-    db->cache = rocksdb_cache_create_lru(BLOCK_CACHE_BYTES);
+    db->cache = rocksdb_cache_create_lru(db->mode == JOUST_DB_WRITE ? WRITER_CACHE_BYTES
+                                                                    : VIEW_CACHE_BYTES);
     db->tables = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_cache(db->tables, db->cache);
     rocksdb_block_based_options_set_block_size(db->tables, BLOCK_BYTES);

@@ -15,7 +15,7 @@ typedef struct joust_db joust_db;
 typedef struct joust_db_batch joust_db_batch;
 typedef struct joust_db_scan joust_db_scan;
 
-/* Opens the database in folder path. Bounded memory: about 200 MB of buffers and cache whatever the size.
+/* Opens the database in folder path. Bounded memory: at most 150 MB of buffers and cache whatever the size.
  * Errors: JOUST_LOCKED if another process writes there, JOUST_NOT_FOUND (read) if there is none,
  * JOUST_DISK_FULL, JOUST_CORRUPT, JOUST_IO, JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_db_open(const char *path, joust_db_mode mode, joust_db **ret,

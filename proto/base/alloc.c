@@ -4,8 +4,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#define LARGE_BYTES (128 << 10)
+
 static atomic_int_least64_t live_blocks;
 static atomic_int_least64_t fail_countdown; /* 0: never fail */
+
+void joust_alloc_give_back(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+#endif
+}
 
 int64_t joust_alloc_live(void)
 {

@@ -26,7 +26,9 @@ echo
 "$joust" bench coordinator --repeat "$repeat" --bytes 51200 --trajectories 8192 --window 32
 if [ "$memory" -gt 0 ]; then
     echo
-    "$joust" bench coordinator --memory --trajectories "$memory"
+    for ((i = 0; i < repeat; i++)); do
+        "$joust" bench coordinator --memory --trajectories "$memory"
+    done
 fi
 echo
 echo "load      $(cut -d' ' -f1-3 /proc/loadavg) at the end"
