@@ -3,17 +3,18 @@
 # sets), then once while a random process of it is killed with SIGKILL every 0.3 to 3 seconds; compares SHA-256 of every
 # round's exports and the digests of every checkpoint. Prints a table; exit status 1 if anything differs.
 #
-#   tests/evidence/same_bytes.sh [--joust PROGRAM] [--job FILE] [--kills N] [--out DIR]
+#   tests/evidence/same_bytes.sh [--joust PROGRAM] [--job FILE] [--kills N] [--out DIR] [--runs 'LIST'] [--set KEY=VALUE]...
 #
-# The job defaults to ops/jobs/quickstart.yaml; its data must have been made (ops/quickstart does).
+# --set changes the job for all runs alike: --set rounds=12 gives 50 kills time on a fast machine. The job defaults to
+# ops/jobs/quickstart.yaml; its data must have been made (ops/quickstart does).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 joust=$root/build/release/joust job=$root/ops/jobs/quickstart.yaml kills=50
-out=$(mktemp -d) runs="1x1 3x2 threads-1 threads-2 portable avx2 avx512 killed" only=
+sets=() out=$(mktemp -d) runs="1x1 3x2 threads-1 threads-2 portable avx2 avx512 killed" only=
 while [ $# -gt 0 ]; do
     case $1 in
-    --joust) joust=$2 ;; --job) job=$2 ;; --kills) kills=$2 ;; --out) out=$2 ;; --runs) only=$2 ;;
-    *) echo "usage: $0 [--joust PROGRAM] [--job FILE] [--kills N] [--out DIR] [--runs 'LIST']" >&2; exit 2 ;;
+    --joust) joust=$2 ;; --job) job=$2 ;; --kills) kills=$2 ;; --out) out=$2 ;; --runs) only=$2 ;; --set) sets+=(--set "$2") ;;
+    *) echo "usage: $0 [--joust PROGRAM] [--job FILE] [--kills N] [--out DIR] [--runs 'LIST'] [--set KEY=VALUE]..." >&2; exit 2 ;;
     esac
     shift 2
 done
@@ -60,7 +61,7 @@ run() {
     esac
     rm -rf "$store" "$out/$name.kills"
     start=$(date +%s.%N)
-    env "${environment[@]}" "$joust" launch "$job" --store "$store" "${shape[@]}" >"$out/$name.log" 2>&1 &
+    env "${environment[@]}" "$joust" launch "$job" --store "$store" "${shape[@]}" "${sets[@]}" >"$out/$name.log" 2>&1 &
     local launcher=$!
     if [ "$name" = killed ]; then
         killer $launcher "$out/$name.kills" &
@@ -80,7 +81,7 @@ run() {
         failed=1
     fi
     if [ "$name" = killed ] && [ "$dead" -lt "$kills" ]; then
-        echo "             the job ended before $kills kills: use a longer one (--job)"
+        echo "             the job ended before $kills kills: use a longer one (--set rounds=12)"
         failed=1
     fi
 }
