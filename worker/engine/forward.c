@@ -57,26 +57,64 @@ static uint32_t row_index(const joust_row *row) /* of its key in own */
     return row->position - (row->prefix ? row->prefix->n : 0);
 }
 
+size_t joust_page_floats(const joust_model *m)
+{
+    return kv_layer_size(&m->config, JOUST_PAGE_POSITIONS) * m->config.n_layers;
+}
+
+/* The page that the row's key lies in, at one layer. */
+static float *row_page(const joust_forward *f, const joust_row *row, uint32_t page, uint32_t layer)
+{
+    return row->pages[page] + layer * kv_layer_size(&f->model->config, JOUST_PAGE_POSITIONS);
+}
+
+/* The row's keys at one layer, in order of position; returns how many spans. */
+static uint32_t row_spans(const joust_forward *f, const joust_row *row, uint32_t layer)
+{
+    uint32_t n = 0;
+    if (!row->pages) {
+        if (row->prefix)
+            f->spans[n++] = kv_span(f, row->prefix, layer, row->prefix->n);
+        f->spans[n++] = kv_span(f, row->own, layer, row_index(row) + 1);
+        return n;
+    }
+    const size_t keys_size = kv_keys_size(&f->model->config, JOUST_PAGE_POSITIONS);
+    for (uint32_t left = row->position + 1; left > 0; n++) {
+        const float *page = row_page(f, row, n, layer);
+        uint32_t here = left < JOUST_PAGE_POSITIONS ? left : JOUST_PAGE_POSITIONS;
+        f->spans[n] = (joust_kv_span){
+            .keys = page, .values = page + keys_size, .capacity = JOUST_PAGE_POSITIONS, .n = here};
+        left -= here;
+    }
+    return n;
+}
+
 void joust_forward_store(const joust_forward *f, uint32_t layer, const joust_row *row,
                          const float *qkv)
 {
     const joust_model_config *c = &f->model->config;
-    const uint32_t at = row_index(row), head_ld = joust_lanes_up(c->d_head);
-    assert(at < row->own->capacity);
-    const joust_kv *kv = row->own;
-    float *keys = kv->data + layer * kv->layer_stride,
-          *values = keys + kv_keys_size(c, kv->capacity);
+    const uint32_t head_ld = joust_lanes_up(c->d_head);
+    uint32_t at = row->position % JOUST_PAGE_POSITIONS, capacity = JOUST_PAGE_POSITIONS;
+    float *keys;
+    if (row->pages) {
+        keys = row_page(f, row, row->position / JOUST_PAGE_POSITIONS, layer);
+    } else {
+        at = row_index(row);
+        capacity = row->own->capacity;
+        keys = row->own->data + layer * row->own->layer_stride;
+        if (row->own->n <= at)
+            row->own->n = at + 1;
+    }
+    assert(at < capacity);
+    float *values = keys + kv_keys_size(c, capacity);
     for (uint32_t h = 0; h < c->n_kv_heads; h++) {
         const float *key = qkv + f->w.query + (size_t)h * c->d_head, *value = key + f->w.key_value;
-        float *k = keys + ((size_t)h * kv->capacity + at / JOUST_LANES * JOUST_LANES) * c->d_head +
+        float *k = keys + ((size_t)h * capacity + at / JOUST_LANES * JOUST_LANES) * c->d_head +
                    at % JOUST_LANES;
         for (uint32_t i = 0; i < c->d_head; i++)
             k[(size_t)i * JOUST_LANES] = key[i];
-        memcpy(values + ((size_t)h * kv->capacity + at) * head_ld, value,
-               c->d_head * sizeof(float));
+        memcpy(values + ((size_t)h * capacity + at) * head_ld, value, c->d_head * sizeof(float));
     }
-    if (row->own->n <= at)
-        row->own->n = at + 1;
 }
 
 /* ---- layers ---------------------------------------------------------------------------------- */
@@ -89,13 +127,19 @@ joust_status joust_forward_init(joust_forward *f, const joust_engine *engine, co
         .kernels = engine->kernels, .model = m, .w = joust_model_widths(&m->config)};
     f->scores =
         joust_calloc_aligned(joust_lanes_up(m->config.context) + JOUST_LANES, sizeof(float));
-    return f->scores ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
+    f->spans = joust_calloc(m->config.context / JOUST_PAGE_POSITIONS + 2, sizeof(*f->spans));
+    if (f->scores && f->spans)
+        return JOUST_OK;
+    joust_forward_fini(f);
+    return joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
 }
 
 void joust_forward_fini(joust_forward *f)
 {
     joust_free_aligned(f->scores);
+    joust_free(f->spans);
     f->scores = NULL;
+    f->spans = NULL;
 }
 
 void joust_forward_multiply(const joust_kernels *k, const float *x, uint32_t x_ld, uint32_t m,
@@ -148,12 +192,11 @@ static void attend_row(const joust_forward *f, uint32_t layer, const joust_row *
                          .head_ld = joust_lanes_up(c->d_head),
                          .scale = joust_forward_scale(f),
                          .query = query,
+                         .spans = f->spans,
+                         .n_spans = row_spans(f, row, layer),
                          .out = out,
                          .scores = f->scores,
                          .stats = stats};
-    if (row->prefix)
-        a.spans[a.n_spans++] = kv_span(f, row->prefix, layer, row->prefix->n);
-    a.spans[a.n_spans++] = kv_span(f, row->own, layer, row_index(row) + 1);
     f->kernels->attend(&a);
 }
 

@@ -23,12 +23,18 @@ JOUST_MUST_USE joust_status joust_kv_init(joust_kv *kv, const joust_model *m, ui
                                           uint32_t n_layers, joust_error *err);
 void joust_kv_fini(joust_kv *kv);
 
-/* One token to compute. Its keys are those of prefix (NULL: none), then those of own up to itself.
- * */
+/* Positions of a page of paged memory: a page holds their keys and values at every layer,
+ * joust_page_floats of them; layer by layer as a joust_kv of this capacity. */
+#define JOUST_PAGE_POSITIONS 16u
+size_t joust_page_floats(const joust_model *m);
+
+/* One token to compute. Its keys are those of its pages up to itself, or, where pages is NULL, those
+ * of prefix (NULL: none), then those of own up to itself. */
 typedef struct joust_row {
     uint32_t token, position;
-    joust_kv *prefix, *own;
     bool wants_logits;
+    float *const *pages; /* page i holds positions 16 i .. 16 i + 15 */
+    joust_kv *prefix, *own;
 } joust_row;
 
 /* Activations of one layer, (rows, ld) each; x, x_mid and x_out may be the same memory. */
@@ -44,7 +50,8 @@ typedef struct joust_forward {
     const joust_kernels *kernels;
     const joust_model *model;
     joust_widths w;
-    float *scores; /* scratch: context + 16 */
+    float *scores;        /* scratch: context + 16 */
+    joust_kv_span *spans; /* scratch: a row's, context / 16 + 2 */
 } joust_forward;
 
 /* Errors: JOUST_NOMEM. The model must be prepared and stay so. */

@@ -52,11 +52,11 @@ typedef struct joust_kv_span {
 typedef struct joust_attention {
     uint32_t n_heads, n_kv_heads, d_head, head_ld, n_spans;
     float scale;
-    const float *query; /* (n_heads, d_head) */
-    joust_kv_span spans[2];
-    float *out;    /* (n_heads, d_head) */
-    float *scores; /* scratch: keys of all spans + 16 */
-    float *stats;  /* (n_heads, 2): maximum and 1 / sum of exponentials, or NULL */
+    const float *query;         /* (n_heads, d_head) */
+    const joust_kv_span *spans; /* (n_spans), none empty */
+    float *out;                 /* (n_heads, d_head) */
+    float *scores;              /* scratch: keys of all spans + 16 */
+    float *stats;               /* (n_heads, 2): maximum and 1 / sum of exponentials, or NULL */
 } joust_attention;
 
 /* Its backward pass. Rows per key are (n_kv, capacity, head_ld), zero past d_head. */
