@@ -1,4 +1,5 @@
-/* joust bench coordinator: how fast the coordinator is, against what ZeroMQ and RocksDB allow on this machine. */
+/* joust bench coordinator: how fast the coordinator is, against what ZeroMQ and RocksDB allow on this machine.
+ * joust bench engine: ops/bench_engine.c. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +7,7 @@
 #include <unistd.h>
 
 #include "ops/bench.h"
+#include "ops/bench_engine.h"
 #include "ops/bench_load.h"
 #include "ops/bench_report.h"
 #include "ops/cli.h"
@@ -140,6 +142,10 @@ static joust_status run(wish *w, joust_error *err)
 
 int joust_verb_bench(int argc, char **argv)
 {
+#ifdef JOUST_HAVE_BENCH_ENGINE
+    if (argc > 1 && strcmp(argv[1], "engine") == 0)
+        return joust_bench_engine(argc - 1, argv + 1);
+#endif
     wish w = {.options = {.bytes = 2048, .workers = 2, .judges = 1, .samples = 8, .window = 128},
               .repeat = 5};
     joust_bench_options *o = &w.options;
@@ -159,7 +165,8 @@ int joust_verb_bench(int argc, char **argv)
     const joust_usage usage = {
         .verb = "bench",
         .synopsis =
-            "joust bench coordinator [--trajectories N] [--bytes N] [--repeat N] [--memory]",
+            "joust bench coordinator [--trajectories N] [--bytes N] [--repeat N] [--memory]\n"
+            "joust bench engine [--model DIR] ... (see joust bench engine --help)",
         .about = "Runs the real coordinator and its synced store under workers and judges that "
                  "answer at once, and\nbeside it a pipeline of ZeroMQ and RocksDB by hand that "
                  "moves and syncs the same bytes without\nlogic. Figures of one run are compared "
@@ -178,7 +185,8 @@ int joust_verb_bench(int argc, char **argv)
     joust_error err;
     joust_status st =
         strcmp(what, "coordinator") != 0
-            ? joust_fail(&err, JOUST_INVALID, "'%s' can't be measured; known is coordinator", what)
+            ? joust_fail(&err, JOUST_INVALID,
+                         "'%s' can't be measured; known are coordinator and engine", what)
             : check(&w, &err);
     if (st != JOUST_OK) {
         joust_cli_fail("bench", &err);

@@ -49,7 +49,7 @@ refuse() {
     [ -z "$(ls "$TMPDIR")" ] || fail "left behind: $(ls "$TMPDIR")"
 }
 
-refuse "known is coordinator" engine
+refuse "known are coordinator and engine" worker
 refuse "--window" coordinator --window 0
 refuse "--bytes 7" coordinator --bytes 7
 refuse "--workers" coordinator --workers 60 --judges 60

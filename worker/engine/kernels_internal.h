@@ -115,6 +115,10 @@ typedef struct joust_kernels {
     double (*square_sum)(const float *x, size_t n);
     void (*adam)(const joust_adam *a, const float *gradient, float *m, float *v, float *w,
                  size_t n);
+    /* For bounds.h: n rounds of independent multiply-adds in registers by x, 0 < x < 1, and how many
+     * FLOP they were; a plain read of n floats. Both return what keeps them from being left out. */
+    float (*multiply_peak)(uint32_t n, float x, uint64_t *ret_flop);
+    float (*read)(const float *x, size_t n);
 } joust_kernels;
 
 /* NULL where the program or the processor lacks them. */

@@ -10,9 +10,11 @@
 #include "proto/base/math.h"
 
 #if defined(__clang__)
-#define LANES_UNROLL _Pragma("unroll")
+#define LANES_UNROLL     _Pragma("unroll")
+#define LANES_UNROLL_ALL _Pragma("unroll")
 #else
-#define LANES_UNROLL _Pragma("GCC unroll 8")
+#define LANES_UNROLL     _Pragma("GCC unroll 8")
+#define LANES_UNROLL_ALL _Pragma("GCC unroll 32")
 #endif
 
 /* Steps of a strided b that are copied side by side at a time. */
@@ -449,6 +451,47 @@ static void adam(const joust_adam *a, const float *gradient, float *m, float *v,
     }
 }
 
+/* ---- bounds ---------------------------------------------------------------------------------- */
+
+/* As many independent chains as the widest tile of a matrix product has. */
+#define PEAK_CHAINS (TILE_ROWS * TILE_PANELS)
+
+static float multiply_peak(uint32_t n, float x, uint64_t *ret_flop)
+{
+    const lanes factor = lanes_set(x), term = lanes_set(x);
+    lanes sum[PEAK_CHAINS];
+    LANES_UNROLL_ALL
+    for (uint32_t i = 0; i < PEAK_CHAINS; i++)
+        sum[i] = lanes_set((float)i);
+    for (uint32_t s = 0; s < n; s++)
+        LANES_UNROLL_ALL
+    for (uint32_t i = 0; i < PEAK_CHAINS; i++)
+        sum[i] = lanes_fma(sum[i], factor, term);
+    lanes all = sum[0];
+    LANES_UNROLL_ALL
+    for (uint32_t i = 1; i < PEAK_CHAINS; i++)
+        all = lanes_add(all, sum[i]);
+    *ret_flop = 2ull * JOUST_LANES * PEAK_CHAINS * n;
+    return lanes_sum(all);
+}
+
+static float read_floats(const float *x, size_t n)
+{
+    lanes sum[8];
+    LANES_UNROLL
+    for (uint32_t c = 0; c < 8; c++)
+        sum[c] = lanes_set(0);
+    for (; n >= 8 * JOUST_LANES; n -= 8 * JOUST_LANES, x += 8 * JOUST_LANES)
+        LANES_UNROLL
+    for (uint32_t c = 0; c < 8; c++)
+        sum[c] = lanes_add(sum[c], lanes_load(x + c * JOUST_LANES));
+    lanes all = sum[0];
+    LANES_UNROLL
+    for (uint32_t c = 1; c < 8; c++)
+        all = lanes_add(all, sum[c]);
+    return lanes_sum(all);
+}
+
 static const joust_kernels kernels_of_lanes = {
     .name = LANES_NAME,
     .gemm = gemm,
@@ -465,6 +508,8 @@ static const joust_kernels kernels_of_lanes = {
     .add = add,
     .square_sum = square_sum,
     .adam = adam,
+    .multiply_peak = multiply_peak,
+    .read = read_floats,
 };
 
 #endif

@@ -29,7 +29,8 @@ struct joust_model {
     /* Made by joust_model_prepare. */
     joust_layer_packs *packs; /* (n_layers) */
     joust_pack head_pack;
-    float *packed; /* the one block that the packs lie in */
+    float *packed; /* (n_packed) the one block that the packs lie in */
+    uint64_t n_packed;
     float *rope;   /* (context, d_head): cos then sin of d_head / 2 angles */
     bool ready;
 };

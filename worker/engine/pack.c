@@ -115,7 +115,8 @@ joust_status joust_model_prepare(joust_engine *engine, joust_model *m, joust_err
         m->packs = joust_calloc(m->config.n_layers, sizeof(*m->packs));
         m->rope = joust_calloc((size_t)m->config.context * m->config.d_head, sizeof(*m->rope));
         if (m->packs)
-            m->packed = joust_calloc_aligned(packs_lay_out(m, NULL), sizeof(*m->packed));
+            m->packed = joust_calloc_aligned(m->n_packed = packs_lay_out(m, NULL),
+                                             sizeof(*m->packed));
         if (!m->packs || !m->rope || !m->packed) {
             joust_model_unprepare(m);
             return joust_fail(err, JOUST_NOMEM, "model: no memory for the packed weights");
