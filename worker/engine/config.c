@@ -1,8 +1,9 @@
-/* config.json of the Llama family. What the engine would compute wrongly is refused by name; keys that don't
+/* config.json of the families that the engine computes. What the engine would compute wrongly is refused by name; keys that don't
  * change what is computed (dropout, torch_dtype, use_cache …) are passed over. */
 #include <stdio.h>
 #include <string.h>
 
+#include "config_internal.h"
 #include "json_internal.h"
 #include "proto/base/bytes.h"
 #include "proto/base/file.h"
@@ -41,6 +42,36 @@ static joust_status number(const reader *r, const char *key, double by_default, 
     return st;
 }
 
+/* What a family is called in config.json, and what it takes where a key is absent (as transformers does). */
+static const struct {
+    const char *type, *language, *scalar;
+    joust_family family;
+    uint32_t n_kv_heads, d_head, window; /* 0: one for each head; width / heads; none */
+} families[] = {
+    {"llama", "LlamaForCausalLM", "LlamaForSequenceClassification", JOUST_FAMILY_LLAMA, 0, 0, 0},
+    {"mistral", "MistralForCausalLM", "MistralForSequenceClassification", JOUST_FAMILY_MISTRAL, 8,
+     0, 4096},
+    {"qwen2", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification", JOUST_FAMILY_QWEN2, 32, 0,
+     4096},
+    {"qwen3", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification", JOUST_FAMILY_QWEN3, 32, 128,
+     4096}};
+#define N_FAMILIES (sizeof(families) / sizeof(*families))
+
+/* The table's line for a config whose family is read. */
+static size_t family_index(const joust_model_config *c)
+{
+    size_t i = 0;
+    while (families[i].family != c->family)
+        i++;
+    return i;
+}
+
+const char *joust_model_family_type(joust_family family)
+{
+    const joust_model_config c = {.family = family};
+    return families[family_index(&c)].type;
+}
+
 static joust_status read_family(const reader *r, joust_model_config *c)
 {
     const char *type;
@@ -49,14 +80,49 @@ static joust_status read_family(const reader *r, joust_model_config *c)
         return st;
     const json_t *list = json_object_get(r->json, "architectures");
     const char *name = json_string_value(json_array_get(list, 0));
-    if ((name && strcmp(name, "LlamaForCausalLM") != 0) || (type && strcmp(type, "llama") != 0) ||
-        (!name && !type))
-        return joust_fail(r->err, JOUST_UNSUPPORTED,
-                          "%s: model_type %.60s with architectures [%.60s] is not supported; "
-                          "llama with LlamaForCausalLM is",
-                          r->path, type ? type : "(none)", name ? name : "");
-    snprintf(c->architecture, sizeof(c->architecture), "LlamaForCausalLM");
-    return JOUST_OK;
+    for (size_t i = 0; i < N_FAMILIES && (type || name); i++) {
+        bool scalar = name && strcmp(name, families[i].scalar) == 0;
+        if ((type && strcmp(type, families[i].type) != 0) ||
+            (name && !scalar && strcmp(name, families[i].language) != 0))
+            continue;
+        c->family = families[i].family;
+        c->scalar_head = scalar;
+        snprintf(c->architecture, sizeof(c->architecture), "%s",
+                 scalar ? families[i].scalar : families[i].language);
+        return JOUST_OK;
+    }
+    return joust_fail(r->err, JOUST_UNSUPPORTED,
+                      "%s: model_type %.60s with architectures [%.60s] is not supported; llama, "
+                      "mistral, qwen2 and qwen3 are, as ...ForCausalLM or "
+                      "...ForSequenceClassification",
+                      r->path, type ? type : "(none)", name ? name : "");
+}
+
+/* The number of key-value heads: one for each head if null, the family's own number if absent. */
+static joust_status read_kv_heads(const reader *r, joust_model_config *c)
+{
+    static const char key[] = "num_key_value_heads";
+    uint32_t by_default = families[family_index(c)].n_kv_heads;
+    if (by_default == 0 || json_is_null(json_object_get(r->json, key)))
+        by_default = c->n_heads;
+    return joust_json_u32(r->json, r->path, key, by_default, &c->n_kv_heads, r->err);
+}
+
+/* A scalar head has one label; transformers counts id2label, and takes two where neither key is there. */
+static joust_status read_labels(const reader *r, const joust_model_config *c)
+{
+    uint32_t n = 2;
+    const json_t *labels = json_object_get(r->json, "id2label");
+    if (!c->scalar_head)
+        return JOUST_OK;
+    if (json_is_object(labels))
+        n = (uint32_t)json_object_size(labels);
+    joust_status st = joust_json_u32(r->json, r->path, "num_labels", n, &n, r->err);
+    if (st == JOUST_OK && n != 1)
+        st = joust_fail(r->err, JOUST_UNSUPPORTED,
+                        "%s: %s with %u labels is not supported; a reward model has num_labels 1",
+                        r->path, c->architecture, n);
+    return st;
 }
 
 static joust_status read_sizes(const reader *r, joust_model_config *c)
@@ -73,10 +139,10 @@ static joust_status read_sizes(const reader *r, joust_model_config *c)
     if (st == JOUST_OK)
         st = need(r, "max_position_embeddings", &c->context);
     if (st == JOUST_OK)
-        st = joust_json_u32(r->json, r->path, "num_key_value_heads", c->n_heads, &c->n_kv_heads,
-                            r->err);
+        st = read_kv_heads(r, c);
     if (st == JOUST_OK)
-        st = joust_json_u32(r->json, r->path, "head_dim", 0, &c->d_head, r->err);
+        st = joust_json_u32(r->json, r->path, "head_dim", families[family_index(c)].d_head,
+                            &c->d_head, r->err);
     if (st != JOUST_OK)
         return st;
     if (c->n_heads == 0 || (c->d_head == 0 && c->d_model % c->n_heads != 0))
@@ -88,42 +154,113 @@ static joust_status read_sizes(const reader *r, joust_model_config *c)
     return JOUST_OK;
 }
 
+static joust_status read_scaling(const reader *r, const char *type, joust_rope_scaling *s)
+{
+    joust_status st = number(r, "factor", 0, &s->factor);
+    s->kind = JOUST_ROPE_LINEAR;
+    if (st != JOUST_OK || strcmp(type, "linear") == 0)
+        return st;
+    s->kind = JOUST_ROPE_LLAMA3;
+    st = number(r, "low_freq_factor", 0, &s->low_freq_factor);
+    if (st == JOUST_OK)
+        st = number(r, "high_freq_factor", 0, &s->high_freq_factor);
+    return st == JOUST_OK ? need(r, "original_max_position_embeddings", &s->original_context) : st;
+}
+
 /* Rotary positions: rope_theta beside rope_scaling, or (newer files) both within rope_parameters. */
 static joust_status read_rope(const reader *r, joust_model_config *c)
 {
-    const json_t *scaling = json_object_get(r->json, "rope_scaling");
-    const json_t *inner = json_object_get(r->json, "rope_parameters");
+    reader below = {
+        .json = json_object_get(r->json, "rope_scaling"), .path = r->path, .err = r->err};
     joust_status st = number(r, "rope_theta", 10000.0, &c->rope_theta);
     if (st == JOUST_OK && joust_json_has(r->json, "rope_parameters")) {
-        reader below = {.json = inner, .path = r->path, .err = r->err};
-        scaling = inner;
+        below.json = json_object_get(r->json, "rope_parameters");
         st = number(&below, "rope_theta", c->rope_theta, &c->rope_theta);
     }
-    if (st != JOUST_OK || !scaling || json_is_null(scaling))
+    if (st != JOUST_OK || !below.json || json_is_null(below.json))
         return st;
-    const char *type = json_string_value(json_object_get(scaling, "rope_type"));
+    const char *type = json_string_value(json_object_get(below.json, "rope_type"));
     if (!type)
-        type = json_string_value(json_object_get(scaling, "type"));
-    if (!type || strcmp(type, "default") != 0)
-        return unsupported(r, "rope_scaling", "only null or the type \"default\" is");
+        type = json_string_value(json_object_get(below.json, "type"));
+    if (type && strcmp(type, "default") == 0)
+        return JOUST_OK;
+    if (type && (strcmp(type, "linear") == 0 || strcmp(type, "llama3") == 0))
+        return read_scaling(&below, type, &c->rope_scaling);
+    return joust_fail(r->err, JOUST_UNSUPPORTED,
+                      "%s: rope_scaling of type \"%.40s\" is not supported here; only null, "
+                      "\"default\", \"linear\" and \"llama3\" are",
+                      r->path, type ? type : "(none)");
+}
+
+/* layer_types says by layer what max_window_layers says by a number; only such lists are read. */
+static joust_status read_layer_types(const reader *r, joust_model_config *c)
+{
+    const json_t *list = json_object_get(r->json, "layer_types");
+    size_t n = json_array_size(list), first = n;
+    if (!list || json_is_null(list))
+        return JOUST_OK;
+    if (!json_is_array(list) || n != c->n_layers)
+        return joust_fail(r->err, JOUST_INVALID, "%s.layer_types: expected a list of %u names",
+                          r->path, c->n_layers);
+    for (size_t i = 0; i < n; i++) {
+        const char *type = json_string_value(json_array_get(list, i));
+        bool slides = type && strcmp(type, "sliding_attention") == 0;
+        if ((!slides && (!type || strcmp(type, "full_attention") != 0)) || (!slides && first < n) ||
+            (slides && c->window == 0))
+            return unsupported(r, "layer_types",
+                               "only \"full_attention\", followed by \"sliding_attention\" where "
+                               "there is a sliding_window, is");
+        if (slides && first == n)
+            first = i;
+    }
+    c->first_window_layer = (uint32_t)first;
     return JOUST_OK;
 }
 
-static joust_status check_variants(const reader *r)
+/* How many keys a row sees: Mistral's in every layer, Qwen's from max_window_layers on if use_sliding_window is set. */
+static joust_status read_window(const reader *r, joust_model_config *c)
 {
-    static const char *const must_be_false[] = {"attention_bias", "mlp_bias", "use_sliding_window"};
+    bool on = c->family == JOUST_FAMILY_MISTRAL, may = c->family != JOUST_FAMILY_LLAMA;
+    const json_t *value = json_object_get(r->json, "sliding_window");
+    joust_status st = JOUST_OK;
+    if (!on)
+        st = joust_json_bool(r->json, r->path, "use_sliding_window", false, &on, r->err);
+    if (st == JOUST_OK && !may && (on || joust_json_has(r->json, "sliding_window")))
+        return unsupported(r, on ? "use_sliding_window" : "sliding_window",
+                           "a model of type llama sees all keys");
+    if (st == JOUST_OK && on && !json_is_null(value)) {
+        st = joust_json_u32(r->json, r->path, "sliding_window", families[family_index(c)].window,
+                            &c->window, r->err);
+        if (st == JOUST_OK && c->window == 0)
+            st = joust_fail(r->err, JOUST_INVALID, "%s.sliding_window: must be 1 or more, or null",
+                            r->path);
+    }
+    if (st == JOUST_OK && c->window > 0 && c->family != JOUST_FAMILY_MISTRAL)
+        st = joust_json_u32(r->json, r->path, "max_window_layers", 28, &c->first_window_layer,
+                            r->err);
+    return st == JOUST_OK ? read_layer_types(r, c) : st;
+}
+
+static joust_status check_variants(const reader *r, const joust_model_config *c)
+{
+    /* Qwen2 and Mistral have these keys fixed: transformers doesn't read them there. */
+    static const char *const must_be_false[] = {"attention_bias", "mlp_bias"};
+    bool fixed = c->family == JOUST_FAMILY_MISTRAL || c->family == JOUST_FAMILY_QWEN2;
     const char *activation;
+    float share = 1;
     joust_status st = joust_json_text(r->json, r->path, "hidden_act", &activation, r->err);
     if (st == JOUST_OK && activation && strcmp(activation, "silu") != 0)
         st = unsupported(r, "hidden_act", "only \"silu\" is");
-    for (size_t i = 0; st == JOUST_OK && i < 3; i++) {
+    for (size_t i = 0; st == JOUST_OK && !fixed && i < 2; i++) {
         bool on = false;
         st = joust_json_bool(r->json, r->path, must_be_false[i], false, &on, r->err);
         if (st == JOUST_OK && on)
             st = unsupported(r, must_be_false[i], "only false is");
     }
-    if (st == JOUST_OK && joust_json_has(r->json, "sliding_window"))
-        st = unsupported(r, "sliding_window", "only null is");
+    if (st == JOUST_OK)
+        st = number(r, "partial_rotary_factor", 1, &share);
+    if (st == JOUST_OK && share != 1.0f)
+        st = unsupported(r, "partial_rotary_factor", "only 1 is");
     if (st == JOUST_OK && joust_json_has(r->json, "quantization_config"))
         st = unsupported(r, "quantization_config", "save the weights as f32, f16 or bf16");
     return st;
@@ -163,7 +300,11 @@ static joust_status read_all(const reader *r, joust_model_config *c)
     if (st == JOUST_OK)
         st = read_rope(r, c);
     if (st == JOUST_OK)
-        st = check_variants(r);
+        st = read_window(r, c);
+    if (st == JOUST_OK)
+        st = check_variants(r, c);
+    if (st == JOUST_OK)
+        st = read_labels(r, c);
     if (st == JOUST_OK)
         st = number(r, "rms_norm_eps", 1e-6, &c->norm_eps);
     if (st == JOUST_OK)
@@ -201,61 +342,6 @@ joust_status joust_model_config_read(const char *path, joust_model_config *ret, 
     joust_status st = joust_file_read(path, MAX_CONFIG_BYTES, &text, err);
     if (st == JOUST_OK)
         st = joust_model_config_parse(text.data, text.n, path, ret, err);
-    joust_buf_fini(&text);
-    return st;
-}
-
-static void add_float(joust_buf *to, const char *key, float value)
-{
-    joust_buf_format(to, "  \"%s\": ", key);
-    joust_json_float(to, value);
-    joust_buf_text(to, ",\n");
-}
-
-static void add_tokens(joust_buf *to, const joust_model_config *c)
-{
-    if (c->bos_token == UINT32_MAX)
-        joust_buf_text(to, "  \"bos_token_id\": null,\n");
-    else
-        joust_buf_format(to, "  \"bos_token_id\": %u,\n", c->bos_token);
-    joust_buf_text(to, "  \"eos_token_id\": ");
-    if (c->n_end_tokens == 0)
-        joust_buf_text(to, "null");
-    for (uint32_t i = 0; i < c->n_end_tokens; i++) {
-        const char *open = c->n_end_tokens > 1 ? "[" : "";
-        joust_buf_format(to, "%s%u", i ? ", " : open, c->end_tokens[i]);
-    }
-    joust_buf_text(to, c->n_end_tokens > 1 ? "]\n}\n" : "\n}\n");
-}
-
-joust_status joust_model_config_write(const joust_model_config *c, const char *path,
-                                      joust_error *err)
-{
-    joust_buf text = {0};
-    joust_status st = joust_model_config_validate(c, err);
-    if (st != JOUST_OK)
-        return st;
-    joust_buf_format(&text,
-                     "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"llama\",\n"
-                     "  \"vocab_size\": %u,\n  \"hidden_size\": %u,\n"
-                     "  \"intermediate_size\": %u,\n  \"num_hidden_layers\": %u,\n"
-                     "  \"num_attention_heads\": %u,\n  \"num_key_value_heads\": %u,\n"
-                     "  \"head_dim\": %u,\n  \"max_position_embeddings\": %u,\n",
-                     c->architecture, c->vocab_size, c->d_model, c->d_ff, c->n_layers, c->n_heads,
-                     c->n_kv_heads, c->d_head, c->context);
-    add_float(&text, "rms_norm_eps", c->norm_eps);
-    add_float(&text, "rope_theta", c->rope_theta);
-    if (c->init_range > 0)
-        add_float(&text, "initializer_range", c->init_range);
-    joust_buf_format(&text,
-                     "  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-                     "  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n"
-                     "  \"torch_dtype\": \"float32\",\n",
-                     c->tied ? "true" : "false");
-    add_tokens(&text, c);
-    st = joust_buf_status(&text, err);
-    if (st == JOUST_OK)
-        st = joust_file_write(path, text.data, text.n, err);
     joust_buf_fini(&text);
     return st;
 }

@@ -127,8 +127,9 @@ joust_status joust_forward_init(joust_forward *f, const joust_engine *engine, co
         .kernels = engine->kernels, .model = m, .w = joust_model_widths(&m->config)};
     f->scores =
         joust_calloc_aligned(joust_lanes_up(m->config.context) + JOUST_LANES, sizeof(float));
+    f->head = joust_calloc_aligned(3 * (size_t)f->w.head_ld, sizeof(float));
     f->spans = joust_calloc(m->config.context / JOUST_PAGE_POSITIONS + 2, sizeof(*f->spans));
-    if (f->scores && f->spans)
+    if (f->scores && f->head && f->spans)
         return JOUST_OK;
     joust_forward_fini(f);
     return joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
@@ -137,8 +138,9 @@ joust_status joust_forward_init(joust_forward *f, const joust_engine *engine, co
 void joust_forward_fini(joust_forward *f)
 {
     joust_free_aligned(f->scores);
+    joust_free_aligned(f->head);
     joust_free(f->spans);
-    f->scores = NULL;
+    f->scores = f->head = NULL;
     f->spans = NULL;
 }
 
@@ -182,6 +184,22 @@ float joust_forward_scale(const joust_forward *f)
     return 1.0f / sqrtf((float)f->model->config.d_head);
 }
 
+/* Drops the keys before position `first` from the front of a row's spans: whole spans and whole lanes are left out, the
+ * rest is masked. The scores keep their lanes, so a row's bits don't depend on what was left out. */
+static void window_cut(joust_attention *a, joust_kv_span *spans, uint32_t first)
+{
+    uint32_t base = 0;
+    for (; a->n_spans > 1 && base + spans->n <= first; a->n_spans--)
+        base += (spans++)->n;
+    const uint32_t skipped = (first - base) / JOUST_LANES * JOUST_LANES;
+    spans->keys += (size_t)skipped * a->d_head;
+    spans->values += (size_t)skipped * a->head_ld;
+    spans->n -= skipped;
+    a->spans = spans;
+    a->lead = (base + skipped) % JOUST_LANES;
+    a->masked = a->lead + first - base - skipped;
+}
+
 static void attend_row(const joust_forward *f, uint32_t layer, const joust_row *row,
                        const float *query, float *out, float *stats)
 {
@@ -197,7 +215,46 @@ static void attend_row(const joust_forward *f, uint32_t layer, const joust_row *
                          .out = out,
                          .scores = f->scores,
                          .stats = stats};
+    window_cut(&a, f->spans, joust_config_first_seen(c, layer, row->position));
     f->kernels->attend(&a);
+}
+
+/* Norms each of n heads in place; raw (n, d_head) and r (n) keep what the backward pass needs, where they are. */
+static void heads_norm(const joust_forward *f, float *heads, uint32_t n, uint64_t gain, float *raw,
+                       float *r)
+{
+    const joust_model_config *c = &f->model->config;
+    float *in = f->head, *out = f->head + f->w.head_ld;
+    if (raw)
+        memcpy(raw, heads, (size_t)n * c->d_head * sizeof(float));
+    for (uint32_t h = 0; h < n; h++, heads += c->d_head) {
+        memcpy(in, heads, c->d_head * sizeof(float));
+        float by = f->kernels->norm(in, f->model->weights + gain, c->d_head, c->norm_eps, out);
+        memcpy(heads, out, c->d_head * sizeof(float));
+        if (r)
+            r[h] = by;
+    }
+}
+
+/* From the product to what attention reads: biases, the heads' norms, positions; number `row` of a. */
+static void qkv_finish(const joust_forward *f, uint32_t layer, uint32_t row, uint32_t position,
+                       const joust_activations *a)
+{
+    const joust_model_config *c = &f->model->config;
+    const joust_layer_offsets *at = &f->model->offsets[layer];
+    float *qkv = a->qkv + (size_t)row * f->w.qkv_ld;
+    if (joust_config_has_bias(c))
+        f->kernels->add(qkv, f->model->weights + at->qkv_bias, f->w.qkv);
+    if (joust_config_has_qk_norm(c)) {
+        float *raw = a->qk ? a->qk + (size_t)row * f->w.qk_ld : NULL,
+              *r = a->qk_r ? a->qk_r + (size_t)row * joust_lanes_up(c->n_heads + c->n_kv_heads)
+                           : NULL;
+        heads_norm(f, qkv, c->n_heads, at->q_norm, raw, r);
+        heads_norm(f, qkv + f->w.query, c->n_kv_heads, at->k_norm, raw ? raw + f->w.query : NULL,
+                   r ? r + c->n_heads : NULL);
+    }
+    f->kernels->rope(qkv, c->n_heads + c->n_kv_heads, c->d_head,
+                     f->model->rope + (size_t)position * c->d_head, false);
 }
 
 static void attention_forward(const joust_forward *f, uint32_t layer, const joust_row *rows,
@@ -209,10 +266,8 @@ static void attention_forward(const joust_forward *f, uint32_t layer, const jous
     joust_forward_multiply(f->kernels, a->normed, f->w.d_ld, n, &p->qkv, a->qkv, f->w.qkv_ld,
                            false);
     for (uint32_t r = 0; r < n; r++) {
-        float *qkv = a->qkv + (size_t)r * f->w.qkv_ld;
-        f->kernels->rope(qkv, c->n_heads + c->n_kv_heads, c->d_head,
-                         f->model->rope + (size_t)rows[r].position * c->d_head, false);
-        joust_forward_store(f, layer, &rows[r], qkv);
+        qkv_finish(f, layer, r, rows[r].position, a);
+        joust_forward_store(f, layer, &rows[r], a->qkv + (size_t)r * f->w.qkv_ld);
     }
     for (uint32_t r = 0; r < n; r++)
         attend_row(f, layer, &rows[r], a->qkv + (size_t)r * f->w.qkv_ld,

@@ -44,6 +44,8 @@ typedef struct joust_activations {
     float *x_mid, *normed_ff, *gate_up, *hidden, *x_out;
     float *norm_r, *norm_ff_r; /* (rows) what the norms multiplied by */
     float *stats; /* (rows, 2 n_heads in whole lanes) as joust_attention.stats, or NULL */
+    float *qk,
+        *qk_r; /* query and key before their norms, and what those multiplied by a head; or NULL */
 } joust_activations;
 
 typedef struct joust_forward {
@@ -52,6 +54,7 @@ typedef struct joust_forward {
     joust_widths w;
     float *scores;        /* scratch: context + 16 */
     joust_kv_span *spans; /* scratch: a row's, context / 16 + 2 */
+    float *head;          /* scratch: three heads, (3, head_ld), zero past d_head */
 } joust_forward;
 
 /* Errors: JOUST_NOMEM. The model must be prepared and stay so. */

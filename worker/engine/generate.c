@@ -454,7 +454,9 @@ static joust_status request_check(const generation *g, uint32_t i, joust_error *
                           "generation request %u: a prompt of %u tokens, must be from 1 to %u (the "
                           "context is %u)",
                           i, r->n_prompt, c->context - 1, c->context);
-    joust_status st = joust_model_check_tokens(c, "token", r->prompt, r->n_prompt, err);
+    joust_status st = joust_model_check_language(c, "generation", err);
+    if (!st)
+        st = joust_model_check_tokens(c, "token", r->prompt, r->n_prompt, err);
     if (!st)
         st = joust_sampling_check(&r->sampling, err);
     if (st)

@@ -48,14 +48,16 @@ typedef struct joust_kv_span {
     uint32_t capacity, n;
 } joust_kv_span;
 
-/* One query row against all keys of its spans, in position order. */
+/* One query row against all keys of its spans, in position order. Score i is that of key i - lead: the first key's
+ * position is lead mod 16, so that lanes are positions mod 16 wherever the spans begin. */
 typedef struct joust_attention {
     uint32_t n_heads, n_kv_heads, d_head, head_ld, n_spans;
+    uint32_t lead, masked; /* scores 0 .. masked - 1 count as -inf; lead <= masked, lead < 16 */
     float scale;
     const float *query;         /* (n_heads, d_head) */
     const joust_kv_span *spans; /* (n_spans), none empty */
     float *out;                 /* (n_heads, d_head) */
-    float *scores;              /* scratch: keys of all spans + 16 */
+    float *scores;              /* scratch: lead, keys of all spans, 16 */
     float *stats;               /* (n_heads, 2): maximum and 1 / sum of exponentials, or NULL */
 } joust_attention;
 
@@ -69,6 +71,7 @@ typedef struct joust_attention_span {
 
 typedef struct joust_attention_backward {
     uint32_t n_heads, n_kv_heads, d_head, head_ld, n_spans;
+    uint32_t masked; /* keys before this one aren't seen */
     float scale;
     const float *query, *d_out; /* (n_heads, head_ld) zero past d_head */
     const float *stats;         /* (n_heads, 2) */

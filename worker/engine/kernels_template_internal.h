@@ -291,7 +291,7 @@ LANES_INLINE void mix_values(const joust_attention *a, uint32_t kv, uint32_t fir
 
 static void attend_head(const joust_attention *a, uint32_t head)
 {
-    uint32_t kv = head / (a->n_heads / a->n_kv_heads), n = 0;
+    uint32_t kv = head / (a->n_heads / a->n_kv_heads), n = a->lead;
     for (uint32_t p = 0; p < a->n_spans; p++) {
         const joust_kv_span *span = &a->spans[p];
         dot_keys(a->query + (size_t)head * a->d_head,
@@ -299,6 +299,8 @@ static void attend_head(const joust_attention *a, uint32_t head)
                  a->scores + n);
         n += span->n;
     }
+    for (uint32_t j = 0; j < a->masked; j++)
+        a->scores[j] = -INFINITY;
     float largest = largest_of(a->scores, n);
     lanes sum = lanes_set(0);
     for (uint32_t j = 0; j < n; j += JOUST_LANES) {
@@ -313,11 +315,11 @@ static void attend_head(const joust_attention *a, uint32_t head)
     }
     uint32_t first = 0;
     for (; first + 4 * JOUST_LANES <= a->head_ld; first += 4 * JOUST_LANES)
-        mix_values(a, kv, first, 4, a->scores, inverse, out);
+        mix_values(a, kv, first, 4, a->scores + a->lead, inverse, out);
     for (; first + 2 * JOUST_LANES <= a->head_ld; first += 2 * JOUST_LANES)
-        mix_values(a, kv, first, 2, a->scores, inverse, out);
+        mix_values(a, kv, first, 2, a->scores + a->lead, inverse, out);
     for (; first < a->head_ld; first += JOUST_LANES)
-        mix_values(a, kv, first, 1, a->scores, inverse, out);
+        mix_values(a, kv, first, 1, a->scores + a->lead, inverse, out);
 }
 
 static void attend(const joust_attention *a)
@@ -361,6 +363,8 @@ static void attend_backward_head(const joust_attention_backward *a, uint32_t hea
         dot_keys(d_out, span->values + block, span->n, a->d_head, 1.0f, a->ds + n);
         n += span->n;
     }
+    for (uint32_t i = 0; i < a->masked; i++)
+        a->p[i] = -INFINITY;
     for (uint32_t i = n; i < joust_lanes_up(n); i++) { /* past the end: probability 0, slope 0 */
         a->p[i] = -INFINITY;
         a->ds[i] = 0;

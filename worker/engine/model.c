@@ -14,6 +14,7 @@
 #define EMBEDDING_DEVIATION 0.5
 
 #define OUTSIDE_LAYERS UINT32_MAX
+#define LAYER_TENSORS  12u /* at most: nine, and three biases or two norms */
 
 #define MAX_WIDTH   (1u << 20) /* of any dimension but the vocabulary */
 #define MAX_VOCAB   (1u << 22)
@@ -48,6 +49,27 @@ static joust_status check_tokens(const joust_model_config *c, joust_error *err)
     return JOUST_OK;
 }
 
+static bool is_positive(float x)
+{
+    return x > 0 && isfinite(x);
+}
+
+static joust_status check_rope(const joust_rope_scaling *r, joust_error *err)
+{
+    if (r->kind == JOUST_ROPE_PLAIN)
+        return JOUST_OK;
+    if (!is_positive(r->factor))
+        return joust_fail(err, JOUST_INVALID, "model config: rope factor must be a number > 0");
+    if (r->kind == JOUST_ROPE_LINEAR)
+        return JOUST_OK;
+    if (!is_positive(r->low_freq_factor) || !is_positive(r->high_freq_factor) ||
+        r->high_freq_factor <= r->low_freq_factor)
+        return joust_fail(err, JOUST_INVALID,
+                          "model config: rope low_freq_factor must be > 0 and below "
+                          "high_freq_factor");
+    return check_size("rope original_max_position_embeddings", r->original_context, MAX_WIDTH, err);
+}
+
 joust_status joust_model_config_validate(const joust_model_config *c, joust_error *err)
 {
     const struct {
@@ -77,6 +99,12 @@ joust_status joust_model_config_validate(const joust_model_config *c, joust_erro
         return joust_fail(err, JOUST_INVALID, "model config: rope_theta must be a number > 0");
     if (!(c->init_range >= 0 && isfinite(c->init_range)))
         return joust_fail(err, JOUST_INVALID, "model config: init_range must be a number >= 0");
+    joust_status st = check_rope(&c->rope_scaling, err);
+    if (st)
+        return st;
+    if (c->window > MAX_WIDTH)
+        return joust_fail(err, JOUST_INVALID, "model config: window %u is above %u", c->window,
+                          MAX_WIDTH);
     if (joust_model_config_parameters(c) > MAX_WEIGHTS)
         return joust_fail(err, JOUST_INVALID, "model config: more than 2^36 parameters");
     return check_tokens(c, err);
@@ -87,7 +115,10 @@ uint64_t joust_model_config_parameters(const joust_model_config *c)
     uint64_t d = c->d_model, query = (uint64_t)c->n_heads * c->d_head,
              key_value = (uint64_t)c->n_kv_heads * c->d_head;
     uint64_t layer = d * (query + 2 * key_value) + query * d + 3 * d * c->d_ff + 2 * d;
-    return c->n_layers * layer + (c->tied ? 1 : 2) * c->vocab_size * d + d;
+    layer += joust_config_has_bias(c) ? query + 2 * key_value : 0;
+    layer += joust_config_has_qk_norm(c) ? 2 * (uint64_t)c->d_head : 0;
+    uint64_t head = c->scalar_head ? d : c->tied ? 0 : c->vocab_size * d;
+    return c->n_layers * layer + c->vocab_size * d + d + head;
 }
 
 /* Names the next tensor and gives it its place in the block; returns its offset. */
@@ -96,9 +127,9 @@ static uint64_t tensor_add(joust_model *m, uint32_t layer, const char *name, uin
 {
     joust_tensor *t = &m->tensors[m->n_tensors++];
     if (layer == OUTSIDE_LAYERS)
-        snprintf(t->name, sizeof(t->name), "%s.weight", name);
+        snprintf(t->name, sizeof(t->name), "%s", name);
     else
-        snprintf(t->name, sizeof(t->name), "model.layers.%u.%s.weight", layer, name);
+        snprintf(t->name, sizeof(t->name), "model.layers.%u.%s", layer, name);
     t->n_dims = columns ? 2 : 1;
     t->dims[0] = rows;
     t->dims[1] = columns;
@@ -113,21 +144,35 @@ static void model_lay_out(joust_model *m)
 {
     const joust_model_config *c = &m->config;
     uint32_t d = c->d_model, query = c->n_heads * c->d_head, key_value = c->n_kv_heads * c->d_head;
-    m->embedding = tensor_add(m, OUTSIDE_LAYERS, "model.embed_tokens", c->vocab_size, d);
+    m->embedding = tensor_add(m, OUTSIDE_LAYERS, "model.embed_tokens.weight", c->vocab_size, d);
     for (uint32_t i = 0; i < c->n_layers; i++) {
         joust_layer_offsets *at = &m->offsets[i];
-        at->qkv = tensor_add(m, i, "self_attn.q_proj", query, d);
-        tensor_add(m, i, "self_attn.k_proj", key_value, d);
-        tensor_add(m, i, "self_attn.v_proj", key_value, d);
-        at->o = tensor_add(m, i, "self_attn.o_proj", d, query);
-        at->gate_up = tensor_add(m, i, "mlp.gate_proj", c->d_ff, d);
-        tensor_add(m, i, "mlp.up_proj", c->d_ff, d);
-        at->down = tensor_add(m, i, "mlp.down_proj", d, c->d_ff);
-        at->attention_norm = tensor_add(m, i, "input_layernorm", d, 0);
-        at->ff_norm = tensor_add(m, i, "post_attention_layernorm", d, 0);
+        at->qkv = tensor_add(m, i, "self_attn.q_proj.weight", query, d);
+        tensor_add(m, i, "self_attn.k_proj.weight", key_value, d);
+        tensor_add(m, i, "self_attn.v_proj.weight", key_value, d);
+        at->o = tensor_add(m, i, "self_attn.o_proj.weight", d, query);
+        at->gate_up = tensor_add(m, i, "mlp.gate_proj.weight", c->d_ff, d);
+        tensor_add(m, i, "mlp.up_proj.weight", c->d_ff, d);
+        at->down = tensor_add(m, i, "mlp.down_proj.weight", d, c->d_ff);
+        at->attention_norm = tensor_add(m, i, "input_layernorm.weight", d, 0);
+        at->ff_norm = tensor_add(m, i, "post_attention_layernorm.weight", d, 0);
+        if (joust_config_has_bias(c)) {
+            at->qkv_bias = tensor_add(m, i, "self_attn.q_proj.bias", query, 0);
+            tensor_add(m, i, "self_attn.k_proj.bias", key_value, 0);
+            tensor_add(m, i, "self_attn.v_proj.bias", key_value, 0);
+        }
+        if (joust_config_has_qk_norm(c)) {
+            at->q_norm = tensor_add(m, i, "self_attn.q_norm.weight", c->d_head, 0);
+            at->k_norm = tensor_add(m, i, "self_attn.k_norm.weight", c->d_head, 0);
+        }
     }
-    m->norm = tensor_add(m, OUTSIDE_LAYERS, "model.norm", d, 0);
-    m->head = c->tied ? m->embedding : tensor_add(m, OUTSIDE_LAYERS, "lm_head", c->vocab_size, d);
+    m->norm = tensor_add(m, OUTSIDE_LAYERS, "model.norm.weight", d, 0);
+    m->n_out = c->scalar_head ? 1 : c->vocab_size;
+    if (c->scalar_head)
+        m->head = tensor_add(m, OUTSIDE_LAYERS, "score.weight", 1, d);
+    else
+        m->head = c->tied ? m->embedding
+                          : tensor_add(m, OUTSIDE_LAYERS, "lm_head.weight", c->vocab_size, d);
 }
 
 joust_status joust_model_create(const joust_model_config *config, joust_model **ret,
@@ -141,7 +186,7 @@ joust_status joust_model_create(const joust_model_config *config, joust_model **
     if (!m)
         return joust_fail(err, JOUST_NOMEM, "model: out of memory");
     m->config = *config;
-    m->tensors = joust_calloc(9 * (size_t)config->n_layers + 3, sizeof(*m->tensors));
+    m->tensors = joust_calloc(LAYER_TENSORS * (size_t)config->n_layers + 3, sizeof(*m->tensors));
     m->offsets = joust_calloc(config->n_layers, sizeof(*m->offsets));
     m->weights =
         joust_calloc_aligned(n + JOUST_LANES, sizeof(*m->weights)); /* kernels read whole lanes */
@@ -175,7 +220,8 @@ static double initial_deviation(const joust_model_config *c, const joust_tensor 
     if (!(c->init_range > 0)) {
         if (joust_text_ends_with(t->name, "embed_tokens.weight"))
             deviation = c->tied ? 0.5 / sqrt(fan_in) : EMBEDDING_DEVIATION;
-        else if (joust_text_ends_with(t->name, "lm_head.weight"))
+        else if (joust_text_ends_with(t->name, "lm_head.weight") ||
+                 joust_text_ends_with(t->name, "score.weight"))
             deviation = 0.5 / sqrt(fan_in);
         else
             deviation = 1.0 / sqrt(fan_in);
@@ -197,9 +243,10 @@ joust_status joust_model_init(const joust_model_config *config, uint64_t seed, j
         joust_stream_name name = {.job_seed = seed, .stage = i, .purpose = JOUST_PURPOSE_INIT};
         joust_stream stream = joust_stream_open(&name);
         double deviation = t->n_dims == 2 ? initial_deviation(config, t) : 0;
+        const float constant = joust_text_ends_with(t->name, ".bias") ? 0.0f : 1.0f;
         for (uint64_t k = 0; k < t->n; k++)
             t->data[k] =
-                t->n_dims == 2 ? (float)(deviation * joust_stream_normal(&stream, k)) : 1.0f;
+                t->n_dims == 2 ? (float)(deviation * joust_stream_normal(&stream, k)) : constant;
     }
     *ret = m;
     return JOUST_OK;
@@ -263,6 +310,16 @@ joust_status joust_model_check_tokens(const joust_model_config *c, const char *w
     return JOUST_OK;
 }
 
+joust_status joust_model_check_language(const joust_model_config *c, const char *what,
+                                        joust_error *err)
+{
+    if (!c->scalar_head)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_UNSUPPORTED,
+                      "%s: %s has a scalar head and gives no logits; use a ...ForCausalLM", what,
+                      c->architecture);
+}
+
 joust_widths joust_model_widths(const joust_model_config *c)
 {
     joust_widths w = {.query = c->n_heads * c->d_head, .key_value = c->n_kv_heads * c->d_head};
@@ -272,6 +329,8 @@ joust_widths joust_model_widths(const joust_model_config *c)
     w.qkv_ld = joust_lanes_up(w.qkv);
     w.ff_ld = joust_lanes_up(c->d_ff);
     w.gate_up_ld = joust_lanes_up(2 * c->d_ff);
-    w.vocab_ld = joust_lanes_up(c->vocab_size);
+    w.vocab_ld = joust_lanes_up(c->scalar_head ? 1 : c->vocab_size);
+    w.head_ld = joust_lanes_up(c->d_head);
+    w.qk_ld = joust_lanes_up(w.query + w.key_value);
     return w;
 }

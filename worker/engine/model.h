@@ -1,5 +1,5 @@
-/* Models of the Llama family: RMSNorm, rotary positions (half-split), grouped-query attention, SwiGLU; head tied or not.
- * On disk: Hugging Face layout (config.json, model.safetensors, tokenizer.json). Weights are float32 in memory. */
+/* Decoders of the families Llama, Mistral, Qwen2 and Qwen3: RMSNorm, rotary positions (half-split, scaled or not),
+ * grouped-query attention (over all keys or a window of them), SwiGLU; the head tied, of its own, or a scalar. On disk: Hugging Face layout (config.json, model.safetensors, tokenizer.json). Weights are float32 in memory. */
 #ifndef JOUST_WORKER_ENGINE_MODEL_H
 #define JOUST_WORKER_ENGINE_MODEL_H
 
@@ -11,14 +11,38 @@
 
 #define JOUST_MAX_END_TOKENS 8u
 
+typedef enum joust_family {
+    JOUST_FAMILY_LLAMA,   /* also SmolLM2 */
+    JOUST_FAMILY_MISTRAL,
+    JOUST_FAMILY_QWEN2,   /* also Qwen2.5; query, key and value have biases */
+    JOUST_FAMILY_QWEN3    /* each head of query and key is normed */
+} joust_family;
+
+typedef enum joust_rope_kind {
+    JOUST_ROPE_PLAIN,
+    JOUST_ROPE_LINEAR, /* frequencies divided by factor */
+    JOUST_ROPE_LLAMA3  /* low ones divided by factor, high ones kept, a ramp between (KERNELS.md, "Positions") */
+} joust_rope_kind;
+
+typedef struct joust_rope_scaling {
+    joust_rope_kind kind;
+    float factor, low_freq_factor, high_freq_factor;
+    uint32_t original_context;
+} joust_rope_scaling;
+
 typedef struct joust_model_config {
-    char architecture[64]; /* "LlamaForCausalLM" */
+    char architecture[64]; /* "LlamaForCausalLM", as config.json gives it */
     uint32_t n_layers, d_model, n_heads, n_kv_heads, d_head, d_ff, vocab_size, context;
     float norm_eps, rope_theta;
     bool tied;                       /* the head is the embedding */
     uint32_t bos_token;              /* UINT32_MAX: none */
     uint32_t n_end_tokens, end_tokens[JOUST_MAX_END_TOKENS]; /* eos_token_id, one or several */
     float init_range;                /* initializer_range, for joust_model_init */
+    joust_family family;
+    joust_rope_scaling rope_scaling;
+    uint32_t window;             /* keys that a row sees, itself one of them; 0: all before it */
+    uint32_t first_window_layer; /* layers before this one see all */
+    bool scalar_head;            /* score.weight (1, d_model) in the place of the language model's head */
 } joust_model_config;
 
 /* config.json. Errors name file and key: JOUST_UNSUPPORTED (what isn't handled, by name), JOUST_INVALID. */

@@ -10,6 +10,7 @@
  * kernels. */
 typedef struct joust_layer_offsets {
     uint64_t qkv, o, gate_up, down, attention_norm, ff_norm;
+    uint64_t qkv_bias, q_norm, k_norm; /* where the family has them */
 } joust_layer_offsets;
 
 /* A layer's matrices as the forward pass reads them. (The backward pass reads the block itself.) */
@@ -25,6 +26,7 @@ struct joust_model {
     uint64_t n_weights;
     joust_layer_offsets *offsets;   /* (n_layers) */
     uint64_t embedding, norm, head; /* head == embedding if tied */
+    uint32_t n_out;                 /* outputs of the head: vocab_size, or 1 */
 
     /* Made by joust_model_prepare. */
     joust_layer_packs *packs; /* (n_layers) */
@@ -35,11 +37,33 @@ struct joust_model {
     bool ready;
 };
 
+static inline bool joust_config_has_bias(const joust_model_config *c)
+{
+    return c->family == JOUST_FAMILY_QWEN2;
+}
+
+static inline bool joust_config_has_qk_norm(const joust_model_config *c)
+{
+    return c->family == JOUST_FAMILY_QWEN3;
+}
+
+/* The first position that a row at `position` of a layer sees. */
+static inline uint32_t joust_config_first_seen(const joust_model_config *c, uint32_t layer,
+                                               uint32_t position)
+{
+    bool all = c->window == 0 || layer < c->first_window_layer || position < c->window;
+    return all ? 0 : position - c->window + 1;
+}
+
 /* Widths of a row's activations. */
 typedef struct joust_widths {
     uint32_t query, key_value, qkv; /* n_heads d_head, n_kv_heads d_head, their sum */
     uint32_t d_ld, query_ld, qkv_ld, ff_ld, gate_up_ld, vocab_ld; /* rounded up to whole lanes */
+    uint32_t head_ld, qk_ld; /* of one attention head; of query and key */
 } joust_widths;
+/* Whether the head gives logits: a scalar head is refused by name, for `what`. Errors: JOUST_UNSUPPORTED. */
+JOUST_MUST_USE joust_status joust_model_check_language(const joust_model_config *config,
+                                                       const char *what, joust_error *err);
 /* Whether the model has these tokens; what names them. Errors: JOUST_INVALID. */
 JOUST_MUST_USE joust_status joust_model_check_tokens(const joust_model_config *config,
                                                      const char *what, const uint32_t *tokens,

@@ -10,6 +10,8 @@
 /* Panels that one thread packs at a time. */
 #define PANELS_PER_ITEM 8u
 
+#define PI 3.14159265358979323846
+
 /* A matrix (n, k) of the model: its pack, and where its weights lie. */
 typedef struct matrix {
     joust_pack *pack;
@@ -27,7 +29,7 @@ static matrix matrix_of(joust_model *m, uint64_t i)
 {
     const joust_model_config *c = &m->config;
     if (i / 4 == c->n_layers)
-        return (matrix){&m->head_pack, m->weights + m->head, c->vocab_size, c->d_model};
+        return (matrix){&m->head_pack, m->weights + m->head, m->n_out, c->d_model};
     const joust_widths w = joust_model_widths(c);
     joust_layer_packs *p = &m->packs[i / 4];
     const joust_layer_offsets *at = &m->offsets[i / 4];
@@ -93,12 +95,27 @@ static uint64_t pack_items_count(joust_model *m)
     return n;
 }
 
-/* Angles position * theta^(-2 i / d_head), in double. */
+/* The frequency as the model's scaling has it (KERNELS.md, "Positions"). */
+static double rope_scaled(const joust_rope_scaling *r, double frequency)
+{
+    const double turns = r->original_context * frequency / (2 * PI); /* over the first context */
+    if (r->kind == JOUST_ROPE_PLAIN)
+        return frequency;
+    if (r->kind == JOUST_ROPE_LINEAR || turns < r->low_freq_factor)
+        return frequency / r->factor;
+    if (turns > r->high_freq_factor)
+        return frequency;
+    double kept = (turns - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
+    return (1 - kept) * (frequency / r->factor) + kept * frequency;
+}
+
+/* Angles position * theta^(-2 i / d_head), in double; the frequency may be scaled. */
 static void rope_fill(joust_model *m)
 {
     const uint32_t d_head = m->config.d_head, half = d_head / 2;
     for (uint32_t i = 0; i < half; i++) {
-        double frequency = joust_pow(m->config.rope_theta, -2.0 * i / d_head);
+        double frequency = rope_scaled(&m->config.rope_scaling,
+                                       joust_pow(m->config.rope_theta, -2.0 * i / d_head));
         for (uint32_t position = 0; position < m->config.context; position++) {
             float *row = m->rope + (size_t)position * d_head;
             row[i] = (float)joust_cos(position * frequency);

@@ -204,7 +204,9 @@ static joust_status request_check(const scoring *g, uint32_t i, joust_error *err
     if (r->first < 1 || r->first > r->n)
         return joust_fail(err, JOUST_INVALID, "score request %u: first is %u, must be from 1 to %u",
                           i, r->first, r->n);
-    joust_status st = joust_model_check_tokens(c, "token", r->tokens, r->n, err);
+    joust_status st = joust_model_check_language(c, "scoring", err);
+    if (!st)
+        st = joust_model_check_tokens(c, "token", r->tokens, r->n, err);
     if (!st)
         st = joust_model_check_tokens(c, "next token", r->next, r->n_next, err);
     if (st)

@@ -40,7 +40,8 @@ static joust_status rows_reserve(joust_tape *t, uint32_t n, joust_error *err)
         return JOUST_OK;
     const joust_model_config *c = &t->forward.model->config;
     const joust_widths w = t->forward.w;
-    const uint32_t per_layer = 11, n_places = per_layer * c->n_layers + 7;
+    const bool normed = joust_config_has_qk_norm(c);
+    const uint32_t per_layer = 13, n_places = per_layer * c->n_layers + 7;
     t->row_room = t->wanted_room = 0;
     joust_free(t->rows);
     joust_free(t->wanted);
@@ -65,7 +66,9 @@ static joust_status rows_reserve(joust_tape *t, uint32_t n, joust_error *err)
                                   {&a->hidden, w.ff_ld},
                                   {&a->norm_r, 1},
                                   {&a->norm_ff_r, 1},
-                                  {&a->stats, 2 * c->n_heads}};
+                                  {&a->stats, 2 * c->n_heads},
+                                  {&a->qk, normed ? w.qk_ld : 0},
+                                  {&a->qk_r, normed ? c->n_heads + c->n_kv_heads : 0}};
         assert(sizeof(of_layer) / sizeof(*of_layer) == per_layer);
         memcpy(places + i * per_layer, of_layer, sizeof(of_layer));
     }
@@ -249,7 +252,7 @@ joust_status joust_tape_forward(joust_tape *t, joust_error *err)
     joust_forward_head(f, t->x_wanted, t->n_wanted, t->normed, t->norm_r, t->logits);
     memset(t->d_logits, 0, (size_t)t->n_wanted * f->w.vocab_ld * sizeof(float));
     for (uint32_t i = 0; i < t->n_wanted && !st; i++) {
-        t->sums[i] = f->kernels->log_sum(t->logits + (size_t)i * f->w.vocab_ld, c->vocab_size);
+        t->sums[i] = f->kernels->log_sum(t->logits + (size_t)i * f->w.vocab_ld, f->model->n_out);
         st = joust_log_sum_check(t->sums[i], err);
     }
     return st;
@@ -264,8 +267,8 @@ void joust_tape_pull(joust_tape *t, uint32_t i, uint32_t token, float factor)
 {
     const joust_forward *f = &t->forward;
     float *d = t->d_logits + (size_t)i * f->w.vocab_ld;
-    f->kernels->softmax_add(t->logits + (size_t)i * f->w.vocab_ld, f->model->config.vocab_size,
-                            t->sums[i], -factor, d);
+    f->kernels->softmax_add(t->logits + (size_t)i * f->w.vocab_ld, f->model->n_out, t->sums[i],
+                            -factor, d);
     d[token] += factor;
 }
 
@@ -418,6 +421,8 @@ static void attend_row_backward(joust_tape *t, uint32_t layer, uint32_t part, ui
                                   .query = t->query,
                                   .d_out = t->d_out,
                                   .stats = a->stats + (size_t)row * joust_lanes_up(2 * c->n_heads),
+                                  .masked =
+                                      joust_config_first_seen(c, layer, t->rows[row].position),
                                   .d_query = t->d_query,
                                   .p = t->p,
                                   .ds = t->ds};
@@ -429,9 +434,46 @@ static void attend_row_backward(joust_tape *t, uint32_t layer, uint32_t part, ui
                c->d_head);
 }
 
+/* Through the norms of n heads: dy becomes dx; raw and r as the forward pass kept them. */
+static void heads_norm_backward(const joust_forward *f, const float *raw, const float *r,
+                                uint32_t n, uint64_t gain, float *dy, float *gradients)
+{
+    const uint32_t d_head = f->model->config.d_head, head_ld = f->w.head_ld;
+    float *x = f->head, *up = f->head + head_ld, *dx = up + head_ld;
+    for (uint32_t h = 0; h < n; h++, raw += d_head, dy += d_head) {
+        memcpy(x, raw, d_head * sizeof(float));
+        memcpy(up, dy, d_head * sizeof(float));
+        memset(dx, 0, head_ld * sizeof(float));
+        f->kernels->norm_backward(x, f->model->weights + gain, r[h], up, d_head, dx,
+                                  gradients + gain);
+        memcpy(dy, dx, d_head * sizeof(float));
+    }
+}
+
+/* From the gradient of what attention read to that of the product; gradients of norms and biases collect. */
+static void qkv_backward(const joust_tape *t, uint32_t layer, uint32_t row, float *gradients)
+{
+    const joust_forward *f = &t->forward;
+    const joust_model_config *c = &f->model->config;
+    const joust_activations *a = &t->layers[layer];
+    const joust_layer_offsets *at = &f->model->offsets[layer];
+    float *d_qkv = t->d_qkv + (size_t)row * f->w.qkv_ld;
+    f->kernels->rope(d_qkv, c->n_heads + c->n_kv_heads, c->d_head,
+                     f->model->rope + (size_t)t->rows[row].position * c->d_head, true);
+    if (joust_config_has_qk_norm(c)) {
+        const float *raw = a->qk + (size_t)row * f->w.qk_ld,
+                    *r = a->qk_r + (size_t)row * joust_lanes_up(c->n_heads + c->n_kv_heads);
+        heads_norm_backward(f, raw, r, c->n_heads, at->q_norm, d_qkv, gradients);
+        heads_norm_backward(f, raw + f->w.query, r + c->n_heads, c->n_kv_heads, at->k_norm,
+                            d_qkv + f->w.query, gradients);
+    }
+    if (joust_config_has_bias(c))
+        f->kernels->add(gradients + at->qkv_bias, d_qkv, f->w.qkv);
+}
+
 /* d_qkv from d_mixed: every query row in order, then the sums that its keys and values collected.
  * */
-static void heads_backward(joust_tape *t, uint32_t layer)
+static void heads_backward(joust_tape *t, uint32_t layer, float *gradients)
 {
     const joust_forward *f = &t->forward;
     const joust_model_config *c = &f->model->config;
@@ -450,8 +492,7 @@ static void heads_backward(joust_tape *t, uint32_t layer)
                        c->d_head);
             heads_copy(d_key + f->w.key_value, c->d_head, k->d_value_rows + (size_t)i * head_ld,
                        stride, c->n_kv_heads, c->d_head);
-            f->kernels->rope(d_qkv, c->n_heads + c->n_kv_heads, c->d_head,
-                             f->model->rope + (size_t)t->rows[row].position * c->d_head, true);
+            qkv_backward(t, layer, row, gradients);
         }
 }
 
@@ -472,7 +513,7 @@ static void attention_backward(joust_tape *t, uint32_t layer, float *gradients)
                                             .n = t->n_rows,
                                             .dx = t->d_mixed,
                                             .d_w = gradients + at->o});
-    heads_backward(t, layer);
+    heads_backward(t, layer, gradients);
     product_backward(f->kernels, &(product){.w = w + at->qkv,
                                             .x = a->normed,
                                             .dy = t->d_qkv,
@@ -493,7 +534,7 @@ static void head_backward(joust_tape *t, float *gradients)
     product_backward(f->kernels, &(product){.w = m->weights + m->head,
                                             .x = t->normed,
                                             .dy = t->d_logits,
-                                            .out = m->config.vocab_size,
+                                            .out = m->n_out,
                                             .in = m->config.d_model,
                                             .x_ld = f->w.d_ld,
                                             .dy_ld = f->w.vocab_ld,
@@ -511,13 +552,21 @@ static void head_backward(joust_tape *t, float *gradients)
 /* Matrices are written whole by their products; what collects row by row begins at zero. */
 static void collected_clear(const joust_model *m, float *gradients)
 {
+    const joust_model_config *c = &m->config;
     const size_t norm = m->config.d_model * sizeof(float);
-    if (!m->config.tied)
+    if (m->head != m->embedding)
         memset(gradients + m->embedding, 0, m->config.vocab_size * norm);
     memset(gradients + m->norm, 0, norm);
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
         memset(gradients + m->offsets[i].attention_norm, 0, norm);
         memset(gradients + m->offsets[i].ff_norm, 0, norm);
+        if (joust_config_has_bias(c))
+            memset(gradients + m->offsets[i].qkv_bias, 0,
+                   joust_model_widths(c).qkv * sizeof(float));
+        if (joust_config_has_qk_norm(c)) {
+            memset(gradients + m->offsets[i].q_norm, 0, c->d_head * sizeof(float));
+            memset(gradients + m->offsets[i].k_norm, 0, c->d_head * sizeof(float));
+        }
     }
 }
 

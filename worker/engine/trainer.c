@@ -51,6 +51,8 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
                                   joust_error *err)
 {
     joust_status st = params_check(params, err);
+    if (!st)
+        st = joust_model_check_language(&model->config, "training", err);
     if (st)
         return st;
     joust_trainer *t = joust_calloc(1, sizeof(*t));

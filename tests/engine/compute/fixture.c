@@ -32,6 +32,26 @@ joust_model_config fixture_even_config(void)
     return c;
 }
 
+uint32_t fixture_families(joust_model_config ret[FIXTURE_FAMILIES])
+{
+    for (uint32_t i = 0; i < FIXTURE_FAMILIES; i++)
+        ret[i] = i % 2 ? fixture_odd_config() : fixture_even_config();
+    ret[0].family = JOUST_FAMILY_QWEN2;
+    ret[1].family = JOUST_FAMILY_QWEN3;
+    ret[2].family = JOUST_FAMILY_MISTRAL;
+    ret[2].window = 5;
+    ret[3].family = JOUST_FAMILY_QWEN2;
+    ret[3].window = 18; /* more than a page of keys; in the last layer only */
+    ret[3].first_window_layer = 1;
+    ret[4].rope_scaling = (joust_rope_scaling){JOUST_ROPE_LLAMA3, 8, 1, 4, 16};
+    ret[4].rope_theta = 500;
+    ret[5].family = JOUST_FAMILY_QWEN3;
+    ret[5].tied = true;
+    ret[5].window = 1;
+    ret[5].rope_scaling = (joust_rope_scaling){.kind = JOUST_ROPE_LINEAR, .factor = 3};
+    return FIXTURE_FAMILIES;
+}
+
 joust_model *fixture_model(const joust_model_config *config, uint64_t seed)
 {
     joust_error err = {0};

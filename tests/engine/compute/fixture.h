@@ -10,6 +10,9 @@
 /* Widths that fill no lane exactly, grouped queries, an untied head; and one that is tied and whole. */
 joust_model_config fixture_odd_config(void);
 joust_model_config fixture_even_config(void);
+/* Every family and variant: biases, norms of heads, windows (in all layers, in the last, of one key), scaled positions. */
+#define FIXTURE_FAMILIES 6u
+uint32_t fixture_families(joust_model_config ret[FIXTURE_FAMILIES]);
 /* Weights drawn by seed, norms too, so that no gradient is trivially right. */
 joust_model *fixture_model(const joust_model_config *config, uint64_t seed);
 joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa);

@@ -155,6 +155,13 @@ static void check_answer(joust_engine *e, joust_model *m, joust_trainer *t, cons
     joust_free(exact);
 }
 
+static void each_family(void (*check)(const joust_model_config *config))
+{
+    joust_model_config families[FIXTURE_FAMILIES];
+    for (uint32_t i = 0; i < fixture_families(families); i++)
+        check(&families[i]);
+}
+
 static void check_agreement(const joust_model_config *config)
 {
     joust_error err = {0};
@@ -188,21 +195,20 @@ static void test_agreement(void **state)
     const joust_model_config odd = fixture_odd_config(), even = fixture_even_config();
     check_agreement(&odd);
     check_agreement(&even);
+    each_family(check_agreement);
 }
 
 /* Two answers of one prompt, as a pair in training computes them with the prompt shared. */
-static void test_pair_logps(void **state)
+static void check_pair_logps(const joust_model_config *config)
 {
-    (void)state;
     joust_error err = {0};
-    const joust_model_config config = fixture_odd_config();
-    joust_model *m = fixture_model(&config, 5);
+    joust_model *m = fixture_model(config, 5);
     joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
     joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     joust_trainer *t;
     work w;
     answers *a = answers_make();
-    work_make(&w, &config);
+    work_make(&w, config);
     check_ok(joust_trainer_create(e, m, &p, &t, &err));
     run(e, m, &w, NULL, N_REQUESTS, a);
     uint32_t n_pairs = 0;
@@ -228,15 +234,21 @@ static void test_pair_logps(void **state)
     joust_engine_free(&e);
 }
 
-static void test_equal_bits(void **state)
+static void test_pair_logps(void **state)
 {
     (void)state;
-    const joust_model_config config = fixture_odd_config();
-    joust_model *m = fixture_model(&config, 5);
+    const joust_model_config odd = fixture_odd_config();
+    check_pair_logps(&odd);
+    each_family(check_pair_logps);
+}
+
+static void check_equal_bits(const joust_model_config *config)
+{
+    joust_model *m = fixture_model(config, 5);
     joust_isa isas[3];
     uint32_t n_isas = fixture_isas(isas);
     work w;
-    work_make(&w, &config);
+    work_make(&w, config);
     answers *expected = answers_make(), *got;
     for (uint32_t i = 0; i < n_isas; i++)
         for (uint32_t n_threads = 1; n_threads <= 3; n_threads++) {
@@ -254,16 +266,22 @@ static void test_equal_bits(void **state)
     joust_model_free(&m);
 }
 
-/* The same request alone, in another order, and in the smallest cache that one sample fits. */
-static void test_batch_invariance(void **state)
+static void test_equal_bits(void **state)
 {
     (void)state;
+    const joust_model_config odd = fixture_odd_config();
+    check_equal_bits(&odd);
+    each_family(check_equal_bits);
+}
+
+/* The same request alone, in another order, and in the smallest cache that one sample fits. */
+static void check_batch_invariance(const joust_model_config *config)
+{
     joust_error err = {0};
-    const joust_model_config config = fixture_odd_config();
-    joust_model *m = fixture_model(&config, 5);
+    joust_model *m = fixture_model(config, 5);
     joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO), *tight;
     work w;
-    work_make(&w, &config);
+    work_make(&w, config);
     answers *expected = answers_make(), *got = answers_make();
     run(e, m, &w, NULL, N_REQUESTS, expected);
     for (uint32_t i = 0; i < N_REQUESTS; i++) {
@@ -300,6 +318,14 @@ static void test_batch_invariance(void **state)
     joust_free(w.tokens);
     joust_model_free(&m);
     joust_engine_free(&e);
+}
+
+static void test_batch_invariance(void **state)
+{
+    (void)state;
+    const joust_model_config odd = fixture_odd_config();
+    check_batch_invariance(&odd);
+    each_family(check_batch_invariance);
 }
 
 /* What the sampler leaves in: filters against a plain restatement, frequencies against

@@ -12,10 +12,13 @@ static const double *tensor(const joust_model *m, const double *weights, int lay
     char wanted[96];
     uint32_t n;
     const joust_tensor *t = joust_model_tensors(m, &n);
+    const char *kind = strchr(name, ':') ? "" : ".weight";
     if (layer < 0)
-        snprintf(wanted, sizeof(wanted), "%s.weight", name);
+        snprintf(wanted, sizeof(wanted), "%s%s", name, kind);
     else
-        snprintf(wanted, sizeof(wanted), "model.layers.%d.%s.weight", layer, name);
+        snprintf(wanted, sizeof(wanted), "model.layers.%d.%s%s", layer, name, kind);
+    if (!*kind) /* "self_attn.q_proj:bias" */
+        *strchr(wanted, ':') = '.';
     const float *base = t[0].data;
     for (uint32_t i = 0; i < n; i++) {
         if (strcmp(t[i].name, wanted) == 0)
@@ -44,27 +47,68 @@ static void rms_norm(const double *x, const double *gain, uint32_t d, double eps
         y[i] = x[i] / sqrt(sum / d + eps) * gain[i];
 }
 
-static void rotate(double *head, uint32_t d_head, uint32_t position, double theta)
+/* Wavelengths shorter than original / high stay, longer than original / low are stretched, between a blend. */
+static double scaled(const joust_rope_scaling *s, double frequency)
 {
+    if (s->kind == JOUST_ROPE_PLAIN)
+        return frequency;
+    double stretched = frequency / (double)s->factor, original = s->original_context,
+           low = (double)s->low_freq_factor, high = (double)s->high_freq_factor,
+           wavelength = 2 * acos(-1) / frequency;
+    if (s->kind == JOUST_ROPE_LINEAR || wavelength > original / low)
+        return stretched;
+    if (wavelength < original / high)
+        return frequency;
+    double smooth = (original / wavelength - low) / (high - low);
+    return (1 - smooth) * stretched + smooth * frequency;
+}
+
+static void rotate(const joust_model_config *c, double *head, uint32_t position)
+{
+    uint32_t d_head = c->d_head;
     for (uint32_t i = 0; i < d_head / 2; i++) {
-        double angle = position * pow(theta, -2.0 * i / d_head), a = head[i],
-               b = head[i + d_head / 2];
+        double frequency = scaled(&c->rope_scaling, pow((double)c->rope_theta, -2.0 * i / d_head)),
+               angle = position * frequency, a = head[i], b = head[i + d_head / 2];
         head[i] = a * cos(angle) - b * sin(angle);
         head[i + d_head / 2] = b * cos(angle) + a * sin(angle);
+    }
+}
+
+static void add_bias(const double *bias, uint32_t n, double *y)
+{
+    for (uint32_t i = 0; i < n; i++)
+        y[i] += bias[i];
+}
+
+/* Biases (Qwen2), the heads' norms (Qwen3), positions. */
+static void finish_heads(const joust_model *m, const double *weights, int layer, uint32_t position,
+                         double *heads, uint32_t n_heads, bool is_key)
+{
+    const joust_model_config *c = joust_model_get_config(m);
+    if (c->family == JOUST_FAMILY_QWEN2)
+        add_bias(
+            tensor(m, weights, layer, is_key ? "self_attn.k_proj:bias" : "self_attn.q_proj:bias"),
+            n_heads * c->d_head, heads);
+    for (uint32_t h = 0; h < n_heads; h++) {
+        if (c->family == JOUST_FAMILY_QWEN3)
+            rms_norm(heads + h * c->d_head,
+                     tensor(m, weights, layer, is_key ? "self_attn.k_norm" : "self_attn.q_norm"),
+                     c->d_head, (double)c->norm_eps, heads + h * c->d_head);
+        rotate(c, heads + h * c->d_head, position);
     }
 }
 
 /* out (n_heads * d_head) of the query at `position`, over keys and values (context, n_kv *
  * d_head). */
 static void attention(const joust_model_config *c, const double *q, const double *keys,
-                      const double *values, uint32_t position, double *out)
+                      const double *values, uint32_t first, uint32_t position, double *out)
 {
     uint32_t kv_width = c->n_kv_heads * c->d_head;
     double *p = calloc(position + 1, sizeof(*p));
     for (uint32_t h = 0; h < c->n_heads; h++) {
         uint32_t kv = h / (c->n_heads / c->n_kv_heads) * c->d_head;
         double sum = 0;
-        for (uint32_t j = 0; j <= position; j++) {
+        for (uint32_t j = first; j <= position; j++) {
             double dot = 0;
             for (uint32_t i = 0; i < c->d_head; i++)
                 dot += q[h * c->d_head + i] * keys[(size_t)j * kv_width + kv + i];
@@ -72,7 +116,7 @@ static void attention(const joust_model_config *c, const double *q, const double
         }
         for (uint32_t i = 0; i < c->d_head; i++) {
             double o = 0;
-            for (uint32_t j = 0; j <= position; j++)
+            for (uint32_t j = first; j <= position; j++)
                 o += p[j] / sum * values[(size_t)j * kv_width + kv + i];
             out[h * c->d_head + i] = o;
         }
@@ -95,12 +139,15 @@ static void layer_forward(const joust_model *m, const double *weights, int layer
     multiply(tensor(m, weights, layer, "self_attn.q_proj"), s->normed, width, d, s->q);
     multiply(tensor(m, weights, layer, "self_attn.k_proj"), s->normed, kv_width, d, key);
     multiply(tensor(m, weights, layer, "self_attn.v_proj"), s->normed, kv_width, d, value);
-    for (uint32_t h = 0; h < c->n_heads; h++)
-        rotate(s->q + h * c->d_head, c->d_head, position, (double)c->rope_theta);
-    for (uint32_t h = 0; h < c->n_kv_heads; h++)
-        rotate(key + h * c->d_head, c->d_head, position, (double)c->rope_theta);
+    finish_heads(m, weights, layer, position, s->q, c->n_heads, false);
+    finish_heads(m, weights, layer, position, key, c->n_kv_heads, true);
+    if (c->family == JOUST_FAMILY_QWEN2)
+        add_bias(tensor(m, weights, layer, "self_attn.v_proj:bias"), kv_width, value);
+    uint32_t first = 0;
+    if (c->window && (uint32_t)layer >= c->first_window_layer && position >= c->window)
+        first = position + 1 - c->window;
     attention(c, s->q, s->keys + (size_t)layer * c->context * kv_width,
-              s->values + (size_t)layer * c->context * kv_width, position, s->mixed);
+              s->values + (size_t)layer * c->context * kv_width, first, position, s->mixed);
     multiply(tensor(m, weights, layer, "self_attn.o_proj"), s->mixed, d, width, s->more);
     for (uint32_t i = 0; i < d; i++)
         s->x[i] += s->more[i];

@@ -139,6 +139,11 @@ static void test_gradients(void **state)
     check_gradients(&odd, JOUST_LOSS_SFT);
     check_gradients(&even, JOUST_LOSS_DPO);
     check_gradients(&even, JOUST_LOSS_SFT);
+    joust_model_config families[FIXTURE_FAMILIES];
+    for (uint32_t i = 0; i < fixture_families(families); i++) {
+        check_gradients(&families[i], JOUST_LOSS_DPO);
+        check_gradients(&families[i], JOUST_LOSS_SFT);
+    }
 }
 
 /* The digest of the weights after a few steps. */

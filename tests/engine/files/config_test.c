@@ -8,10 +8,12 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 
-#define SIZES                                                                                      \
-    "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\",\"vocab_size\":20,"         \
-    "\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2,"                         \
+#define NUMBERS                                                                                    \
+    "\"vocab_size\":20,\"hidden_size\":16,\"intermediate_size\":24,\"num_hidden_layers\":2,"       \
     "\"num_attention_heads\":4,\"max_position_embeddings\":32"
+#define SIZES  "\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," NUMBERS
+#define QWEN   "\"model_type\":\"qwen2\",\"num_key_value_heads\":2," NUMBERS
+#define REWARD "\"architectures\":[\"LlamaForSequenceClassification\"]," NUMBERS
 
 static joust_status parse(const char *json, joust_model_config *ret, joust_error *err)
 {
@@ -65,8 +67,12 @@ static void test_refused(void **state)
         {"{", "config.json", JOUST_MALFORMED},
         {"{" SIZES ",\"vocab_size\":3}", "duplicate", JOUST_MALFORMED},
         {"{\"model_type\":\"gpt2\"}", "model_type gpt2", JOUST_UNSUPPORTED},
-        {"{\"model_type\":\"llama\",\"architectures\":[\"LlamaForSequenceClassification\"]}",
-         "LlamaForSequenceClassification", JOUST_UNSUPPORTED},
+        {"{\"model_type\":\"llama\",\"architectures\":[\"LlamaModel\"]}", "LlamaModel",
+         JOUST_UNSUPPORTED},
+        {"{\"model_type\":\"qwen2\",\"architectures\":[\"LlamaForCausalLM\"]}",
+         "model_type qwen2 with architectures [LlamaForCausalLM]", JOUST_UNSUPPORTED},
+        {"{\"model_type\":\"gemma2\",\"architectures\":[\"Gemma2ForCausalLM\"]}",
+         "model_type gemma2", JOUST_UNSUPPORTED},
         {"{}", "model_type (none)", JOUST_UNSUPPORTED},
         {"{\"model_type\":\"llama\"}", "vocab_size is missing", JOUST_INVALID},
         {"{\"model_type\":\"llama\",\"vocab_size\":\"20\"}", "vocab_size: expected an integer",
@@ -78,11 +84,34 @@ static void test_refused(void **state)
         {"{" SIZES ",\"mlp_bias\":true}", "mlp_bias", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"sliding_window\":4096}", "sliding_window", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"quantization_config\":{}}", "quantization_config", JOUST_UNSUPPORTED},
-        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"llama3\"}}", "rope_scaling",
+        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"llama3\"}}",
+         "original_max_position_embeddings is missing", JOUST_INVALID},
+        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,"
+         "\"low_freq_factor\":4,\"high_freq_factor\":4,\"original_max_position_embeddings\":9}}",
+         "low_freq_factor", JOUST_INVALID},
+        {"{" SIZES ",\"rope_scaling\":{\"type\":\"linear\"}}", "rope factor", JOUST_INVALID},
+        {"{" SIZES ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}",
+         "rope_scaling of type \"dynamic\"", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"rope_scaling\":{\"factor\":2}}", "rope_scaling of type \"(none)\"",
          JOUST_UNSUPPORTED},
-        {"{" SIZES ",\"rope_scaling\":{\"type\":\"linear\"}}", "rope_scaling", JOUST_UNSUPPORTED},
-        {"{" SIZES ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "rope_scaling",
+        {"{" SIZES ",\"rope_scaling\":[]}", "rope_scaling", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"use_sliding_window\":true}", "use_sliding_window", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"layer_types\":[\"full_attention\"]}", "layer_types: expected a list of 2",
+         JOUST_INVALID},
+        {"{" SIZES ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "layer_types",
          JOUST_UNSUPPORTED},
+        {"{" QWEN ",\"use_sliding_window\":true,\"layer_types\":[\"sliding_attention\","
+         "\"full_attention\"]}",
+         "layer_types", JOUST_UNSUPPORTED},
+        {"{" QWEN ",\"use_sliding_window\":true,\"sliding_window\":0}", "sliding_window: must be",
+         JOUST_INVALID},
+        {"{" QWEN ",\"use_sliding_window\":1}", "use_sliding_window: expected", JOUST_INVALID},
+        {"{" REWARD "}", "LlamaForSequenceClassification with 2 labels", JOUST_UNSUPPORTED},
+        {"{" REWARD ",\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "with 3 labels",
+         JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}",
+         "rope_scaling of type \"yarn\"", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"tie_word_embeddings\":1}", "tie_word_embeddings: expected true or false",
          JOUST_INVALID},
         {"{" SIZES ",\"rms_norm_eps\":\"small\"}", "rms_norm_eps: expected a number",
@@ -104,6 +133,42 @@ static void test_refused(void **state)
         check_text(&err, "config.json");
         check_text(&err, cases[i].says);
     }
+}
+
+static void test_families(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_model_config c;
+    check_ok(parse("{" SIZES ",\"rope_theta\":500000.0,\"rope_scaling\":{\"factor\":32.0,"
+                   "\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,"
+                   "\"original_max_position_embeddings\":8192,\"rope_type\":\"llama3\"}}",
+                   &c, &err));
+    assert_true(c.family == JOUST_FAMILY_LLAMA && c.rope_scaling.kind == JOUST_ROPE_LLAMA3);
+    assert_true(c.rope_scaling.factor == 32 && c.rope_scaling.low_freq_factor == 1 &&
+                c.rope_scaling.high_freq_factor == 4 && c.rope_scaling.original_context == 8192);
+    check_ok(parse("{\"model_type\":\"mistral\",\"num_key_value_heads\":4," NUMBERS "}", &c, &err));
+    assert_true(c.family == JOUST_FAMILY_MISTRAL && c.window == 4096 && c.first_window_layer == 0);
+    assert_string_equal(c.architecture, "MistralForCausalLM");
+    check_ok(parse("{\"model_type\":\"mistral\",\"num_key_value_heads\":null,"
+                   "\"sliding_window\":null," NUMBERS "}",
+                   &c, &err));
+    assert_true(c.window == 0 && c.n_kv_heads == 4);
+    check_ok(parse("{" QWEN ",\"sliding_window\":7,\"max_window_layers\":1}", &c, &err));
+    assert_true(c.family == JOUST_FAMILY_QWEN2 && c.window == 0 && c.d_head == 4);
+    check_ok(parse("{" QWEN ",\"sliding_window\":7,\"max_window_layers\":1,"
+                   "\"use_sliding_window\":true}",
+                   &c, &err));
+    assert_true(c.window == 7 && c.first_window_layer == 1);
+    check_ok(parse("{" QWEN ",\"sliding_window\":7,\"use_sliding_window\":true,"
+                   "\"layer_types\":[\"sliding_attention\",\"sliding_attention\"]}",
+                   &c, &err));
+    assert_true(c.window == 7 && c.first_window_layer == 0);
+    check_ok(parse("{\"model_type\":\"qwen3\",\"num_key_value_heads\":1," NUMBERS "}", &c, &err));
+    assert_true(c.family == JOUST_FAMILY_QWEN3 && c.d_head == 128);
+    check_ok(parse("{" REWARD ",\"id2label\":{\"0\":\"LABEL_0\"}}", &c, &err));
+    assert_true(c.scalar_head);
+    assert_string_equal(c.architecture, "LlamaForSequenceClassification");
 }
 
 static void test_heads_that_do_not_divide(void **state)
@@ -150,9 +215,11 @@ static void test_round_trip(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_all_keys),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_heads_that_do_not_divide),
-        cmocka_unit_test(test_round_trip)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_defaults),
+                                       cmocka_unit_test(test_all_keys),
+                                       cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_families),
+                                       cmocka_unit_test(test_heads_that_do_not_divide),
+                                       cmocka_unit_test(test_round_trip)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
