@@ -119,7 +119,8 @@ static joust_status get_row(joust_training_rows *r, uint64_t ordinal, joust_trai
     if (st == JOUST_OK) {
         *ret = (joust_train_row_pair){.ordinal = ordinal,
                                       .n_prompt_tokens = chosen.n_prompt_tokens,
-                                      .prompt_tokens = chosen.prompt_tokens};
+                                      .prompt_tokens = chosen.prompt_tokens,
+                                      .margin = pair.margin};
         chosen.prompt_tokens = NULL;
         take_response(&chosen, &ret->chosen, &ret->chosen_logps, &ret->n_chosen,
                       &ret->chosen_policy);

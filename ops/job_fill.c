@@ -113,10 +113,11 @@ static void fill_bool(filler *f, const joust_key *key, const joust_yaml_node *no
 /* The choice that node names, or NULL after a problem; a synonym is reported by its canonical name. */
 static const joust_choice *choose(filler *f, const joust_key *key, const joust_yaml_node *node)
 {
-    const char *names[16];
+    const char *names[JOUST_MAX_CHOICES];
     uint32_t n = 0;
     for (const joust_choice *c = key->choices; node->kind == JOUST_YAML_TEXT && c->name; c++) {
-        names[n++] = c->name;
+        if (n < JOUST_MAX_CHOICES)
+            names[n++] = c->name;
         if (strcmp(c->name, node->text) != 0)
             continue;
         const joust_choice *canonical = key->choices;

@@ -10,7 +10,8 @@
 #include "proto/base/bytes.h"
 #include "proto/job.h"
 
-#define JOUST_MAX_SECTION_KEYS 32u
+#define JOUST_MAX_SECTION_KEYS 64u
+#define JOUST_MAX_CHOICES      64u /* among which the nearest is looked for */
 
 /* A job as its file says it: what has no place of its own in joust_job stands beside it until
  * joust_jobfile_read puts it there. Field for field what the keys fill; the job comes first. */

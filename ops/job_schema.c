@@ -266,6 +266,18 @@ static void print_key(const joust_key *key, const void *base, int indent, joust_
     joust_buf_fini(&value);
 }
 
+/* A key, and those of the section that it holds. */
+static void print_keys(const joust_key *key, const void *base, int indent, joust_buf *to)
+{
+    print_key(key, base, indent, to);
+    if (!key->section || key->kind == JOUST_KEY_STAGES)
+        return;
+    const char *within =
+        base && key->kind == JOUST_KEY_SECTION ? (const char *)base + key->offset : NULL;
+    for (uint32_t i = 0; i < key->section->n_keys; i++)
+        print_keys(&key->section->keys[i], within, indent + 2, to);
+}
+
 joust_status joust_job_keys_print(joust_buf *to, joust_error *err)
 {
     joust_job_draft defaults;
@@ -273,15 +285,8 @@ joust_status joust_job_keys_print(joust_buf *to, joust_error *err)
     if (st)
         return st;
     const joust_section *whole = joust_job_section();
-    for (uint32_t i = 0; i < whole->n_keys; i++) {
-        const joust_key *key = &whole->keys[i];
-        print_key(key, &defaults, 0, to);
-        bool nested = key->section && key->kind != JOUST_KEY_STAGES;
-        const char *base =
-            key->kind == JOUST_KEY_SECTION ? (const char *)&defaults + key->offset : NULL;
-        for (uint32_t j = 0; nested && j < key->section->n_keys; j++)
-            print_key(&key->section->keys[j], base, 2, to);
-    }
+    for (uint32_t i = 0; i < whole->n_keys; i++)
+        print_keys(&whole->keys[i], &defaults, 0, to);
     uint32_t n;
     const joust_key_alias *aliases = joust_aliases(&n);
     joust_buf_text(to, "\nNames of the ecosystem, accepted and reported by the canonical name:\n");

@@ -55,8 +55,39 @@ static const joust_field pairs_fields[] = {
 static const joust_record_type pairs_type =
     RECORD_TYPE(joust_job_pairs, joust__wire__job_pairs__descriptor, pairs_fields);
 
+static const joust_field objective_fields[] = {
+    VALUE(joust_objective, 1, label_smoothing),
+    VALUE(joust_objective, 2, gamma),
+    VALUE(joust_objective, 3, ld_alpha),
+    VALUE(joust_objective, 4, desirable_weight),
+    VALUE(joust_objective, 5, undesirable_weight),
+    VALUE(joust_objective, 6, discopop_tau),
+    VALUE(joust_objective, 7, reward_scale),
+    VALUE(joust_objective, 8, reference_sync_steps),
+    VALUE(joust_objective, 9, reference_mixup),
+    VALUE(joust_objective, 20, mix[JOUST_LOSS_DPO]),
+    VALUE(joust_objective, 21, mix[JOUST_LOSS_SFT]),
+    VALUE(joust_objective, 22, mix[JOUST_LOSS_HINGE]),
+    VALUE(joust_objective, 23, mix[JOUST_LOSS_IPO]),
+    VALUE(joust_objective, 24, mix[JOUST_LOSS_ROBUST]),
+    VALUE(joust_objective, 25, mix[JOUST_LOSS_EXO_PAIR]),
+    VALUE(joust_objective, 26, mix[JOUST_LOSS_NCA_PAIR]),
+    VALUE(joust_objective, 27, mix[JOUST_LOSS_BCO_PAIR]),
+    VALUE(joust_objective, 28, mix[JOUST_LOSS_SPPO_HARD]),
+    VALUE(joust_objective, 29, mix[JOUST_LOSS_APO_ZERO]),
+    VALUE(joust_objective, 30, mix[JOUST_LOSS_APO_DOWN]),
+    VALUE(joust_objective, 31, mix[JOUST_LOSS_DISCOPOP]),
+    VALUE(joust_objective, 32, mix[JOUST_LOSS_SIGMOID_NORM]),
+    VALUE(joust_objective, 33, mix[JOUST_LOSS_SIMPO]),
+    VALUE(joust_objective, 34, mix[JOUST_LOSS_ORPO]),
+    VALUE(joust_objective, 35, mix[JOUST_LOSS_KTO]),
+    VALUE(joust_objective, 36, mix[JOUST_LOSS_DNO]),
+    VALUE(joust_objective, 37, mix[JOUST_LOSS_REBEL])};
+static const joust_record_type objective_type =
+    RECORD_TYPE(joust_objective, joust__wire__job_objective__descriptor, objective_fields);
+
 static const joust_field train_fields[] = {
-    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_SFT),
+    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_REBEL),
     TEXT(joust_job_train, 2, model, JOUST_MAX_NAME_BYTES - 1),
     TEXT(joust_job_train, 3, data, MAX_PATH_BYTES),
     DIGEST(joust_job_train, 4, data_content),
@@ -75,7 +106,8 @@ static const joust_field train_fields[] = {
     VALUE(joust_job_train, 17, batch_size),
     VALUE(joust_job_train, 18, max_steps),
     VALUE(joust_job_train, 19, save_every),
-    ENUM_OR_0(joust_job_train, 20, reference, JOUST_PICK_INITIAL)};
+    ENUM_OR_0(joust_job_train, 20, reference, JOUST_PICK_NONE),
+    RECORD_IF(joust_job_train, 21, objective, has_objective, objective_type)};
 static const joust_record_type train_type =
     RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);
 
@@ -171,9 +203,22 @@ joust_status joust_job_encode(const joust_job *job, bool identity, joust_buf *to
     return joust_record_encode(&joust_job_type, job, to, err);
 }
 
+/* What the wire leaves out where it is neutral. */
+static void fill_objective(joust_job_train *train)
+{
+    if (!train->has_objective)
+        train->objective = joust_objective_neutral();
+}
+
 joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err)
 {
-    return joust_record_decode(&joust_job_type, data, n, ret, err);
+    joust_status st = joust_record_decode(&joust_job_type, data, n, ret, err);
+    if (st != JOUST_OK)
+        return st;
+    fill_objective(&ret->train);
+    for (uint32_t i = 0; i < ret->n_stages; i++)
+        fill_objective(&ret->stages[i].train);
+    return JOUST_OK;
 }
 
 joust_status joust_job_digest(const joust_job *job, joust_digest *ret, joust_error *err)

@@ -125,7 +125,8 @@ static const joust_field row_pair_fields[] = {
     NUMBERS_TOO(joust_train_row_pair, 5, chosen_logps, n_chosen, JOUST_MAX_TOKENS),
     NUMBERS_TOO(joust_train_row_pair, 6, rejected_logps, n_rejected, JOUST_MAX_TOKENS),
     VALUE(joust_train_row_pair, 7, chosen_policy),
-    VALUE(joust_train_row_pair, 8, rejected_policy)};
+    VALUE(joust_train_row_pair, 8, rejected_policy),
+    VALUE(joust_train_row_pair, 9, margin)};
 static const joust_record_type row_pair_type =
     RECORD_TYPE(joust_train_row_pair, joust__wire__train_row_pair__descriptor, row_pair_fields);
 

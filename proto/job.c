@@ -27,7 +27,8 @@ joust_status joust_job_init(joust_job *job, joust_error *err)
                   .clip = 1.0,
                   .batch_size = 16,
                   .max_steps = 100,
-                  .reference = JOUST_PICK_ROUND_START},
+                  .reference = JOUST_PICK_ROUND_START,
+                  .objective = joust_objective_neutral()},
         .promote = {.gate = true},
         .evaluate = {.sampling = {.temperature = 1.0f, .top_p = 1.0f, .max_tokens = 256}},
         .cluster = {.workers = 1,
@@ -75,4 +76,25 @@ uint32_t joust_job_find_judge(const joust_job *job, const char *name)
         if (!strcmp(job->judges[i].name, name))
             return i;
     return JOUST_NONE;
+}
+
+/* ---------------------------------------------------------------------------------------- train */
+
+joust_train_settings joust_job_train_settings(const joust_job_train *p)
+{
+    return (joust_train_settings){.loss = p->loss,
+                                  .beta = p->beta,
+                                  .sft_weight = p->sft_weight,
+                                  .no_reference = p->reference == JOUST_PICK_NONE,
+                                  .objective = p->objective,
+                                  .learning_rate = p->learning_rate,
+                                  .min_learning_rate_ratio = p->min_learning_rate_ratio,
+                                  .schedule = p->schedule,
+                                  .warmup_steps = p->warmup_steps,
+                                  .max_steps = p->max_steps,
+                                  .adam_beta1 = p->adam_beta1,
+                                  .adam_beta2 = p->adam_beta2,
+                                  .adam_eps = p->adam_eps,
+                                  .weight_decay = p->weight_decay,
+                                  .clip = p->clip};
 }

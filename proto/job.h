@@ -64,7 +64,8 @@ typedef enum joust_judge_role { JOUST_ROLE_REWARD = 1, JOUST_ROLE_EVALUATE = 2 }
 typedef enum joust_version_pick {
     JOUST_PICK_ROUND_START = 1, /* the version this round began with */
     JOUST_PICK_LATEST = 2,      /* the newest made in this round, else the round's start */
-    JOUST_PICK_INITIAL = 3      /* version 0 of the lineage */
+    JOUST_PICK_INITIAL = 3,     /* version 0 of the lineage */
+    JOUST_PICK_NONE = 4         /* train.reference alone: no reference policy */
 } joust_version_pick;
 
 typedef struct joust_job_judge {
@@ -103,7 +104,9 @@ typedef struct joust_job_train {
     double adam_beta1, adam_beta2, adam_eps, weight_decay, clip;
     uint32_t warmup_steps, batch_size, max_steps;
     uint32_t save_every; /* durable training state every so many steps; 0 = about every tenth of them */
-    joust_version_pick reference; /* ROUND_START or INITIAL */
+    joust_version_pick reference; /* ROUND_START, INITIAL or NONE */
+    bool has_objective; /* one of the keys below is given: else they are neutral, and absent in the identity */
+    joust_objective objective;
 } joust_job_train;
 
 typedef struct joust_job_promote {
@@ -184,6 +187,8 @@ JOUST_MUST_USE joust_status joust_job_validate(const joust_job *job, char ret_ke
 JOUST_MUST_USE joust_status joust_job_encode(const joust_job *job, bool identity, joust_buf *to, joust_error *err);
 JOUST_MUST_USE joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err);
 JOUST_MUST_USE joust_status joust_job_digest(const joust_job *job, joust_digest *ret, joust_error *err);
+/* The engine's part of a job's `train:`. */
+joust_train_settings joust_job_train_settings(const joust_job_train *train);
 /* Index by name, or JOUST_NONE. */
 uint32_t joust_job_find_model(const joust_job *job, const char *name);
 uint32_t joust_job_find_set(const joust_job *job, const char *name);

@@ -136,6 +136,21 @@ static joust_status check_pairs(const check *c)
     return JOUST_OK;
 }
 
+/* What the loss takes. at: as below. */
+static joust_status check_objective(const check *c, const joust_job_train *t, const char *at)
+{
+    const joust_train_settings settings = joust_job_train_settings(t);
+    const char *key = "";
+    joust_status st = joust_objective_check(&settings, &key, c->err);
+    set_key(c, "%s.%s", at, key);
+    if (st != JOUST_OK)
+        return st;
+    set_key(c, "%s.batch_size", at);
+    if (t->loss == JOUST_LOSS_KTO && t->batch_size < 2)
+        REFUSE(c, "kto compares answers with those of other prompts: it needs 2 or more");
+    return JOUST_OK;
+}
+
 /* at: "train", or "stages[2].train". */
 static joust_status check_train(const check *c, const joust_job_train *t, const char *at)
 {
@@ -150,11 +165,13 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
     if (t->max_steps == 0)
         REFUSE(c, "must be 1 or above");
     set_key(c, "%s.loss", at);
-    if (t->loss == JOUST_LOSS_DPO && t->data)
-        REFUSE(c,
-               "dpo trains on the round's pairs, not on a file; use loss: sft or leave data out");
-    if (t->data)
-        return JOUST_OK;
+    const joust_loss_traits *loss = joust_loss_traits_of(t->loss);
+    if (loss && loss->of_pairs && t->data)
+        REFUSE(c, "%s trains on the round's pairs, not on a file; use loss: sft or leave data out",
+               loss->name);
+    joust_status st = check_objective(c, t, at);
+    if (st != JOUST_OK || t->data)
+        return st;
     set_key(c, "%s", at);
     if (!job->has_prompts)
         REFUSE(c, "needs pairs, but the job has no prompts; add prompts: or %s.data", at);

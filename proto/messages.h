@@ -163,6 +163,7 @@ typedef struct joust_train_row_pair {
     uint32_t *prompt_tokens, *chosen, *rejected;
     float *chosen_logps, *rejected_logps;          /* raw, as recorded by the rollout */
     uint64_t chosen_policy, rejected_policy;       /* versions that generated them */
+    double margin;                                 /* of their rewards */
 } joust_train_row_pair;
 
 typedef struct joust_msg_rows {

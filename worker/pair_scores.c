@@ -45,12 +45,11 @@ static joust_status sequence_set(sequence *s, const uint32_t *prompt, uint32_t n
     return JOUST_OK;
 }
 
-static double sum(const sequence *s)
+static double sum(const sequence *s, const joust_train_row_pair *row, const joust_job_train *params)
 {
-    double total = 0;
-    for (uint32_t i = 0; i < s->n - s->first; i++)
-        total += s->logps[i];
-    return total;
+    return joust_response_sum(s->logps, s->n - s->first,
+                              joust_pair_shared(row->n_chosen, row->n_rejected),
+                              params->objective.ld_alpha);
 }
 
 /* Scratch of the whole pass: sequences 2i and 2i + 1 are row i's chosen and rejected. */
@@ -114,13 +113,14 @@ static joust_status score_by_reference(const joust_training *t, joust_model *ref
 }
 
 static joust_status score_rows(const joust_training *t, const joust_lease_unit *unit,
-                               joust_trainer *trainer, joust_model *reference,
-                               joust_pair_feed *feed, uint64_t first, uint32_t n, pass *p,
-                               joust_pair_scores *s, joust_error *err)
+                               joust_trainer *trainer, const joust_job_train *params,
+                               joust_model *reference, joust_pair_feed *feed, uint64_t first,
+                               uint32_t n, pass *p, joust_pair_scores *s, joust_error *err)
 {
+    const bool none = params->reference == JOUST_PICK_NONE;
     joust_status st = joust_pair_feed_need(feed, first, n, err);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
-        st = score_row(unit, trainer, !reference, joust_pair_feed_row(feed, first + i),
+        st = score_row(unit, trainer, !reference && !none, joust_pair_feed_row(feed, first + i),
                        &p->sequences[2 * i], s, err);
         if (st == JOUST_OK)
             st = t->up->check(t->up->context, first + i, err);
@@ -128,10 +128,10 @@ static joust_status score_rows(const joust_training *t, const joust_lease_unit *
     if (st == JOUST_OK && reference)
         st = score_by_reference(t, reference, p, n, err);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
-        uint64_t ordinal = joust_pair_feed_row(feed, first + i)->ordinal;
-        s->chosen[ordinal] = sum(&p->sequences[2 * i]);
-        s->rejected[ordinal] = sum(&p->sequences[2 * i + 1]);
-        s->known[ordinal] = true;
+        const joust_train_row_pair *row = joust_pair_feed_row(feed, first + i);
+        s->chosen[row->ordinal] = none ? 0 : sum(&p->sequences[2 * i], row, params);
+        s->rejected[row->ordinal] = none ? 0 : sum(&p->sequences[2 * i + 1], row, params);
+        s->known[row->ordinal] = true;
     }
     return st;
 }
@@ -145,9 +145,9 @@ void joust_pair_scores_fini(joust_pair_scores *s)
 }
 
 joust_status joust_pair_scores_compute(const joust_training *t, const joust_lease_unit *unit,
-                                       joust_trainer *trainer, joust_model *reference,
-                                       joust_pair_feed *feed, uint64_t n, joust_pair_scores *ret,
-                                       joust_error *err)
+                                       joust_trainer *trainer, const joust_job_train *params,
+                                       joust_model *reference, joust_pair_feed *feed, uint64_t n,
+                                       joust_pair_scores *ret, joust_error *err)
 {
     joust_status st = JOUST_OK;
     joust_pair_scores s = {.chosen = joust_calloc((size_t)unit->n_rows, sizeof(*s.chosen)),
@@ -159,7 +159,7 @@ joust_status joust_pair_scores_compute(const joust_training *t, const joust_leas
                         (unsigned long long)unit->n_rows);
     for (uint64_t first = 0; first < n && st == JOUST_OK; first += ROWS_AT_ONCE) {
         uint32_t rows = n - first < ROWS_AT_ONCE ? (uint32_t)(n - first) : ROWS_AT_ONCE;
-        st = score_rows(t, unit, trainer, reference, feed, first, rows, p, &s, err);
+        st = score_rows(t, unit, trainer, params, reference, feed, first, rows, p, &s, err);
     }
     for (uint32_t i = 0; p && i < 2 * ROWS_AT_ONCE; i++)
         sequence_fini(&p->sequences[i]);

@@ -56,11 +56,12 @@ static joust_status score_pairs(run *r, uint64_t n_rows, joust_error *err)
 {
     joust_model *reference = NULL;
     joust_status st = JOUST_OK;
-    if (!joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest))
+    if (r->params->reference != JOUST_PICK_NONE &&
+        !joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest))
         st = load_model(r->t, &r->unit->reference, &reference, err);
     if (st == JOUST_OK)
-        st = joust_pair_scores_compute(r->t, r->unit, r->trainer, reference, r->feed, n_rows,
-                                       &r->scores, err);
+        st = joust_pair_scores_compute(r->t, r->unit, r->trainer, r->params, reference, r->feed,
+                                       n_rows, &r->scores, err);
     joust_model_free(&reference);
     return st;
 }
@@ -112,7 +113,8 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
                                        .n_chosen = p->n_chosen,
                                        .n_rejected = p->n_rejected,
                                        .ref_chosen = r->scores.chosen[p->ordinal],
-                                       .ref_rejected = r->scores.rejected[p->ordinal]};
+                                       .ref_rejected = r->scores.rejected[p->ordinal],
+                                       .margin = p->margin};
         step->rows[i] = p->ordinal;
         r->result->provenance.n_tokens +=
             2 * (uint64_t)p->n_prompt_tokens + p->n_chosen + p->n_rejected;
@@ -235,30 +237,25 @@ static joust_status do_steps(run *r, joust_error *err)
     return JOUST_OK;
 }
 
-/* The engine's part of a job's `train:`. */
-static joust_train_settings settings_of(const joust_job_train *p)
+/* A reference that the trainer keeps: loaded again, since the policy moves away from it. */
+static joust_status give_reference(run *r, joust_error *err)
 {
-    return (joust_train_settings){.loss = p->loss,
-                                  .beta = p->beta,
-                                  .sft_weight = p->sft_weight,
-                                  .learning_rate = p->learning_rate,
-                                  .min_learning_rate_ratio = p->min_learning_rate_ratio,
-                                  .schedule = p->schedule,
-                                  .warmup_steps = p->warmup_steps,
-                                  .max_steps = p->max_steps,
-                                  .adam_beta1 = p->adam_beta1,
-                                  .adam_beta2 = p->adam_beta2,
-                                  .adam_eps = p->adam_eps,
-                                  .weight_decay = p->weight_decay,
-                                  .clip = p->clip};
+    joust_model *reference = NULL;
+    joust_status st = load_model(r->t, &r->unit->reference, &reference, err);
+    if (st == JOUST_OK)
+        st = joust_trainer_take_reference(r->trainer, &reference, err);
+    joust_model_free(&reference);
+    return st;
 }
 
 static joust_status train(run *r, joust_error *err)
 {
-    const joust_train_settings settings = settings_of(r->params);
+    const joust_train_settings settings = joust_job_train_settings(r->params);
     joust_status st = load_model(r->t, &r->unit->model, &r->model, err);
     if (st == JOUST_OK)
         st = joust_trainer_create(r->t->engine, r->model, &settings, &r->trainer, err);
+    if (st == JOUST_OK && joust_needs_live_reference(&settings))
+        st = give_reference(r, err);
     if (st == JOUST_OK)
         st = r->params->data ? open_rows(r, err) : open_pairs(r, err);
     if (st == JOUST_OK && r->unit->resume_step > 0)

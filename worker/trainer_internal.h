@@ -19,11 +19,12 @@ typedef struct joust_pair_scores {
 
 void joust_pair_scores_fini(joust_pair_scores *s);
 /* Scores rows [0, n) of the feed, which holds n_pairs pairs, before any step. reference: NULL where
- * it is the model that the trainer starts from. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those
+ * it is the model that the trainer starts from, or where params asks for none. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those
  * of the feed and the engine. */
 JOUST_MUST_USE joust_status joust_pair_scores_compute(const joust_training *t,
                                                       const joust_lease_unit *unit,
                                                       joust_trainer *trainer,
+                                                      const joust_job_train *params,
                                                       joust_model *reference, joust_pair_feed *feed,
                                                       uint64_t n, joust_pair_scores *ret,
                                                       joust_error *err);

@@ -3,7 +3,10 @@
 #ifndef JOUST_PROTO_BASE_SETTINGS_H
 #define JOUST_PROTO_BASE_SETTINGS_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#include "proto/base/status.h"
 
 /* How tokens are drawn. temperature 0 = greedy, ties to the lowest token id. */
 typedef struct joust_sampling {
@@ -19,7 +22,28 @@ typedef enum joust_finish {
     JOUST_FINISH_ABORTED = 4
 } joust_finish;
 
-typedef enum joust_loss { JOUST_LOSS_DPO = 1, JOUST_LOSS_SFT = 2 } joust_loss;
+/* What training minimises; formulas in worker/engine/KERNELS.md. Names are TRL's where it has the loss. */
+typedef enum joust_loss {
+    JOUST_LOSS_DPO = 1,
+    JOUST_LOSS_SFT = 2,
+    JOUST_LOSS_HINGE = 3,
+    JOUST_LOSS_IPO = 4,
+    JOUST_LOSS_ROBUST = 5,
+    JOUST_LOSS_EXO_PAIR = 6,
+    JOUST_LOSS_NCA_PAIR = 7,
+    JOUST_LOSS_BCO_PAIR = 8,
+    JOUST_LOSS_SPPO_HARD = 9,
+    JOUST_LOSS_APO_ZERO = 10,
+    JOUST_LOSS_APO_DOWN = 11,
+    JOUST_LOSS_DISCOPOP = 12,
+    JOUST_LOSS_SIGMOID_NORM = 13,
+    JOUST_LOSS_SIMPO = 14,
+    JOUST_LOSS_ORPO = 15,
+    JOUST_LOSS_KTO = 16,
+    JOUST_LOSS_DNO = 17,
+    JOUST_LOSS_REBEL = 18
+} joust_loss;
+#define JOUST_N_LOSSES 19u /* one more than the last */
 
 typedef enum joust_schedule {
     JOUST_SCHEDULE_CONSTANT = 1,
@@ -27,15 +51,60 @@ typedef enum joust_schedule {
     JOUST_SCHEDULE_COSINE = 3
 } joust_schedule;
 
+/* What only some losses take; the neutral value changes nothing. */
+typedef struct joust_objective {
+    double label_smoothing;                      /* share of flipped labels; 0 */
+    double gamma;                                /* SimPO's target margin; 0.5 */
+    double ld_alpha;                             /* weight of tokens beyond the shorter answer; 1 */
+    double desirable_weight, undesirable_weight; /* KTO; 1 */
+    double discopop_tau;                         /* 0.05 */
+    double reward_scale;           /* DNO, REBEL: target = this times the pair's margin; 1 */
+    double mix[JOUST_N_LOSSES];    /* weight of each loss; `loss` itself: 1 where 0 */
+    uint32_t reference_sync_steps; /* the reference moves after every so many steps; 0: never */
+    double reference_mixup;        /* by this share of the way to the policy; 0.6 */
+} joust_objective;
+
+/* How a loss reads a pair. Bits of joust_loss_traits.keys name what of joust_objective it takes. */
+enum joust_objective_key {
+    JOUST_TAKES_LABEL_SMOOTHING = 1,
+    JOUST_TAKES_GAMMA = 2,
+    JOUST_TAKES_KTO_WEIGHTS = 4,
+    JOUST_TAKES_DISCOPOP_TAU = 8,
+    JOUST_TAKES_REWARD_SCALE = 16
+};
+typedef struct joust_loss_traits {
+    const char *name;
+    bool of_pairs;       /* not sft alone */
+    bool per_token;      /* log-ratios are divided by the number of response tokens */
+    bool reference_free; /* log-probabilities stand for log-ratios */
+    bool by_example;     /* each answer counts by itself, the mean is over answers */
+    uint32_t keys;
+} joust_loss_traits;
+
+joust_objective joust_objective_neutral(void);
+bool joust_objective_is_neutral(const joust_objective *objective);
+/* NULL for a number that is no loss. */
+const joust_loss_traits *joust_loss_traits_of(joust_loss loss);
+/* Weight of a loss in the mix. */
+double joust_loss_weight(joust_loss main, const joust_objective *objective, joust_loss loss);
+
 /* What a trainer needs to know; see worker/engine/train.h for the formulas. */
 typedef struct joust_train_settings {
     joust_loss loss;
-    double beta, sft_weight;                       /* DPO */
+    double beta, sft_weight;                       /* of losses on pairs */
+    bool no_reference;                             /* the reference's log-probabilities are 0 */
+    joust_objective objective;
     double learning_rate, min_learning_rate_ratio; /* peak; final / peak */
     joust_schedule schedule;
     uint32_t warmup_steps, max_steps;
     double adam_beta1, adam_beta2, adam_eps, weight_decay;
     double clip; /* of the gradient's norm; 0: off */
 } joust_train_settings;
+
+/* Whether the losses take what they are given. *ret_key: the key's name in a job file. Errors: JOUST_INVALID. */
+JOUST_MUST_USE joust_status joust_objective_check(const joust_train_settings *settings,
+                                                  const char **ret_key, joust_error *err);
+/* Whether the reference is needed at every step, not only before the first. */
+bool joust_needs_live_reference(const joust_train_settings *settings);
 
 #endif

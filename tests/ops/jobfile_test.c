@@ -134,10 +134,16 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "j.yaml:12:9: train.xyzzyxyzzy: unknown key; known here: loss, model, data, "
                  "data_order, beta, sft_weight, learning_rate, min_learning_rate_ratio, schedule, "
                  "warmup_steps, batch_size, max_steps, save_every, reference, adam_beta1, "
-                 "adam_beta2, adam_eps, weight_decay, clip\n");
+                 "adam_beta2, adam_eps, weight_decay, clip, label_smoothing, gamma, ld_alpha, "
+                 "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "
+                 "reference_sync_steps, reference_mixup, mix\n");
     refused_line(9, "  - {name: self, kind: yes-no, modle: policy}",
                  "j.yaml:9:32: judges[0].modle: unknown key; did you mean 'model'?\n");
 }
+
+#define LOSSES                                                                                     \
+    "dpo, sft, hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, "  \
+    "discopop, sigmoid_norm, simpo, orpo, kto, dno, rebel"
 
 static void a_wrong_type_says_what_was_expected(void **state)
 {
@@ -157,7 +163,7 @@ static void a_wrong_type_says_what_was_expected(void **state)
                  "j.yaml:1:7: name: expected text; found 12; quote it to make it "
                  "text\n");
     refused_line(12, "train: {loss: [dpo]}",
-                 "j.yaml:12:15: train.loss: expected one of dpo, sft; found a list\n");
+                 "j.yaml:12:15: train.loss: expected one of " LOSSES "; found a list\n");
     refused_line(12, "train: 5",
                  "j.yaml:12:8: train: expected a mapping of keys; found a whole "
                  "number\n");
@@ -183,7 +189,7 @@ static void a_wrong_range_or_choice_says_what_was_expected(void **state)
                  "j.yaml:2:7: seed: expected a whole number, 0 or more; found "
                  "18446744073709551616\n");
     refused_line(12, "train: {loss: dop}",
-                 "j.yaml:12:15: train.loss: expected one of dpo, sft; found dop; did you mean "
+                 "j.yaml:12:15: train.loss: expected one of " LOSSES "; found dop; did you mean "
                  "'dpo'?\n");
     refused_line(11, "pairs: {min_margin: -.inf}",
                  "j.yaml:11:21: pairs.min_margin: expected a number of at least 0; found -.inf\n");

@@ -2,6 +2,7 @@
 
 #include <math.h> /* isfinite */
 
+#include "links_internal.h"
 #include "proto/base/math.h"
 
 /* ---- checks ---------------------------------------------------------------------------------- */
@@ -23,14 +24,16 @@ static joust_status length_check(const joust_model_config *c, uint32_t name, uin
 }
 
 joust_status joust_pair_row_check(const joust_model_config *c, const joust_pair_row *row,
-                                  uint32_t name, joust_error *err)
+                                  bool by_example, uint32_t name, joust_error *err)
 {
-    if (row->n_prompt == 0 || row->n_chosen == 0 || row->n_rejected == 0)
-        return joust_fail(err, JOUST_INVALID,
-                          "training row %u: prompt, chosen and rejected must not be empty", name);
-    if (!isfinite(row->ref_chosen) || !isfinite(row->ref_rejected))
-        return joust_fail(err, JOUST_INVALID,
-                          "training row %u: a reference log-probability is not finite", name);
+    const bool chosen = row->n_chosen > 0, rejected = row->n_rejected > 0;
+    if (row->n_prompt == 0 || (by_example ? !chosen && !rejected : !chosen || !rejected))
+        return joust_fail(err, JOUST_INVALID, "training row %u: prompt%s must not be empty", name,
+                          by_example ? " and answers" : ", chosen and rejected");
+    if (!isfinite(row->ref_chosen) || !isfinite(row->ref_rejected) || !isfinite(row->margin))
+        return joust_fail(
+            err, JOUST_INVALID,
+            "training row %u: a reference log-probability or the margin is not finite", name);
     joust_status st = length_check(c, name, (uint64_t)row->n_prompt + row->n_chosen, err);
     if (!st)
         st = length_check(c, name, (uint64_t)row->n_prompt + row->n_rejected, err);
@@ -99,19 +102,24 @@ static uint32_t wanted_of(uint32_t first, uint32_t i)
     return i == 0 ? 0 : first + i - 1;
 }
 
-static double response_logp(const joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n)
+/* Two sums in one pass: tokens from `shared` on weigh alpha in the first, 1 in the second. */
+static void response_logp(const joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n,
+                          uint32_t shared, double alpha, double *ret, double *ret_plain)
 {
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        sum += (double)joust_tape_logp(t, wanted_of(first, i), tokens[i]);
-    return sum;
+    *ret = *ret_plain = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const double logp = (double)joust_tape_logp(t, wanted_of(first, i), tokens[i]);
+        *ret += i < shared ? logp : alpha * logp;
+        *ret_plain += logp;
+    }
 }
 
 static void response_pull(joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n,
-                          double factor)
+                          uint32_t shared, double factor, double tail_factor)
 {
     for (uint32_t i = 0; i < n; i++)
-        joust_tape_pull(t, wanted_of(first, i), tokens[i], (float)factor);
+        joust_tape_pull(t, wanted_of(first, i), tokens[i],
+                        (float)(i < shared ? factor : tail_factor));
 }
 
 /* Where the logits of a pair's responses are among the wanted rows: of the second token on. */
@@ -124,8 +132,8 @@ static joust_status pair_forward(joust_tape *t, const joust_pair_row *row, pair_
 {
     /* The last token of a response predicts nothing. */
     const joust_tape_part parts[] = {{row->prompt, row->n_prompt},
-                                     {row->chosen, row->n_chosen - 1},
-                                     {row->rejected, row->n_rejected - 1}};
+                                     {row->chosen, row->n_chosen ? row->n_chosen - 1 : 0},
+                                     {row->rejected, row->n_rejected ? row->n_rejected - 1 : 0}};
     joust_status st = joust_tape_begin(t, parts, 3, err);
     if (st)
         return st;
@@ -147,25 +155,48 @@ joust_status joust_pair_row_logps(joust_tape *t, const joust_pair_row *row, floa
     return st;
 }
 
-joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row, double beta,
-                                 double sft_weight, double share, joust_row_report *ret,
+uint32_t joust_pair_shared(uint32_t n_chosen, uint32_t n_rejected)
+{
+    return n_chosen < n_rejected ? n_chosen : n_rejected;
+}
+
+double joust_response_sum(const float *logps, uint32_t n, uint32_t shared, double alpha)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += i < shared ? (double)logps[i] : alpha * (double)logps[i];
+    return sum;
+}
+
+joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row,
+                                 const joust_pair_step *step, joust_row_report *ret,
                                  joust_error *err)
 {
     pair_wanted at;
     joust_status st = pair_forward(t, row, &at, err);
     if (st)
         return st;
-    const double chosen = response_logp(t, at.chosen, row->chosen, row->n_chosen);
-    const double rejected = response_logp(t, at.rejected, row->rejected, row->n_rejected);
-    const joust_row_report report = {.chosen_reward = beta * (chosen - row->ref_chosen),
-                                     .rejected_reward = beta * (rejected - row->ref_rejected)};
-    const double margin = report.chosen_reward - report.rejected_reward;
-    *ret = report;
-    ret->loss = -joust_log_sigmoid(margin) - sft_weight * chosen / row->n_chosen;
-    const double slope = beta * joust_sigmoid(-margin);
-    response_pull(t, at.chosen, row->chosen, row->n_chosen,
-                  -share * (slope + sft_weight / row->n_chosen));
-    response_pull(t, at.rejected, row->rejected, row->n_rejected, share * slope);
+    const double alpha = step->settings->objective.ld_alpha;
+    const uint32_t shared = joust_pair_shared(row->n_chosen, row->n_rejected);
+    joust_pair_logps pair = {.ref_chosen = row->ref_chosen,
+                             .ref_rejected = row->ref_rejected,
+                             .n_chosen = row->n_chosen,
+                             .n_rejected = row->n_rejected,
+                             .margin = row->margin,
+                             .baseline = step->baseline,
+                             .sft_mean = step->sft_mean};
+    double unused;
+    response_logp(t, at.chosen, row->chosen, row->n_chosen, shared, alpha, &pair.chosen,
+                  &pair.plain_chosen);
+    response_logp(t, at.rejected, row->rejected, row->n_rejected, shared, alpha, &pair.rejected,
+                  &unused);
+    const joust_pair_slopes y = joust_pair_objective(step->settings, &pair);
+    *ret = (joust_row_report){y.loss, y.chosen_reward, y.rejected_reward};
+    response_pull(t, at.chosen, row->chosen, row->n_chosen, shared,
+                  step->share * (y.chosen + y.plain_chosen),
+                  step->share * (alpha * y.chosen + y.plain_chosen));
+    response_pull(t, at.rejected, row->rejected, row->n_rejected, shared, step->share * y.rejected,
+                  step->share * (alpha * y.rejected));
     return JOUST_OK;
 }
 

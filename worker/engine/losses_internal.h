@@ -11,16 +11,25 @@ typedef struct joust_row_report {
     double loss, chosen_reward, rejected_reward; /* not multiplied by share */
 } joust_row_report;
 
-/* Errors of both: JOUST_INVALID; name is the row's number in the step. */
+/* What a step's rows have in common. */
+typedef struct joust_pair_step {
+    const joust_train_settings *settings;
+    double share;    /* 1 / rows, or / answers where they count by themselves */
+    double baseline; /* KTO's */
+    double sft_mean; /* rows / chosen tokens */
+} joust_pair_step;
+
+/* Errors of both: JOUST_INVALID; name is the row's number in the step. by_example: one of the two
+ * answers may be absent. */
 JOUST_MUST_USE joust_status joust_pair_row_check(const joust_model_config *c,
-                                                 const joust_pair_row *row, uint32_t name,
-                                                 joust_error *err);
+                                                 const joust_pair_row *row, bool by_example,
+                                                 uint32_t name, joust_error *err);
 JOUST_MUST_USE joust_status joust_sft_row_check(const joust_model_config *c,
                                                 const joust_sft_row *row, uint32_t name,
                                                 joust_error *err);
 /* Errors of both: JOUST_NOMEM, JOUST_NOT_FINITE. */
 JOUST_MUST_USE joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row,
-                                                double beta, double sft_weight, double share,
+                                                const joust_pair_step *step,
                                                 joust_row_report *ret, joust_error *err);
 JOUST_MUST_USE joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_row *row,
                                                double share, joust_row_report *ret,

@@ -12,8 +12,14 @@
 typedef struct joust_pair_row {
     const uint32_t *prompt, *chosen, *rejected; /* end tokens included where they were generated */
     uint32_t n_prompt, n_chosen, n_rejected;
-    double ref_chosen, ref_rejected; /* summed log-probs under the reference policy */
+    double ref_chosen, ref_rejected; /* joust_response_sum of log-probs under the reference policy */
+    double margin;                   /* of the pair's rewards: dno, rebel */
 } joust_pair_row;
+
+/* Tokens that both answers have; those beyond weigh objective.ld_alpha. */
+uint32_t joust_pair_shared(uint32_t n_chosen, uint32_t n_rejected);
+/* Sum of n log-probs in order, those from `shared` on times alpha. */
+double joust_response_sum(const float *logps, uint32_t n, uint32_t shared, double alpha);
 
 /* One target of a row of supervised training: cross-entropy of `token` at `position` (predicted from tokens[0..position-1];
  * position n = after the last), over the whole vocabulary (n_among = 0) or over the tokens among[] alone. */
@@ -40,15 +46,22 @@ typedef struct joust_step_report {
 
 typedef struct joust_trainer joust_trainer;
 
-/* Trains model in place (keeps model until joust_trainer_free). params is copied; `loss`, beta, sft_weight, optimiser,
- * schedule, clip, max_steps are used. loss = mean over rows of:
- *   dpo: -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
- *   sft: sum over targets of weight * -log p(token) */
+/* Trains model in place (keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
+ *   a loss on pairs: KERNELS.md, "Losses"; dpo, for one:
+ *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
+ *   sft: sum over targets of weight * -log p(token)
+ * kto: mean over answers; a row may lack one of its two. Errors: JOUST_INVALID (a setting by name), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
                                                  const joust_train_settings *params,
                                                  joust_trainer **ret, joust_error *err);
 void joust_trainer_free(joust_trainer **trainer);
-/* One optimiser step over n rows (n >= 1). Errors: JOUST_INVALID (row, position), JOUST_NOT_FINITE (weights untouched), JOUST_NOMEM. */
+/* Takes a reference of the trainer's own, for settings where joust_needs_live_reference: before the first step and before
+ * joust_trainer_restore. With reference_sync_steps the rows' ref_chosen and ref_rejected are then computed here, under a
+ * reference that moves. Errors: JOUST_INVALID (another shape; *reference stays the caller's). */
+JOUST_MUST_USE joust_status joust_trainer_take_reference(joust_trainer *t, joust_model **reference,
+                                                         joust_error *err);
+/* One optimiser step over n rows (n >= 1). Errors: JOUST_INVALID (row, position), JOUST_NOT_FINITE (the step and row are
+ * named, weights untouched), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *rows,
                                                      uint32_t n, joust_step_report *ret,
                                                      joust_error *err);

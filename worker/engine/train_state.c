@@ -5,7 +5,7 @@
  *   16  n_weights, u64
  *   24  digest of the shape (tensors' names and dimensions)
  *   56  digest of the settings
- *   88  weights, m, v: n_weights float32 each
+ *   88  weights, m, v, and the reference's weights where it moves: n_weights float32 each
  *  end  xxh3-64 of all before it */
 #include <string.h>
 
@@ -37,6 +37,20 @@ static void hash_double(joust_hasher *h, double x)
     joust_hasher_u64(h, bits);
 }
 
+static void hash_objective(joust_hasher *h, const joust_train_settings *p)
+{
+    const joust_objective *o = &p->objective;
+    const double numbers[] = {
+        o->label_smoothing,    o->gamma,        o->ld_alpha,     o->desirable_weight,
+        o->undesirable_weight, o->discopop_tau, o->reward_scale, o->reference_mixup};
+    joust_hasher_u64(h, p->no_reference);
+    joust_hasher_u64(h, o->reference_sync_steps);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+        hash_double(h, numbers[i]);
+    for (uint32_t i = 0; i < JOUST_N_LOSSES; i++)
+        hash_double(h, o->mix[i]);
+}
+
 static joust_digest settings_digest(const joust_train_settings *p)
 {
     const double numbers[] = {
@@ -51,17 +65,33 @@ static joust_digest settings_digest(const joust_train_settings *p)
     joust_hasher_u64(&h, p->max_steps);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
         hash_double(&h, numbers[i]);
+    if (p->no_reference || !joust_objective_is_neutral(&p->objective))
+        hash_objective(&h, p);
     return joust_hasher_end(&h);
 }
 
-static uint64_t file_bytes(const joust_model *m)
+/* What the file holds, n_weights floats each, in its order. */
+typedef struct blocks {
+    float *at[4];
+    uint32_t n;
+} blocks;
+
+static blocks blocks_of(const joust_trainer *t)
 {
-    return HEADER_BYTES + 3 * m->n_weights * sizeof(float) + END_BYTES;
+    blocks b = {{t->model->weights, t->m, t->v}, 3};
+    if (t->params.objective.reference_sync_steps && t->reference)
+        b.at[b.n++] = t->reference->weights;
+    return b;
+}
+
+static uint64_t file_bytes(const joust_trainer *t)
+{
+    return HEADER_BYTES + blocks_of(t).n * t->model->n_weights * sizeof(float) + END_BYTES;
 }
 
 joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err)
 {
-    const uint64_t n = file_bytes(t->model), n_block = t->model->n_weights * sizeof(float);
+    const uint64_t n = file_bytes(t), n_block = t->model->n_weights * sizeof(float);
     uint8_t *file = joust_malloc(n);
     if (!file)
         return joust_fail(err, JOUST_NOMEM, "%s: no memory for a training state of %llu bytes",
@@ -73,9 +103,9 @@ joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_
     joust_put_be64(file + 16, t->model->n_weights);
     memcpy(file + 24, shape.bytes, JOUST_DIGEST_BYTES);
     memcpy(file + 56, settings.bytes, JOUST_DIGEST_BYTES);
-    memcpy(file + HEADER_BYTES, t->model->weights, n_block);
-    memcpy(file + HEADER_BYTES + n_block, t->m, n_block);
-    memcpy(file + HEADER_BYTES + 2 * n_block, t->v, n_block);
+    const blocks b = blocks_of(t);
+    for (uint32_t i = 0; i < b.n; i++)
+        memcpy(file + HEADER_BYTES + i * n_block, b.at[i], n_block);
     joust_put_be64(file + n - END_BYTES, joust_checksum(file, n - END_BYTES));
     joust_status st = joust_file_write(path, file, n, err);
     joust_free(file);
@@ -96,8 +126,7 @@ static joust_status file_check(const joust_trainer *t, const char *path, const j
         return joust_fail(err, JOUST_CORRUPT,
                           "%s: the checksum doesn't match: the file is damaged or cut off", path);
     const joust_digest shape = shape_digest(t->model), settings = settings_digest(&t->params);
-    if (memcmp(file->data + 24, shape.bytes, JOUST_DIGEST_BYTES) != 0 ||
-        file->n != file_bytes(t->model))
+    if (memcmp(file->data + 24, shape.bytes, JOUST_DIGEST_BYTES) != 0 || file->n != file_bytes(t))
         return joust_fail(err, JOUST_CONFLICT, "%s: training state of a model of another shape",
                           path);
     if (memcmp(file->data + 56, settings.bytes, JOUST_DIGEST_BYTES) != 0)
@@ -109,7 +138,7 @@ static joust_status file_check(const joust_trainer *t, const char *path, const j
 joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_error *err)
 {
     joust_buf file = {0};
-    joust_status st = joust_file_read(path, file_bytes(t->model), &file, err);
+    joust_status st = joust_file_read(path, file_bytes(t), &file, err);
     if (st == JOUST_TOO_LARGE)
         st =
             joust_fail(err, JOUST_CONFLICT, "%s: larger than a training state of this model", path);
@@ -118,10 +147,12 @@ joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_err
     if (!st) {
         const uint64_t n_block = t->model->n_weights * sizeof(float);
         t->n_steps = joust_get_be32(file.data + 12);
-        memcpy(t->model->weights, file.data + HEADER_BYTES, n_block);
-        memcpy(t->m, file.data + HEADER_BYTES + n_block, n_block);
-        memcpy(t->v, file.data + HEADER_BYTES + 2 * n_block, n_block);
+        const blocks b = blocks_of(t);
+        for (uint32_t i = 0; i < b.n; i++)
+            memcpy(b.at[i], file.data + HEADER_BYTES + i * n_block, n_block);
         joust_model_changed(t->model);
+        if (t->reference)
+            joust_model_changed(t->reference);
     }
     joust_buf_fini(&file);
     return st;

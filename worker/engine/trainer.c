@@ -6,6 +6,7 @@
 
 #include <math.h> /* isfinite */
 #include <pthread.h>
+#include <stdio.h>
 
 #include "optimizer_internal.h"
 #include "proto/base/alloc.h"
@@ -24,7 +25,7 @@ static joust_status params_check(const joust_train_settings *p, joust_error *err
         double value;
         bool good;
     } checks[] = {
-        {"beta", p->beta, p->loss != JOUST_LOSS_DPO || p->beta > 0},
+        {"beta", p->beta, p->loss == JOUST_LOSS_SFT || p->beta > 0},
         {"sft_weight", p->sft_weight, p->sft_weight >= 0},
         {"learning_rate", p->learning_rate, p->learning_rate >= 0},
         {"min_learning_rate_ratio", p->min_learning_rate_ratio,
@@ -39,8 +40,10 @@ static joust_status params_check(const joust_train_settings *p, joust_error *err
         if (!checks[i].good || !isfinite(checks[i].value))
             return joust_fail(err, JOUST_INVALID, "train: %s is %g, out of range", checks[i].name,
                               checks[i].value);
-    if (p->loss != JOUST_LOSS_DPO && p->loss != JOUST_LOSS_SFT)
-        return joust_fail(err, JOUST_INVALID, "train: unknown loss %d", (int)p->loss);
+    const char *key;
+    joust_status st = joust_objective_check(p, &key, err);
+    if (st)
+        return joust_blame(err, st, "train: %s", key);
     if (p->schedule < JOUST_SCHEDULE_CONSTANT || p->schedule > JOUST_SCHEDULE_COSINE)
         return joust_fail(err, JOUST_INVALID, "train: unknown schedule %d", (int)p->schedule);
     return JOUST_OK;
@@ -98,6 +101,7 @@ void joust_trainer_free(joust_trainer **trainer)
     joust_free(t->tapes);
     joust_free_aligned(t->m);
     joust_free_aligned(t->v);
+    joust_model_free(&t->reference);
     joust_free(t);
 }
 
@@ -119,9 +123,11 @@ static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
 
 typedef struct step {
     joust_trainer *t;
+    joust_pair_step pair;
     const joust_pair_row *pairs; /* one of these two */
     const joust_sft_row *rows;
     uint32_t n, run; /* rows; rows of a run, a power of two */
+    double n_shares; /* what the loss is the mean over: rows or answers */
     joust_row_report *reports;
 
     pthread_mutex_t lock; /* guards the rest */
@@ -135,11 +141,9 @@ static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, f
 {
     joust_trainer *t = s->t;
     joust_tape *tape = t->tapes[thread];
-    const double share = 1.0 / s->n;
-    joust_status st = s->pairs
-                          ? joust_pair_row_loss(tape, &s->pairs[row], t->params.beta,
-                                                t->params.sft_weight, share, &s->reports[row], err)
-                          : joust_sft_row_loss(tape, &s->rows[row], share, &s->reports[row], err);
+    joust_status st =
+        s->pairs ? joust_pair_row_loss(tape, &s->pairs[row], &s->pair, &s->reports[row], err)
+                 : joust_sft_row_loss(tape, &s->rows[row], s->pair.share, &s->reports[row], err);
     if (st)
         return joust_blame(err, st, "training row %u", row);
     joust_tape_backward(tape, to);
@@ -274,10 +278,36 @@ static void reports_average(const step *s, joust_step_report *to)
         to->rejected_reward += r->rejected_reward;
         to->accuracy += r->chosen_reward > r->rejected_reward;
     }
-    to->loss /= s->n;
+    to->loss /= s->n_shares;
     to->chosen_reward /= s->n;
     to->rejected_reward /= s->n;
     to->accuracy /= s->n;
+}
+
+static joust_status not_finite(const step *s, const joust_step_report *report, joust_error *err)
+{
+    char row[48] = "";
+    for (uint32_t i = 0; i < s->n && !*row; i++)
+        if (!isfinite(s->reports[i].loss))
+            snprintf(row, sizeof(row), "row %u has loss %g, ", i, s->reports[i].loss);
+    return joust_fail(err, JOUST_NOT_FINITE,
+                      "training step %u: %sloss %g, gradient norm %g; weights left as they were: "
+                      "lower the learning rate or look at the rows",
+                      report->step, row, report->loss, report->gradient_norm);
+}
+
+static joust_status gradient_of_step(step *s, joust_step_report *report, joust_error *err)
+{
+    joust_trainer *t = s->t;
+    joust_status st = gradient_sum(s, err);
+    if (!st)
+        st = joust_gradient_norm(t->engine, t->sums[0], t->model->n_weights, &report->gradient_norm,
+                                 err);
+    if (st)
+        return st == JOUST_NOT_FINITE ? joust_blame(err, st, "training step %u", t->n_steps) : st;
+    reports_average(s, report);
+    return isfinite(report->loss) && isfinite(report->gradient_norm) ? JOUST_OK
+                                                                     : not_finite(s, report, err);
 }
 
 static joust_status step_do(step *s, joust_step_report *ret, joust_error *err)
@@ -285,47 +315,67 @@ static joust_status step_do(step *s, joust_step_report *ret, joust_error *err)
     joust_trainer *t = s->t;
     joust_step_report report = {.step = t->n_steps,
                                 .learning_rate = joust_learning_rate(&t->params, t->n_steps)};
+    s->pair.share = 1.0 / s->n_shares;
     s->reports = joust_calloc(s->n, sizeof(*s->reports));
     if (!s->reports)
         return joust_fail(err, JOUST_NOMEM, "training step: no memory for %u rows", s->n);
-    joust_status st = gradient_sum(s, err);
-    if (!st)
-        st = joust_gradient_norm(t->engine, t->sums[0], t->model->n_weights, &report.gradient_norm,
-                                 err);
-    if (!st)
-        reports_average(s, &report);
+    joust_status st = gradient_of_step(s, &report, err);
     joust_free(s->reports);
     if (st)
         return st;
-    if (!isfinite(report.loss) || !isfinite(report.gradient_norm))
-        return joust_fail(
-            err, JOUST_NOT_FINITE,
-            "training step %u: loss %g, gradient norm %g; weights left as they were: lower the "
-            "learning rate or look at the rows",
-            report.step, report.loss, report.gradient_norm);
     double scale = 1;
     if (t->params.clip > 0 && report.gradient_norm > t->params.clip)
         scale = t->params.clip / report.gradient_norm;
     joust_optimizer_update(t->engine, t->model, &t->params, t->n_steps, report.learning_rate, scale,
                            t->sums[0], t->m, t->v);
     t->n_steps++;
+    joust_reference_sync(t);
     *ret = report;
     return JOUST_OK;
+}
+
+/* What the step's rows have in common. */
+static joust_status pairs_prepare(step *s, bool by_example, joust_error *err)
+{
+    uint64_t n_answers = 0, n_chosen_tokens = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        n_answers += (s->pairs[i].n_chosen > 0) + (s->pairs[i].n_rejected > 0);
+        n_chosen_tokens += s->pairs[i].n_chosen;
+    }
+    s->n_shares = by_example ? (double)n_answers : s->n;
+    s->pair = (joust_pair_step){.settings = &s->t->params,
+                                .sft_mean = n_chosen_tokens ? s->n / (double)n_chosen_tokens : 0};
+    return by_example ? joust_reference_baseline(s->t, s->pairs, s->n, &s->pair.baseline, err)
+                      : JOUST_OK;
 }
 
 joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *rows, uint32_t n,
                                       joust_step_report *ret, joust_error *err)
 {
-    if (t->params.loss != JOUST_LOSS_DPO || n == 0)
+    const joust_loss_traits *traits = joust_loss_traits_of(t->params.loss);
+    if (!traits->of_pairs || n == 0)
         return joust_fail(err, JOUST_INVALID,
-                          "training step: pairs need the loss dpo and at least one row");
+                          "training step: pairs need a loss on pairs and at least one row");
+    if (joust_needs_live_reference(&t->params) && !t->reference)
+        return joust_fail(err, JOUST_INVALID, "training step: the loss %s needs a reference here",
+                          traits->name);
     for (uint32_t i = 0; i < n; i++) {
-        joust_status st = joust_pair_row_check(&t->model->config, &rows[i], i, err);
+        joust_status st =
+            joust_pair_row_check(&t->model->config, &rows[i], traits->by_example, i, err);
         if (st)
             return st;
     }
-    step s = {.t = t, .pairs = rows, .n = n};
-    return step_do(&s, ret, err);
+    joust_pair_row *scored = NULL;
+    joust_status st = JOUST_OK;
+    if (t->params.objective.reference_sync_steps)
+        st = joust_reference_rows(t, rows, n, &scored, err);
+    step s = {.t = t, .pairs = scored ? scored : rows, .n = n};
+    if (!st)
+        st = pairs_prepare(&s, traits->by_example, err);
+    if (!st)
+        st = step_do(&s, ret, err);
+    joust_free(scored);
+    return st;
 }
 
 joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows, uint32_t n,
@@ -339,7 +389,7 @@ joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows
         if (st)
             return st;
     }
-    step s = {.t = t, .rows = rows, .n = n};
+    step s = {.t = t, .rows = rows, .n = n, .n_shares = n};
     return step_do(&s, ret, err);
 }
 
@@ -371,7 +421,7 @@ joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint3
 joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
                                       float *ret_chosen, float *ret_rejected, joust_error *err)
 {
-    joust_status st = joust_pair_row_check(&t->model->config, row, 0, err);
+    joust_status st = joust_pair_row_check(&t->model->config, row, false, 0, err);
     if (!st)
         st = tapes_make(t, 1, err);
     if (!st)

@@ -11,6 +11,7 @@ struct joust_trainer {
     joust_train_settings params;
     uint32_t n_steps; /* done */
     float *m, *v;     /* (n_weights) moments */
+    joust_model *reference; /* owned; NULL: rows bring its log-probabilities */
 
     /* Working memory, grown as needed. */
     joust_tape **tapes; /* (threads) */
@@ -20,5 +21,17 @@ struct joust_trainer {
     uint32_t n_sums;
     uint32_t max_runs; /* sums at most, unless two a thread are more; changes no bit */
 };
+
+/* Copies of rows with ref_chosen and ref_rejected under t->reference (freed with joust_free).
+ * Errors: those of joust_score. */
+JOUST_MUST_USE joust_status joust_reference_rows(joust_trainer *t, const joust_pair_row *rows,
+                                                 uint32_t n, joust_pair_row **ret,
+                                                 joust_error *err);
+/* KTO's estimate of KL(policy || reference), 0 at least: the mean of log-ratios of answers set
+ * after the next answer's prompt. Errors: those of joust_score. */
+JOUST_MUST_USE joust_status joust_reference_baseline(joust_trainer *t, const joust_pair_row *rows,
+                                                     uint32_t n, double *ret, joust_error *err);
+/* Moves the reference after a step, where the settings say so. */
+void joust_reference_sync(joust_trainer *t);
 
 #endif

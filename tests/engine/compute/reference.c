@@ -1,5 +1,7 @@
 #include "engine/compute/reference.h"
 
+#include "worker/engine/links_internal.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,7 +203,8 @@ double reference_logp(const double *logits, uint32_t vocab_size, uint32_t token)
 }
 
 static double response_logp(const joust_model *m, const double *weights, const uint32_t *prompt,
-                            uint32_t n_prompt, const uint32_t *response, uint32_t n)
+                            uint32_t n_prompt, const uint32_t *response, uint32_t n,
+                            uint32_t shared, double alpha)
 {
     uint32_t vocab = joust_model_get_config(m)->vocab_size;
     uint32_t *tokens = calloc(n_prompt + n, sizeof(*tokens));
@@ -210,25 +213,49 @@ static double response_logp(const joust_model *m, const double *weights, const u
     memcpy(tokens + n_prompt, response, n * sizeof(*tokens));
     reference_logits(m, weights, tokens, n_prompt + n, logits);
     for (uint32_t i = 0; i < n; i++)
-        sum += reference_logp(logits + (size_t)(n_prompt + i - 1) * vocab, vocab, response[i]);
+        sum += (i < shared ? 1 : alpha) *
+               reference_logp(logits + (size_t)(n_prompt + i - 1) * vocab, vocab, response[i]);
     free(tokens);
     free(logits);
     return sum;
 }
 
-double reference_pairs_loss(const joust_model *m, const double *weights, const joust_pair_row *rows,
-                            uint32_t n, double beta, double sft_weight)
+static double dpo_loss(const joust_pair_logps *pair, const joust_train_settings *p)
 {
-    double sum = 0;
+    const double margin =
+        p->beta * ((pair->chosen - pair->ref_chosen) - (pair->rejected - pair->ref_rejected));
+    return log1p(exp(-margin)) - p->sft_weight * pair->plain_chosen / pair->n_chosen;
+}
+
+double reference_pairs_loss(const joust_model *m, const double *weights, const joust_pair_row *rows,
+                            uint32_t n, const joust_train_settings *p, double baseline)
+{
+    const double alpha = p->objective.ld_alpha;
+    double sum = 0, n_answers = 0, n_tokens = 0;
+    for (uint32_t i = 0; i < n; i++)
+        n_tokens += rows[i].n_chosen;
     for (uint32_t i = 0; i < n; i++) {
         const joust_pair_row *r = &rows[i];
-        double chosen = response_logp(m, weights, r->prompt, r->n_prompt, r->chosen, r->n_chosen);
-        double rejected =
-            response_logp(m, weights, r->prompt, r->n_prompt, r->rejected, r->n_rejected);
-        double margin = beta * ((chosen - r->ref_chosen) - (rejected - r->ref_rejected));
-        sum += log1p(exp(-margin)) - sft_weight * chosen / r->n_chosen;
+        const uint32_t shared = r->n_chosen < r->n_rejected ? r->n_chosen : r->n_rejected;
+        joust_pair_logps pair = {.ref_chosen = r->ref_chosen,
+                                 .ref_rejected = r->ref_rejected,
+                                 .n_chosen = r->n_chosen,
+                                 .n_rejected = r->n_rejected,
+                                 .margin = r->margin,
+                                 .baseline = baseline,
+                                 .sft_mean = n / n_tokens};
+        pair.chosen = response_logp(m, weights, r->prompt, r->n_prompt, r->chosen, r->n_chosen,
+                                    shared, alpha);
+        pair.plain_chosen =
+            response_logp(m, weights, r->prompt, r->n_prompt, r->chosen, r->n_chosen, shared, 1);
+        pair.rejected = response_logp(m, weights, r->prompt, r->n_prompt, r->rejected,
+                                      r->n_rejected, shared, alpha);
+        sum += p->loss == JOUST_LOSS_DPO && joust_objective_is_neutral(&p->objective)
+                   ? dpo_loss(&pair, p)
+                   : joust_pair_objective(p, &pair).loss;
+        n_answers += (r->n_chosen > 0) + (r->n_rejected > 0);
     }
-    return sum / n;
+    return sum / (p->loss == JOUST_LOSS_KTO ? n_answers : n);
 }
 
 double reference_rows_loss(const joust_model *m, const double *weights, const joust_sft_row *rows,

@@ -11,9 +11,10 @@ void reference_logits(const joust_model *m, const double *weights, const uint32_
                       uint32_t n, double *logits);
 /* log softmax over the vocabulary. */
 double reference_logp(const double *logits, uint32_t vocab_size, uint32_t token);
-/* Means over rows, as train.h states them. */
+/* Means over rows, as train.h states them. Of pairs: dpo is written out here; other losses are the engine's functions of
+ * log-probabilities (losses_test compares those with PyTorch) of log-probabilities from here. */
 double reference_pairs_loss(const joust_model *m, const double *weights, const joust_pair_row *rows,
-                            uint32_t n, double beta, double sft_weight);
+                            uint32_t n, const joust_train_settings *settings, double baseline);
 double reference_rows_loss(const joust_model *m, const double *weights, const joust_sft_row *rows,
                            uint32_t n);
 

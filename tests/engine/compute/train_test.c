@@ -22,6 +22,7 @@ typedef struct data {
     joust_pair_row pairs[N_PAIRS];
     joust_target targets[N_ROWS][4];
     joust_sft_row rows[N_ROWS];
+    double baseline; /* KTO's, at the weights that the finite differences start from */
 } data;
 
 static const uint32_t labels[] = {5, 6};
@@ -40,7 +41,8 @@ static void data_make(data *d, uint32_t vocab)
                                        .rejected = at + 40,
                                        .n_rejected = 2 + i,
                                        .ref_chosen = -8 - (double)i,
-                                       .ref_rejected = -7};
+                                       .ref_rejected = -7,
+                                       .margin = 0.5 * i - 0.4};
     }
     for (uint32_t i = 0; i < N_ROWS; i++) {
         const uint32_t *at = d->tokens + 50 * i;
@@ -58,28 +60,28 @@ static void data_make(data *d, uint32_t vocab)
 static double loss_of(const joust_model *m, const double *weights, const data *d,
                       const joust_train_settings *p)
 {
-    return p->loss == JOUST_LOSS_DPO
-               ? reference_pairs_loss(m, weights, d->pairs, N_PAIRS, p->beta, p->sft_weight)
-               : reference_rows_loss(m, weights, d->rows, N_ROWS);
+    return p->loss == JOUST_LOSS_SFT
+               ? reference_rows_loss(m, weights, d->rows, N_ROWS)
+               : reference_pairs_loss(m, weights, d->pairs, N_PAIRS, p, d->baseline);
 }
 
 static joust_status step(joust_trainer *t, const data *d, joust_step_report *ret, joust_error *err)
 {
-    return t->params.loss == JOUST_LOSS_DPO
-               ? joust_trainer_step_pairs(t, d->pairs, N_PAIRS, ret, err)
-               : joust_trainer_step_rows(t, d->rows, N_ROWS, ret, err);
+    return t->params.loss == JOUST_LOSS_SFT
+               ? joust_trainer_step_rows(t, d->rows, N_ROWS, ret, err)
+               : joust_trainer_step_pairs(t, d->pairs, N_PAIRS, ret, err);
 }
 
 /* Every tensor: several elements, central differences. */
 static void check_tensor(const joust_model *m, double *weights, const data *d,
                          const joust_train_settings *p, const joust_tensor *tensor,
-                         const float *gradient, uint64_t at, uint32_t *n_large)
+                         const float *gradient, uint64_t at, uint32_t per_tensor, uint32_t *n_large)
 {
     const double h = 1e-5;
     double largest = 0;
     for (uint64_t k = 0; k < tensor->n; k++)
         largest = fmax(largest, fabs((double)gradient[at + k]));
-    uint64_t stride = tensor->n / 11 + 1;
+    uint64_t stride = tensor->n / per_tensor + 1;
     for (uint64_t k = 0; k < tensor->n; k += stride) {
         double keep = weights[at + k];
         weights[at + k] = keep + h;
@@ -95,18 +97,24 @@ static void check_tensor(const joust_model *m, double *weights, const data *d,
     }
 }
 
-static void check_gradients(const joust_model_config *config, joust_loss loss)
+static void check_settings(const joust_model_config *config, joust_train_settings p,
+                           uint32_t per_tensor)
 {
     joust_error err = {0};
-    joust_model *m = fixture_model(config, 3);
+    joust_model *m = fixture_model(config, 3), *reference = fixture_model(config, 4);
     joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
-    joust_train_settings p = fixture_params(loss);
     p.learning_rate = 0; /* the weights stay */
     joust_trainer *t;
     joust_step_report report;
     data d;
     data_make(&d, config->vocab_size);
     check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    if (joust_needs_live_reference(&p))
+        check_ok(joust_trainer_take_reference(t, &reference, &err));
+    if (p.loss == JOUST_LOSS_KTO) {
+        d.pairs[1].n_rejected = d.pairs[3].n_chosen = 0; /* answers without their other */
+        check_ok(joust_reference_baseline(t, d.pairs, N_PAIRS, &d.baseline, &err));
+    }
     check_ok(step(t, &d, &report, &err));
     uint64_t n;
     float *weights = joust_model_weights(m, &n);
@@ -116,19 +124,26 @@ static void check_gradients(const joust_model_config *config, joust_loss loss)
         squares += (double)t->sums[0][i] * (double)t->sums[0][i];
     }
     double expected = loss_of(m, exact, &d, &p);
-    assert_true(fabs(report.loss - expected) < 1e-5 * (1 + fabs(expected)));
+    if (!(fabs(report.loss - expected) < 1e-5 * (1 + fabs(expected))))
+        fail_msg("loss %d is %.9g, expected %.9g", p.loss, report.loss, expected);
     assert_true(fabs(report.gradient_norm - sqrt(squares)) < 1e-9 * sqrt(squares));
     uint32_t n_tensors, n_large = 0;
     const joust_tensor *tensors = joust_model_tensors(m, &n_tensors);
     for (uint32_t i = 0; i < n_tensors; i++)
         check_tensor(m, exact, &d, &p, &tensors[i], t->sums[0],
-                     (uint64_t)(tensors[i].data - weights), &n_large);
-    assert_true(n_large > 50);
+                     (uint64_t)(tensors[i].data - weights), per_tensor, &n_large);
+    assert_true(n_large > 4 * per_tensor);
     joust_free(exact);
     joust_free(d.tokens);
     joust_trainer_free(&t);
     joust_model_free(&m);
+    joust_model_free(&reference);
     joust_engine_free(&e);
+}
+
+static void check_gradients(const joust_model_config *config, joust_loss loss)
+{
+    check_settings(config, fixture_params(loss), 11);
 }
 
 static void test_gradients(void **state)
@@ -144,6 +159,81 @@ static void test_gradients(void **state)
         check_gradients(&families[i], JOUST_LOSS_DPO);
         check_gradients(&families[i], JOUST_LOSS_SFT);
     }
+}
+
+/* Every loss on pairs, and what bends them: smoothing, lengths, a mix, no reference. */
+static void test_objectives(void **state)
+{
+    (void)state;
+    const joust_model_config config = fixture_odd_config();
+    joust_train_settings p;
+    for (uint32_t i = JOUST_LOSS_HINGE; i < JOUST_N_LOSSES; i++) {
+        p = fixture_params((joust_loss)i);
+        p.objective.label_smoothing =
+            joust_loss_traits_of(p.loss)->keys & JOUST_TAKES_LABEL_SMOOTHING ? 0.1 : 0;
+        check_settings(&config, p, 1);
+    }
+    p = fixture_params(JOUST_LOSS_IPO);
+    p.objective.ld_alpha = 0.4;
+    p.objective.mix[JOUST_LOSS_SFT] = 0.3;
+    p.objective.mix[JOUST_LOSS_IPO] = 0.8;
+    p.objective.mix[JOUST_LOSS_BCO_PAIR] = 0.2;
+    check_settings(&config, p, 1);
+    p = fixture_params(JOUST_LOSS_HINGE);
+    p.no_reference = true;
+    check_settings(&config, p, 1);
+}
+
+/* A reference that moves: scored at each step, saved with the state, and gone to the policy where the share is 1. */
+static joust_digest moved(const char *path, uint32_t from, uint32_t to, double mixup,
+                          joust_digest *ret_reference)
+{
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_model *m = fixture_model(&config, from ? 99 : 3), *reference = fixture_model(&config, 3);
+    joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
+    joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
+    p.sft_weight = 0;
+    p.objective.reference_sync_steps = 2;
+    p.objective.reference_mixup = mixup;
+    joust_trainer *t;
+    joust_step_report report;
+    data d;
+    data_make(&d, config.vocab_size);
+    check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    check_status(JOUST_INVALID, step(t, &d, &report, &err)); /* before it has one */
+    check_ok(joust_trainer_take_reference(t, &reference, &err));
+    if (from)
+        check_ok(joust_trainer_restore(t, path, &err));
+    for (uint32_t i = from; i < to; i++) {
+        check_ok(step(t, &d, &report, &err));
+        assert_true((fabs(report.loss - log(2)) < 1e-12) == (i == 0 || (mixup == 1 && i % 2 == 0)));
+        if (path && !from && i + 1 == 3)
+            check_ok(joust_trainer_save(t, path, &err));
+    }
+    *ret_reference = joust_model_digest(t->reference);
+    const joust_digest digest = joust_model_digest(m);
+    joust_free(d.tokens);
+    joust_trainer_free(&t);
+    joust_model_free(&m);
+    joust_engine_free(&e);
+    return digest;
+}
+
+static void test_moving_reference(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/joust_train_test_XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    joust_digest first, second;
+    const joust_digest whole = moved(path, 0, 5, 0.6, &first);
+    const joust_digest resumed = moved(path, 3, 5, 0.6, &second);
+    assert_true(joust_digest_equal(&whole, &resumed) && joust_digest_equal(&first, &second));
+    const joust_digest policy = moved(NULL, 0, 4, 1, &first);
+    assert_true(joust_digest_equal(&policy, &first));
+    unlink(path);
 }
 
 /* The digest of the weights after a few steps. */
@@ -512,10 +602,16 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients),     cmocka_unit_test(test_equal_bits),
-        cmocka_unit_test(test_tree),          cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_first_loss),    cmocka_unit_test(test_learning_rate),
-        cmocka_unit_test(test_update),        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_objectives),
+        cmocka_unit_test(test_moving_reference),
+        cmocka_unit_test(test_equal_bits),
+        cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_first_loss),
+        cmocka_unit_test(test_learning_rate),
+        cmocka_unit_test(test_update),
+        cmocka_unit_test(test_bad_input),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,206 @@
+/* Losses as functions of log-probabilities, against PyTorch's values and gradients. */
+#include "check.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#include "proto/base/math.h"
+#include "worker/engine/links_internal.h"
+
+static json_t *load_golden(void)
+{
+    json_error_t problem;
+    json_t *golden =
+        json_load_file(JOUST_SOURCE_DIR "/tests/engine/compute/losses_golden.json", 0, &problem);
+    assert_non_null(golden);
+    return golden;
+}
+
+static double number(const json_t *object, const char *name)
+{
+    const json_t *value = json_object_get(object, name);
+    if (!json_is_number(value))
+        fail_msg("no number '%s'", name);
+    return json_number_value(value);
+}
+
+static joust_loss loss_of(const char *name)
+{
+    for (uint32_t i = 1; i < JOUST_N_LOSSES; i++)
+        if (!strcmp(joust_loss_traits_of((joust_loss)i)->name, name))
+            return (joust_loss)i;
+    fail_msg("no loss '%s'", name);
+    return JOUST_LOSS_DPO;
+}
+
+static joust_train_settings settings_of(const json_t *c)
+{
+    const json_t *s = json_object_get(c, "settings");
+    joust_train_settings p = {.loss = loss_of(json_string_value(json_object_get(c, "loss"))),
+                              .beta = number(s, "beta"),
+                              .sft_weight = number(s, "sft_weight"),
+                              .no_reference = json_is_true(json_object_get(s, "no_reference")),
+                              .objective = joust_objective_neutral()};
+    p.objective.label_smoothing = number(s, "label_smoothing");
+    p.objective.gamma = number(s, "gamma");
+    p.objective.desirable_weight = number(s, "desirable_weight");
+    p.objective.undesirable_weight = number(s, "undesirable_weight");
+    p.objective.discopop_tau = number(s, "discopop_tau");
+    p.objective.reward_scale = number(s, "reward_scale");
+    const char *name;
+    json_t *weight;
+    json_object_foreach(json_object_get(s, "mix"), name, weight) p.objective.mix[loss_of(name)] =
+        json_number_value(weight);
+    return p;
+}
+
+static joust_pair_logps pair_of(const json_t *c)
+{
+    const json_t *p = json_object_get(c, "pair");
+    return (joust_pair_logps){.chosen = number(p, "chosen"),
+                              .rejected = number(p, "rejected"),
+                              .plain_chosen = number(p, "plain_chosen"),
+                              .ref_chosen = number(p, "ref_chosen"),
+                              .ref_rejected = number(p, "ref_rejected"),
+                              .n_chosen = (uint32_t)number(p, "n_chosen"),
+                              .n_rejected = (uint32_t)number(p, "n_rejected"),
+                              .margin = number(p, "margin"),
+                              .baseline = number(p, "baseline"),
+                              .sft_mean = number(p, "sft_mean")};
+}
+
+static void check_near(const json_t *c, const char *what, double got)
+{
+    const double expected = number(c, what);
+    if (!(fabs(got - expected) <= 1e-9 * (1 + fabs(expected))))
+        fail_msg("%s, %s: %.12g, PyTorch has %.12g", json_string_value(json_object_get(c, "loss")),
+                 what, got, expected);
+}
+
+static void pairs_agree_with_pytorch(void **state)
+{
+    (void)state;
+    json_t *golden = load_golden(), *c;
+    bool seen[JOUST_N_LOSSES] = {false};
+    size_t i;
+    json_array_foreach(json_object_get(golden, "pairs"), i, c)
+    {
+        const joust_train_settings p = settings_of(c);
+        const joust_pair_logps pair = pair_of(c);
+        const joust_pair_slopes y = joust_pair_objective(&p, &pair);
+        check_near(c, "value", y.loss);
+        check_near(c, "chosen", y.chosen);
+        check_near(c, "rejected", y.rejected);
+        check_near(c, "plain_chosen", y.plain_chosen);
+        seen[p.loss] = true;
+    }
+    for (uint32_t k = 1; k < JOUST_N_LOSSES; k++)
+        assert_true(seen[k] || k == JOUST_LOSS_SFT);
+    json_decref(golden);
+}
+
+/* Log-ratios far out stay finite, wherever the loss itself does. */
+static void far_out_is_finite(void **state)
+{
+    (void)state;
+    const double far[] = {-2000, -40, 0, 40, 2000};
+    for (uint32_t k = 1; k < JOUST_N_LOSSES; k++)
+        for (size_t i = 0; i < 25; i++) {
+            joust_train_settings p = {
+                .loss = (joust_loss)k, .beta = 0.5, .objective = joust_objective_neutral()};
+            p.objective.label_smoothing = 0.1;
+            joust_pair_logps pair = {.ref_chosen = -far[i % 5],
+                                     .ref_rejected = -far[i / 5],
+                                     .n_chosen = 3,
+                                     .n_rejected = 2};
+            const joust_pair_slopes y = joust_pair_objective(&p, &pair);
+            if (k == JOUST_LOSS_DISCOPOP)
+                continue; /* e^-z overflows, and the step is refused */
+            if (!isfinite(y.loss) || !isfinite(y.chosen) || !isfinite(y.rejected))
+                fail_msg("%s at %g, %g: %g, %g, %g", joust_loss_traits_of(p.loss)->name, far[i % 5],
+                         far[i / 5], y.loss, y.chosen, y.rejected);
+        }
+}
+
+/* ret: the key that the settings are refused for, "" where they are not. */
+static const char *refused(joust_train_settings p)
+{
+    joust_error err = {0};
+    const char *key = NULL;
+    joust_status st = joust_objective_check(&p, &key, &err);
+    assert_true((st == JOUST_OK) == (*key == '\0'));
+    assert_true(st == JOUST_OK || (st == JOUST_INVALID && *err.text));
+    return key;
+}
+
+static joust_train_settings of(joust_loss loss)
+{
+    return (joust_train_settings){
+        .loss = loss, .beta = 0.1, .objective = joust_objective_neutral()};
+}
+
+static void what_a_loss_does_not_take_is_refused(void **state)
+{
+    (void)state;
+    joust_train_settings p = of(JOUST_LOSS_IPO);
+    assert_string_equal(refused(p), "");
+    p.objective.label_smoothing = 0.1;
+    assert_string_equal(refused(p), "label_smoothing");
+    p.objective.mix[JOUST_LOSS_ROBUST] = 0.5; /* this one takes it */
+    assert_string_equal(refused(p), "");
+    p.objective.label_smoothing = 0.5;
+    assert_string_equal(refused(p), "label_smoothing");
+    p = of(JOUST_LOSS_EXO_PAIR);
+    assert_string_equal(refused(p), "label_smoothing");
+    p = of(JOUST_LOSS_DPO);
+    p.objective.gamma = 1;
+    assert_string_equal(refused(p), "gamma");
+    p = of(JOUST_LOSS_DPO);
+    p.objective.ld_alpha = 1.5;
+    assert_string_equal(refused(p), "ld_alpha");
+    p = of(JOUST_LOSS_DPO);
+    p.objective.desirable_weight = 2;
+    assert_string_equal(refused(p), "desirable_weight");
+    p = of(JOUST_LOSS_DPO);
+    p.objective.reward_scale = 2;
+    assert_string_equal(refused(p), "reward_scale");
+    p = of(JOUST_LOSS_SIMPO);
+    p.objective.reference_sync_steps = 2;
+    assert_string_equal(refused(p), "reference_sync_steps");
+    p = of(JOUST_LOSS_DPO);
+    p.objective.reference_sync_steps = 2;
+    assert_string_equal(refused(p), "");
+    p.no_reference = true;
+    assert_string_equal(refused(p), "reference_sync_steps");
+    p = of(JOUST_LOSS_KTO);
+    assert_string_equal(refused(p), "");
+    p.objective.mix[JOUST_LOSS_DPO] = 1;
+    assert_string_equal(refused(p), "mix");
+    p = of(JOUST_LOSS_DPO);
+    p.objective.mix[JOUST_LOSS_KTO] = 1;
+    assert_string_equal(refused(p), "mix");
+    p.objective.mix[JOUST_LOSS_KTO] = NAN;
+    assert_string_equal(refused(p), "mix");
+    p = of(JOUST_LOSS_KTO);
+    p.no_reference = true;
+    assert_string_equal(refused(p), "reference");
+    p = of(JOUST_LOSS_SFT);
+    p.objective.ld_alpha = 0.5;
+    assert_string_equal(refused(p), "ld_alpha");
+    p = of(JOUST_LOSS_SFT);
+    p.objective.mix[JOUST_LOSS_DPO] = 0.5;
+    assert_string_equal(refused(p), "mix");
+    p = of((joust_loss)JOUST_N_LOSSES);
+    assert_string_equal(refused(p), "loss");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pairs_agree_with_pytorch),
+        cmocka_unit_test(far_out_is_finite),
+        cmocka_unit_test(what_a_loss_does_not_take_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

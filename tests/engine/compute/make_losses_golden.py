@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Writes losses_golden.json: losses on pairs and their gradients by PyTorch's autograd in double (torch 2.15.0).
+
+Run by hand where torch is installed; the result is committed. Layout:
+  {"pairs": [{"loss", "settings": {...}, "pair": {...}, "value", "chosen", "rejected", "plain_chosen"}]}
+The formulas are written from the papers' and TRL's definitions; tests/evidence/trl_curves.sh runs TRL itself.
+"""
+import json
+import random
+
+import torch
+from torch.nn.functional import logsigmoid, relu
+
+random.seed(5)
+torch.set_default_dtype(torch.float64)
+
+
+def smooth(z, e):
+    return -(1 - e) * logsigmoid(z) - e * logsigmoid(-z)
+
+
+def log_odds(x):
+    return x - torch.log(-torch.expm1(x))
+
+
+# c, r: log-ratios of the chosen and rejected answer (per token where the loss is); s: settings; p: the pair.
+PAIRED = {
+    "dpo": lambda c, r, s, p: smooth(s["beta"] * (c - r), s["label_smoothing"]),
+    "hinge": lambda c, r, s, p: relu(1 - s["beta"] * (c - r)),
+    "ipo": lambda c, r, s, p: (c - r - 0.5 / s["beta"]) ** 2,
+    "robust": lambda c, r, s, p: (-(1 - s["label_smoothing"]) * logsigmoid(s["beta"] * (c - r))
+                                  + s["label_smoothing"] * logsigmoid(-s["beta"] * (c - r)))
+    / (1 - 2 * s["label_smoothing"]),
+    "exo_pair": lambda c, r, s, p: sum(
+        torch.sigmoid(sign * s["beta"] * (c - r)) * (logsigmoid(sign * s["beta"] * (c - r)) - torch.log(q))
+        for sign, q in ((1, torch.tensor(1 - s["label_smoothing"])), (-1, torch.tensor(s["label_smoothing"])))),
+    "nca_pair": lambda c, r, s, p: -logsigmoid(s["beta"] * c) - 0.5 * logsigmoid(-s["beta"] * c)
+    - 0.5 * logsigmoid(-s["beta"] * r),
+    "bco_pair": lambda c, r, s, p: -logsigmoid(s["beta"] * c) - logsigmoid(-s["beta"] * r),
+    "sppo_hard": lambda c, r, s, p: (c - 0.5 / s["beta"]) ** 2 + (r + 0.5 / s["beta"]) ** 2,
+    "apo_zero": lambda c, r, s, p: 1 - torch.sigmoid(s["beta"] * c) + torch.sigmoid(s["beta"] * r),
+    "apo_down": lambda c, r, s, p: torch.sigmoid(s["beta"] * c) + 1 - torch.sigmoid(s["beta"] * (c - r)),
+    "discopop": lambda c, r, s, p: (
+        -logsigmoid(s["beta"] * (c - r)) * (1 - torch.sigmoid(s["beta"] * (c - r) / s["discopop_tau"]))
+        + torch.exp(-s["beta"] * (c - r)) * torch.sigmoid(s["beta"] * (c - r) / s["discopop_tau"])),
+    "sigmoid_norm": lambda c, r, s, p: -logsigmoid(s["beta"] * (c - r)),
+    "simpo": lambda c, r, s, p: smooth(s["beta"] * (c - r) - s["gamma"], s["label_smoothing"]),
+    "orpo": lambda c, r, s, p: -c - s["beta"] * logsigmoid(log_odds(c) - log_odds(r)),
+    "kto": lambda c, r, s, p: s["desirable_weight"] * (1 - torch.sigmoid(s["beta"] * (c - p["baseline"])))
+    + s["undesirable_weight"] * (1 - torch.sigmoid(s["beta"] * (p["baseline"] - r))),
+    "dno": lambda c, r, s, p: smooth(s["beta"] * (c - r),
+                                     1 - torch.sigmoid(torch.tensor(s["reward_scale"] * p["margin"]))),
+    "rebel": lambda c, r, s, p: (s["beta"] * (c - r) - s["reward_scale"] * p["margin"]) ** 2,
+}
+PER_TOKEN = {"ipo", "sigmoid_norm", "simpo", "orpo"}
+WITHOUT_REFERENCE = {"simpo", "orpo"}
+
+
+def of(loss, c, r, s, p):
+    if not (loss in WITHOUT_REFERENCE or s["no_reference"]):
+        c, r = c - p["ref_chosen"], r - p["ref_rejected"]
+    if loss in PER_TOKEN:
+        c, r = c / p["n_chosen"], r / p["n_rejected"]
+    return PAIRED[loss](c, r, s, p)
+
+
+def case(loss, **changes):
+    s = {"beta": random.choice([0.05, 0.1, 0.5, 2.5]), "sft_weight": 0.0, "label_smoothing": 0.0, "gamma": 0.5,
+         "desirable_weight": 1.0, "undesirable_weight": 1.0, "discopop_tau": 0.05, "reward_scale": 1.0,
+         "no_reference": False, "mix": {}}
+    if loss in ("robust", "exo_pair") or (loss in ("dpo", "simpo") and random.random() < 0.5):
+        s["label_smoothing"] = random.choice([0.05, 0.2, 0.4])
+    if loss == "simpo":
+        s["gamma"] = random.uniform(0, 2)
+    if loss == "kto":
+        s["desirable_weight"], s["undesirable_weight"] = random.uniform(0.5, 2), random.uniform(0.5, 2)
+    if loss in ("dno", "rebel"):
+        s["reward_scale"] = random.uniform(0.2, 3)
+    if loss == "discopop":
+        s["discopop_tau"] = random.choice([0.05, 0.5])
+    s.update(changes)
+    n = [random.randint(1, 40), random.randint(1, 40)]
+    logp = [-m * random.uniform(0.01, 4) for m in n]
+    spread = random.choice([0, 0.1, 5, 30])
+    p = {"chosen": logp[0], "rejected": logp[1], "plain_chosen": logp[0] * random.uniform(1, 1.2),
+         "ref_chosen": logp[0] + random.gauss(0, 1) * spread, "ref_rejected": logp[1] + random.gauss(0, 1) * spread,
+         "n_chosen": n[0], "n_rejected": n[1], "margin": random.gauss(0, 2), "baseline": abs(random.gauss(0, 1)),
+         "sft_mean": random.uniform(0.01, 1)}
+    x = [torch.tensor(p[k], requires_grad=True) for k in ("chosen", "rejected", "plain_chosen")]
+    weights = dict({loss: 1.0}, **s["mix"])
+    value = -s["sft_weight"] * x[2] / n[0]
+    for name, weight in weights.items():
+        value = value + weight * (-x[2] * p["sft_mean"] if name == "sft" else of(name, x[0], x[1], s, p))
+    grads = torch.autograd.grad(value, x, allow_unused=True)
+    return {"loss": loss, "settings": s, "pair": p, "value": value.item(),
+            **{k: 0.0 if g is None else g.item() for k, g in zip(("chosen", "rejected", "plain_chosen"), grads)}}
+
+
+def main():
+    cases = [case(loss) for loss in PAIRED for _ in range(4)]
+    cases += [case(loss, no_reference=True, sft_weight=0.7) for loss in ("dpo", "ipo", "hinge")]
+    cases += [case("dpo", mix={"dpo": 0.8, "bco_pair": 0.2, "sft": 1.0}),
+              case("ipo", mix={"simpo": 0.5, "orpo": 0.1, "apo_zero": 2.0}, sft_weight=0.3),
+              case("apo_down", mix={"discopop": 0.5, "nca_pair": 0.25})]
+    with open("losses_golden.json", "w", encoding="utf-8") as f:
+        f.write('{"pairs": [\n' + ",\n".join(json.dumps(c) for c in cases) + "\n]}\n")
+
+
+main()

@@ -1,0 +1,70 @@
+#!/bin/sh
+# Every loss from a job file through launch: the job is done, and the first loss, where policy and reference are equal, is
+# the formula's. What a loss doesn't take is refused at its key.
+. "$(dirname "$0")/common.sh"
+sed -i -e '/^promote:/d' -e '/^evaluate:/d' -e 's/^rounds: .*/rounds: 1/' -e 's/per_round: 24/per_round: 8/' \
+    -e 's/^train: .*/train: {learning_rate: 1e-4, batch_size: 4, max_steps: 3}/' "$dir/job.yaml"
+
+# trains FIRST SETTING ...: FIRST are the first digits of the first loss; "-": any.
+trains() {
+    first=$1
+    shift
+    SETS=""
+    for setting; do
+        SETS="$SETS --set train.$setting"
+    done
+    begin "$dir/store" --workers 1 --judges 1
+    finish 0
+    got=$("$joust" rounds --store "$dir/store" --json | sed -n 's/.*"first_loss":{"value":\([^,]*\),.*/\1/p')
+    [ -n "$got" ] || fail "$*: no first loss"
+    case $got in
+    "$first"*) ;;
+    *) [ "$first" = - ] || fail "$*: the first loss is $got, expected $first" ;;
+    esac
+    echo "$*: $got"
+    rm -rf "$dir/store" "$dir/store.out"
+}
+
+trains 0.6931 loss=dpo
+trains 0.6931 loss=dpo label_smoothing=0.1 ld_alpha=0.5
+trains - loss=dpo reference=none sft_weight=0.5
+trains 0.6931 loss=dpo reference_sync_steps=2 reference_mixup=0.5
+trains 1 loss=hinge
+trains 2 loss=ipo
+trains 0.6931 loss=robust label_smoothing=0.1
+trains 0.5108 loss=exo_pair label_smoothing=0.1
+trains 1.3862 loss=nca_pair
+trains 1.3862 loss=bco_pair
+trains 50 loss=sppo_hard
+trains 1 loss=apo_zero
+trains 1 loss=apo_down
+trains 0.8465 loss=discopop
+trains 0.6931 loss=sigmoid_norm
+trains - loss=simpo gamma=0.8 beta=2
+trains - loss=orpo
+trains 0.5 loss=kto desirable_weight=1.2 undesirable_weight=0.8
+trains 0.6931 loss=dno reward_scale=2
+trains - loss=rebel
+trains 0.8317 loss=dpo mix.dpo=0.8 mix.bco_pair=0.2
+
+# refused TEXT SETTING ...
+refused() {
+    text=$1
+    shift
+    SETS=""
+    for setting; do
+        SETS="$SETS --set train.$setting"
+    done
+    status=0
+    "$joust" validate "$dir/job.yaml" $SETS >"$dir/refused" 2>&1 || status=$?
+    [ $status = 2 ] || fail "$*: status $status: $(cat "$dir/refused")"
+    grep -q -F -e "$text" "$dir/refused" || fail "$*: no '$text' in: $(cat "$dir/refused")"
+}
+
+refused "train.gamma: has no effect on the loss ipo" loss=ipo gamma=1
+refused "train.label_smoothing: exo_pair needs one above 0" loss=exo_pair
+refused "train.mix: kto counts answers" loss=kto mix.dpo=0.5
+refused "train.reference: kto needs a reference" loss=kto reference=none
+refused "train.reference_sync_steps: has no effect" loss=orpo reference_sync_steps=4
+refused "train.batch_size: kto compares answers with those of other prompts" loss=kto batch_size=1
+refused "train.mix.ipoo: unknown key; did you mean 'ipo'?" mix.ipoo=1

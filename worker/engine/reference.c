@@ -1,0 +1,198 @@
+/* A reference of the trainer's own: scored at every step, moved towards the policy. */
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "trainer_internal.h"
+#include "worker/engine/generate.h"
+
+#define MOVE_BLOCK 16384u
+
+joust_status joust_trainer_take_reference(joust_trainer *t, joust_model **reference,
+                                          joust_error *err)
+{
+    const joust_model *from = *reference;
+    bool equal = from->n_weights == t->model->n_weights && from->n_tensors == t->model->n_tensors;
+    for (uint32_t i = 0; i < from->n_tensors && equal; i++)
+        equal = from->tensors[i].n == t->model->tensors[i].n;
+    if (!equal)
+        return joust_fail(err, JOUST_INVALID,
+                          "trainer: the reference has another shape than the policy");
+    joust_model_free(&t->reference);
+    t->reference = *reference;
+    *reference = NULL;
+    return JOUST_OK;
+}
+
+/* ---- scoring --------------------------------------------------------------------------------- */
+
+/* A prompt and the answer after it. */
+typedef struct sequence {
+    const uint32_t *prompt, *answer;
+    uint32_t n_prompt, n_answer;
+} sequence;
+
+typedef struct scoring {
+    joust_score_request *requests; /* (n) */
+    uint32_t *tokens;
+    float *logps;
+    uint32_t n;
+} scoring;
+
+static void scoring_fini(scoring *s)
+{
+    joust_free(s->requests);
+    joust_free(s->tokens);
+    joust_free(s->logps);
+}
+
+static joust_status scoring_make(const sequence *sequences, uint32_t n, scoring *ret,
+                                 joust_error *err)
+{
+    size_t n_tokens = 0, n_logps = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        n_tokens += sequences[i].n_prompt + sequences[i].n_answer;
+        n_logps += sequences[i].n_answer;
+    }
+    *ret = (scoring){.requests = joust_calloc(n, sizeof(*ret->requests)),
+                     .tokens = joust_calloc(n_tokens, sizeof(*ret->tokens)),
+                     .logps = joust_calloc(n_logps, sizeof(*ret->logps)),
+                     .n = n};
+    if (!ret->requests || !ret->tokens || !ret->logps) {
+        scoring_fini(ret);
+        return joust_fail(err, JOUST_NOMEM, "training: no memory to score %u answers", n);
+    }
+    uint32_t *tokens = ret->tokens;
+    float *logps = ret->logps;
+    for (uint32_t i = 0; i < n; i++) {
+        const sequence *q = &sequences[i];
+        memcpy(tokens, q->prompt, q->n_prompt * sizeof(*tokens));
+        memcpy(tokens + q->n_prompt, q->answer, q->n_answer * sizeof(*tokens));
+        ret->requests[i] = (joust_score_request){.tokens = tokens,
+                                                 .n = q->n_prompt + q->n_answer,
+                                                 .first = q->n_prompt,
+                                                 .ret_logps = logps};
+        tokens += q->n_prompt + q->n_answer;
+        logps += q->n_answer;
+    }
+    return JOUST_OK;
+}
+
+static double answer_sum(const scoring *s, uint32_t i, uint32_t shared, double alpha)
+{
+    const joust_score_request *r = &s->requests[i];
+    return joust_response_sum(r->ret_logps, r->n - r->first, shared, alpha);
+}
+
+/* The rows' answers: all chosen, then all rejected, those that are there. Returns how many. */
+static uint32_t answers_of(const joust_pair_row *rows, uint32_t n, sequence *to)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (rows[i].n_chosen)
+            to[count++] =
+                (sequence){rows[i].prompt, rows[i].chosen, rows[i].n_prompt, rows[i].n_chosen};
+    for (uint32_t i = 0; i < n; i++)
+        if (rows[i].n_rejected)
+            to[count++] =
+                (sequence){rows[i].prompt, rows[i].rejected, rows[i].n_prompt, rows[i].n_rejected};
+    return count;
+}
+
+static void rows_fill(const joust_trainer *t, const scoring *s, joust_pair_row *rows, uint32_t n)
+{
+    const double alpha = t->params.objective.ld_alpha;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (rows[i].n_chosen)
+            rows[i].ref_chosen =
+                answer_sum(s, at++, joust_pair_shared(rows[i].n_chosen, rows[i].n_rejected), alpha);
+    for (uint32_t i = 0; i < n; i++)
+        if (rows[i].n_rejected)
+            rows[i].ref_rejected =
+                answer_sum(s, at++, joust_pair_shared(rows[i].n_chosen, rows[i].n_rejected), alpha);
+}
+
+joust_status joust_reference_rows(joust_trainer *t, const joust_pair_row *rows, uint32_t n,
+                                  joust_pair_row **ret, joust_error *err)
+{
+    scoring s = {0};
+    joust_pair_row *copies = joust_memdup(rows, n * sizeof(*rows));
+    sequence *answers = joust_calloc(2 * (size_t)n, sizeof(*answers));
+    joust_status st = JOUST_OK;
+    if (!copies || !answers)
+        st = joust_fail(err, JOUST_NOMEM, "training step: no memory for %u rows", n);
+    if (!st)
+        st = scoring_make(answers, answers_of(rows, n, answers), &s, err);
+    if (!st)
+        st = joust_score(t->engine, t->reference, s.requests, s.n, NULL, NULL, err);
+    if (!st)
+        rows_fill(t, &s, copies, n);
+    scoring_fini(&s);
+    joust_free(answers);
+    if (st)
+        joust_free(copies);
+    else
+        *ret = copies;
+    return st;
+}
+
+/* Each answer after the prompt of the one behind it, cut where the context ends. */
+static void answers_shift(const joust_model_config *c, sequence *answers, uint32_t n)
+{
+    const sequence last = answers[n - 1];
+    for (uint32_t i = n - 1; i < n; i--) {
+        const sequence *from = i ? &answers[i - 1] : &last;
+        const uint32_t room = c->context - answers[i].n_prompt;
+        answers[i].answer = from->answer;
+        answers[i].n_answer = from->n_answer < room ? from->n_answer : room;
+    }
+}
+
+joust_status joust_reference_baseline(joust_trainer *t, const joust_pair_row *rows, uint32_t n,
+                                      double *ret, joust_error *err)
+{
+    scoring s = {0};
+    sequence *answers = joust_calloc(2 * (size_t)n, sizeof(*answers));
+    if (!answers)
+        return joust_fail(err, JOUST_NOMEM, "training step: no memory for %u rows", n);
+    const uint32_t n_answers = answers_of(rows, n, answers);
+    answers_shift(&t->model->config, answers, n_answers);
+    joust_status st = scoring_make(answers, n_answers, &s, err);
+    joust_model *const models[] = {t->model, t->reference};
+    double sums[2] = {0};
+    for (uint32_t m = 0; m < 2 && !st; m++) {
+        st = joust_score(t->engine, models[m], s.requests, s.n, NULL, NULL, err);
+        for (uint32_t i = 0; i < n_answers && !st; i++)
+            sums[m] += answer_sum(&s, i, UINT32_MAX, 1);
+    }
+    scoring_fini(&s);
+    joust_free(answers);
+    const double mean = (sums[0] - sums[1]) / n_answers;
+    if (!st)
+        *ret = mean > 0 ? mean : 0;
+    return st;
+}
+
+/* ---- moving ---------------------------------------------------------------------------------- */
+
+static void move_block(void *context, uint64_t block)
+{
+    const joust_trainer *t = context;
+    const double share = t->params.objective.reference_mixup;
+    const uint64_t first = block * MOVE_BLOCK, left = t->model->n_weights - first;
+    const uint64_t n = left < MOVE_BLOCK ? left : MOVE_BLOCK;
+    float *to = t->reference->weights + first;
+    const float *from = t->model->weights + first;
+    for (uint64_t i = 0; i < n; i++)
+        to[i] = (float)((1 - share) * (double)to[i] + share * (double)from[i]);
+}
+
+void joust_reference_sync(joust_trainer *t)
+{
+    const uint32_t every = t->params.objective.reference_sync_steps;
+    if (!every || t->n_steps % every != 0)
+        return;
+    joust_pool_each(t->engine->pool, (t->model->n_weights + MOVE_BLOCK - 1) / MOVE_BLOCK,
+                    move_block, t);
+    joust_model_changed(t->reference);
+}
