@@ -85,6 +85,7 @@ joust_status joust_bench_engine_work_create(joust_engine *engine, joust_model *m
                                             joust_bench_engine_work **ret, joust_error *err)
 {
     const joust_train_settings settings = {.loss = JOUST_LOSS_DPO,
+                                           .objective = joust_objective_neutral(),
                                            .beta = 0.1,
                                            .learning_rate = 1e-6,
                                            .schedule = JOUST_SCHEDULE_CONSTANT,
