@@ -13,6 +13,8 @@ typedef struct joust_sampling {
     float temperature, top_p, min_p; /* top_p 1 and min_p 0: off */
     uint32_t top_k;                  /* 0: off */
     uint32_t max_tokens;
+    uint32_t min_tokens;      /* no end before so many response tokens; 0: off */
+    float repetition_penalty; /* over tokens of prompt and response; 0: off, as is 1 */
 } joust_sampling;
 
 typedef enum joust_finish {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine_internal.h"
+#include "paged_cache_internal.h"
 #include "proto/base/alloc.h"
 
 #define DEFAULT_CACHE_BYTES (UINT64_C(256) << 20)
@@ -105,6 +106,7 @@ joust_status joust_engine_create(const joust_engine_options *options, joust_engi
 void joust_engine_free(joust_engine **engine)
 {
     if (*engine) {
+        joust_paged_free_all(*engine);
         joust_pool_free(&(*engine)->pool);
         joust_free(*engine);
     }
@@ -125,4 +127,16 @@ const char *joust_engine_isa_name(const joust_engine *engine)
 uint32_t joust_engine_threads(const joust_engine *engine)
 {
     return joust_pool_threads(engine->pool);
+}
+
+joust_cache_stats joust_engine_cache_stats(const joust_engine *engine)
+{
+    joust_cache_stats stats = engine->cache_stats;
+    stats.n_bytes = engine->cache_used;
+    return stats;
+}
+
+void joust_engine_cache_drop(joust_engine *engine)
+{
+    joust_paged_free_all(engine);
 }

@@ -21,7 +21,7 @@ typedef enum joust_isa {
 typedef struct joust_engine_options {
     uint32_t n_threads; /* 0: the processors this process may use */
     joust_isa isa;
-    uint64_t cache_bytes; /* key-value memory of joust_generate at most; 0: 256 MiB */
+    uint64_t cache_bytes; /* key-value memory at most, of all models together; 0: 256 MiB */
 } joust_engine_options;
 
 /* Errors: JOUST_UNSUPPORTED if the processor lacks the instruction set asked for, JOUST_NOMEM. options may be NULL. */
@@ -32,5 +32,16 @@ void joust_engine_free(joust_engine **engine);
 const char *joust_engine_numeric_class(const joust_engine *engine);
 const char *joust_engine_isa_name(const joust_engine *engine); /* "portable", "avx2", "avx512" */
 uint32_t joust_engine_threads(const joust_engine *engine);
+
+/* What the engine's key-value memory has done since it was created. */
+typedef struct joust_cache_stats {
+    uint64_t n_bytes, n_peak_bytes; /* held now, prefixes kept for later included; at most so far */
+    uint64_t n_computed_tokens;     /* rows of forward passes of generation and scoring */
+    uint64_t n_shared_tokens;       /* rows that weren't computed, their keys being there */
+    uint64_t n_preempted;           /* times a sequence gave up its pages for another */
+} joust_cache_stats;
+joust_cache_stats joust_engine_cache_stats(const joust_engine *engine);
+/* Frees the key-value memory kept between calls: prefixes are computed again. For who needs the memory otherwise. */
+void joust_engine_cache_drop(joust_engine *engine);
 
 #endif

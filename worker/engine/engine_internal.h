@@ -9,7 +9,10 @@
 struct joust_engine {
     joust_pool *pool;
     const joust_kernels *kernels;
-    uint64_t cache_bytes;
+    uint64_t cache_bytes; /* most bytes of key-value memory */
+    uint64_t cache_used, cache_ticks;
+    joust_cache_stats cache_stats;
+    struct joust_paged *paged; /* a list; paged_cache_internal.h */
 };
 
 #endif

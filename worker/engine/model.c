@@ -207,6 +207,7 @@ void joust_model_free(joust_model **model)
     if (!m)
         return;
     joust_model_unprepare(m);
+    joust_weights_state_end(&m->state);
     joust_free(m->tensors);
     joust_free(m->offsets);
     joust_free_aligned(m->weights);
@@ -283,6 +284,7 @@ float *joust_model_weights(joust_model *model, uint64_t *ret_n)
 void joust_model_changed(joust_model *model)
 {
     model->ready = false;
+    joust_weights_state_end(&model->state);
 }
 
 joust_digest joust_model_digest(const joust_model *model)

@@ -18,6 +18,11 @@ typedef struct joust_layer_packs {
     joust_pack qkv, o, gate_up, down;
 } joust_layer_packs;
 
+/* One state of the weights, by identity: the key of caches made from them. */
+typedef struct joust_weights_state joust_weights_state;
+/* The weights changed or go: caches of this state are dropped. *state becomes NULL. */
+void joust_weights_state_end(joust_weights_state **state);
+
 struct joust_model {
     joust_model_config config;
     joust_tensor *tensors;
@@ -35,6 +40,7 @@ struct joust_model {
     uint64_t n_packed;
     float *rope;   /* (context, d_head): cos then sin of d_head / 2 angles */
     bool ready;
+    joust_weights_state *state; /* NULL until a cache is made from these weights */
 };
 
 static inline bool joust_config_has_bias(const joust_model_config *c)

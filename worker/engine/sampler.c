@@ -1,6 +1,7 @@
 #include "sampler_internal.h"
 
-#include <math.h> /* isfinite */
+#include <math.h> /* isfinite, INFINITY */
+#include <string.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/math.h"
@@ -17,8 +18,17 @@ joust_status joust_sampling_check(const joust_sampling *s, joust_error *err)
     if (!(s->min_p >= 0 && s->min_p <= 1))
         return joust_fail(err, JOUST_INVALID, "sampling: min_p is %g, must be from 0 to 1",
                           (double)s->min_p);
+    if (!(s->repetition_penalty >= 0 && isfinite(s->repetition_penalty)) ||
+        (s->repetition_penalty > 0 && !isfinite(1.0f / s->repetition_penalty)))
+        return joust_fail(
+            err, JOUST_INVALID,
+            "sampling: repetition_penalty is %g, must be 0 (off) or a positive number",
+            (double)s->repetition_penalty);
     if (s->max_tokens == 0)
         return joust_fail(err, JOUST_INVALID, "sampling: max_tokens must be at least 1");
+    if (s->min_tokens > s->max_tokens)
+        return joust_fail(err, JOUST_INVALID, "sampling: min_tokens is %u, max_tokens only %u",
+                          s->min_tokens, s->max_tokens);
     return JOUST_OK;
 }
 
@@ -38,6 +48,8 @@ void joust_sampler_fini(joust_sampler *s)
 {
     joust_free_aligned(s->weights);
     joust_free(s->candidates);
+    joust_free_aligned(s->edited);
+    joust_free(s->seen);
     *s = (joust_sampler){0};
 }
 
@@ -130,22 +142,53 @@ static uint32_t pick(const joust_sampler *s, float uniform, double total)
     return last;
 }
 
-joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
-                                const joust_sampling *sampling, float uniform, joust_draw *ret,
-                                joust_error *err)
+/* Each token of prompt and response once: a logit above 0 is divided by the penalty, another
+ * multiplied. Source: Keskar et al. 2019 as in transformers' RepetitionPenaltyLogitsProcessor. */
+static void penalise(joust_sampler *s, const joust_draw_rules *rules, float penalty)
 {
-    joust_log_sum sum = s->kernels->log_sum(logits, s->n);
-    joust_status st = joust_log_sum_check(sum, err);
-    if (st)
-        return st;
-    if (sampling->temperature == 0) {
-        uint32_t best = likeliest(logits, s->n);
-        *ret = (joust_draw){.token = best, .raw_logp = joust_logp(logits, sum, best)};
-        return JOUST_OK;
+    memset(s->seen, 0, ((size_t)s->n + 63) / 64 * sizeof(*s->seen));
+    for (uint32_t i = 0; i < rules->n_prompt + rules->n; i++) {
+        uint32_t token =
+            i < rules->n_prompt ? rules->prompt[i] : rules->tokens[i - rules->n_prompt];
+        uint64_t bit = (uint64_t)1 << (token % 64);
+        if (s->seen[token / 64] & bit)
+            continue;
+        s->seen[token / 64] |= bit;
+        float *logit = &s->edited[token];
+        *logit = *logit > 0 ? *logit / penalty : *logit * penalty;
     }
+}
+
+/* Copies the logits and changes them by the rules. */
+static joust_status edit(joust_sampler *s, const float *logits, const joust_draw_rules *rules,
+                         float penalty, joust_error *err)
+{
+    if (!s->edited)
+        s->edited = joust_calloc_aligned(joust_lanes_up(s->n), sizeof(*s->edited));
+    if (!s->seen)
+        s->seen = joust_calloc(((size_t)s->n + 63) / 64, sizeof(*s->seen));
+    if (!s->edited || !s->seen)
+        return joust_fail(err, JOUST_NOMEM, "sampler: no memory for a vocabulary of %u", s->n);
+    memcpy(s->edited, logits, s->n * sizeof(*logits));
+    if (penalty > 0)
+        penalise(s, rules, penalty);
+    joust_status st = JOUST_OK;
+    if (rules->guide)
+        st = rules->guide(rules->context, rules->request, rules->sample, rules->tokens, rules->n,
+                          s->edited, s->n, err);
+    for (uint32_t i = 0; i < rules->n_banned; i++)
+        if (rules->banned[i] < s->n)
+            s->edited[rules->banned[i]] = -INFINITY;
+    return st;
+}
+
+/* Draws from logits whose log-sum is `sum`; logp is left alone where it equals raw_logp. */
+static void draw_by_weight(joust_sampler *s, const float *logits, joust_log_sum sum,
+                           const joust_sampling *sampling, float uniform, joust_draw *draw,
+                           double *ret_total)
+{
     const float scale = 1.0f / sampling->temperature;
     s->kernels->exponentials(logits, s->n, sum.max, scale, s->weights);
-    bool filtered = sampling->top_k || sampling->top_p < 1 || sampling->min_p > 0;
     if (sampling->top_k || sampling->top_p < 1)
         keep_likeliest(s, logits, sampling->top_k, sampling->top_p);
     double total = 0;
@@ -154,10 +197,47 @@ joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
             s->weights[i] = 0;
         total += (double)s->weights[i];
     }
-    uint32_t token = pick(s, uniform, total);
-    float raw_logp = joust_logp(logits, sum, token), logp = raw_logp;
-    if (filtered || sampling->temperature != 1)
-        logp = (float)((double)((logits[token] - sum.max) * scale) - joust_log(total));
-    *ret = (joust_draw){.token = token, .raw_logp = raw_logp, .logp = logp};
+    draw->token = pick(s, uniform, total);
+    *ret_total = total;
+}
+
+joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
+                                const joust_draw_rules *rules, const joust_sampling *sampling,
+                                float uniform, joust_draw *ret, joust_error *err)
+{
+    const joust_log_sum raw = s->kernels->log_sum(logits, s->n);
+    joust_log_sum sum = raw;
+    joust_status st = joust_log_sum_check(raw, err);
+    const float *from = logits;
+    bool edited = rules && (sampling->repetition_penalty > 0 || rules->guide || rules->n_banned);
+    if (!st && edited) {
+        st = edit(s, logits, rules, sampling->repetition_penalty, err);
+        from = s->edited;
+        if (!st)
+            sum = s->kernels->log_sum(from, s->n);
+        if (!st && sum.max == -INFINITY) {
+            *ret = (joust_draw){.none = true};
+            return JOUST_OK;
+        }
+        if (!st && !(isfinite(sum.max) && isfinite(sum.log_sum)))
+            st = joust_fail(err, JOUST_NOT_FINITE, "the guide's logits are not finite");
+    }
+    if (st)
+        return st;
+    joust_draw draw = {0};
+    if (sampling->temperature == 0) {
+        draw.token = likeliest(from, s->n);
+        draw.raw_logp = joust_logp(logits, raw, draw.token);
+    } else {
+        double total;
+        draw_by_weight(s, from, sum, sampling, uniform, &draw, &total);
+        draw.logp = draw.raw_logp = joust_logp(logits, raw, draw.token);
+        if (edited || sampling->top_k || sampling->top_p < 1 || sampling->min_p > 0 ||
+            sampling->temperature != 1)
+            draw.logp =
+                (float)((double)((from[draw.token] - sum.max) * (1.0f / sampling->temperature)) -
+                        joust_log(total));
+    }
+    *ret = draw;
     return JOUST_OK;
 }

@@ -1,0 +1,706 @@
+/* Continuous batching. A step lists rows, of any sequences, for each thread; the threads compute
+ * their passes side by side and draw; then every sequence advances, ends or goes on. All of the
+ * bookkeeping is the calling thread's, so that it is the same from run to run.
+ *
+ * Order: everything goes by age, the order of the requests. Next tokens come first, then pieces of
+ * prompts; whoever waits is let in as rows and pages allow, and nobody overtakes one who waits for
+ * pages. The oldest sequence can always go on: younger ones give up their pages for it. */
+#include "batch_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+
+/* Samples that a lane steps together; the other rows of its pass are for prompts and scores. */
+#define LANE_SAMPLES    96u
+/* Sequences that may wait, for a prefix that another computes, before those behind are looked at. */
+#define MAX_PASSED_OVER 64u
+
+typedef struct batch {
+    joust_engine *engine;
+    joust_model *model;
+    const joust_batch *of;
+    joust_paged *paged;
+    joust_lane *lanes;
+    uint32_t n_lanes;
+    joust_sequence **active;                   /* by age */
+    uint32_t n_active, active_room, n_samples; /* of which samples */
+    joust_sequence *waiting;                   /* by age */
+    joust_group *parked, *groups;
+    uint32_t next_request, next_score, n_opened;
+    uint64_t n_tokens;
+    bool starved; /* the last step had too few pages for who was at work */
+} batch;
+
+/* ---- sequences in and out --------------------------------------------------------------------- */
+
+static void waiting_add(batch *b, joust_sequence *s)
+{
+    joust_sequence **at = &b->waiting;
+    while (*at && (*at)->age < s->age)
+        at = &(*at)->next;
+    s->next = *at;
+    *at = s;
+}
+
+static void group_unpark(batch *b, joust_group *o)
+{
+    if (!o->parked)
+        return;
+    joust_group **at = &b->parked;
+    while (*at != o)
+        at = &(*at)->next_parked;
+    *at = o->next_parked;
+    o->parked = false;
+    joust_sequence_drop(o->prompt, b->paged);
+}
+
+static void group_free(batch *b, joust_group *o)
+{
+    joust_group **at = &b->groups;
+    while (*at != o)
+        at = &(*at)->next;
+    *at = o->next;
+    for (uint32_t i = 0; o->samples && i < o->request->n_samples; i++) {
+        joust_sequence_drop(&o->samples[i], b->paged);
+        joust_sequence_fini(&o->samples[i]);
+    }
+    if (o->prompt) {
+        joust_sequence_drop(o->prompt, b->paged);
+        joust_sequence_fini(o->prompt);
+        joust_free(o->prompt);
+    }
+    joust_free(o->samples);
+    joust_free(o->forced_logps);
+    joust_free(o);
+}
+
+static void score_free(batch *b, joust_sequence *s)
+{
+    joust_sequence_drop(s, b->paged);
+    joust_sequence_fini(s);
+    joust_free(s);
+}
+
+/* The order of requests: generation and scoring take turns by their shares. */
+static uint64_t age_next(batch *b)
+{
+    return (uint64_t)b->n_opened++ << 32;
+}
+
+static uint32_t limit_of(const joust_model *m, const joust_generate_request *r)
+{
+    uint32_t room = m->config.context - r->n_prompt;
+    return r->sampling.max_tokens < room ? r->sampling.max_tokens : room;
+}
+
+static joust_status group_open(batch *b, uint32_t index, joust_error *err)
+{
+    const joust_generate_request *r = &b->of->requests[index];
+    joust_group *o = joust_calloc(1, sizeof(*o));
+    if (!o)
+        return joust_fail(err, JOUST_NOMEM, "generation: out of memory");
+    *o = (joust_group){.request = r,
+                       .index = index,
+                       .limit = limit_of(b->model, r),
+                       .n_to_begin = r->n_samples,
+                       .n_left = r->n_samples,
+                       .next = b->groups};
+    b->groups = o;
+    o->prompt = joust_calloc(1, sizeof(*o->prompt));
+    o->samples = joust_calloc(r->n_samples, sizeof(*o->samples));
+    o->forced_logps = joust_calloc(r->n_forced, sizeof(*o->forced_logps));
+    if (!o->prompt || !o->samples || !o->forced_logps)
+        return joust_fail(err, JOUST_NOMEM, "generation: no memory for %u samples", r->n_samples);
+    uint64_t age = age_next(b);
+    *o->prompt = (joust_sequence){.kind = JOUST_SEQUENCE_PROMPT,
+                                  .age = age,
+                                  .group = o,
+                                  .index = index,
+                                  .head = r->prompt,
+                                  .tail = r->forced,
+                                  .n_head = r->n_prompt,
+                                  .n_known = r->n_prompt + r->n_forced};
+    for (uint32_t i = 0; i < r->n_samples; i++)
+        o->samples[i] = (joust_sequence){.kind = JOUST_SEQUENCE_SAMPLE,
+                                         .age = age + 1 + i,
+                                         .group = o,
+                                         .index = index,
+                                         .sample = i,
+                                         .head = r->prompt,
+                                         .n_head = r->n_prompt};
+    waiting_add(b, o->prompt);
+    return JOUST_OK;
+}
+
+/* The last token is computed only if something is asked after it. */
+static uint32_t score_rows(const joust_score_request *r)
+{
+    if (r->n_next)
+        return r->n;
+    return r->first < r->n ? r->n - 1 : 0;
+}
+
+static joust_status scored(batch *b, uint32_t index, joust_error *err)
+{
+    return b->of->scored ? b->of->scored(b->of->context, index, err) : JOUST_OK;
+}
+
+static joust_status score_open(batch *b, uint32_t index, joust_error *err)
+{
+    joust_score_request *r = &b->of->scores[index];
+    uint64_t age = age_next(b);
+    if (score_rows(r) == 0)
+        return scored(b, index, err);
+    joust_sequence *s = joust_calloc(1, sizeof(*s));
+    if (!s)
+        return joust_fail(err, JOUST_NOMEM, "scoring: out of memory");
+    *s = (joust_sequence){.kind = JOUST_SEQUENCE_SCORE,
+                          .age = age,
+                          .score = r,
+                          .index = index,
+                          .head = r->tokens,
+                          .n_head = r->n,
+                          .n_known = score_rows(r)};
+    waiting_add(b, s);
+    return JOUST_OK;
+}
+
+/* Opens the next request; *ret_any is false if there is none. */
+static joust_status request_open(batch *b, bool *ret_any, joust_error *err)
+{
+    const joust_batch *of = b->of;
+    bool request = b->next_request < of->n_requests, score = b->next_score < of->n_scores;
+    *ret_any = request || score;
+    if (request && score)
+        request =
+            (uint64_t)b->next_request * of->n_scores <= (uint64_t)b->next_score * of->n_requests;
+    if (!*ret_any)
+        return JOUST_OK;
+    if (request && of->requests[b->next_request].n_samples == 0) {
+        b->next_request++;
+        return JOUST_OK;
+    }
+    return request ? group_open(b, b->next_request++, err) : score_open(b, b->next_score++, err);
+}
+
+/* ---- who is at work --------------------------------------------------------------------------- */
+
+static joust_status active_add(batch *b, joust_sequence *s, joust_error *err)
+{
+    if (b->n_active == b->active_room) {
+        uint32_t room = b->active_room ? 2 * b->active_room : 64;
+        joust_sequence **active = joust_realloc_array(b->active, room, sizeof(*active));
+        if (!active)
+            return joust_fail(err, JOUST_NOMEM, "batch: no memory for %u sequences", room);
+        b->active = active;
+        b->active_room = room;
+    }
+    uint32_t at = b->n_active++;
+    for (; at > 0 && b->active[at - 1]->age > s->age; at--)
+        b->active[at] = b->active[at - 1];
+    b->active[at] = s;
+    b->n_samples += s->kind == JOUST_SEQUENCE_SAMPLE;
+    return JOUST_OK;
+}
+
+static void active_remove(batch *b, uint32_t at)
+{
+    b->n_samples -= b->active[at]->kind == JOUST_SEQUENCE_SAMPLE;
+    memmove(&b->active[at], &b->active[at + 1], (--b->n_active - at) * sizeof(*b->active));
+}
+
+static joust_group *parked_youngest(const batch *b)
+{
+    joust_group *youngest = b->parked;
+    for (joust_group *o = b->parked; o; o = o->next_parked)
+        youngest = o->prompt->age > youngest->prompt->age ? o : youngest;
+    return youngest;
+}
+
+/* Frees a page's worth of memory for s: what is kept for samples to come, then the youngest at work
+ * that is younger and has no row in this step. */
+static bool page_free_up(batch *b, const joust_sequence *s)
+{
+    if (b->parked) {
+        group_unpark(b, parked_youngest(b));
+        return true;
+    }
+    for (uint32_t i = b->n_active; i-- > 0 && b->active[i]->age > s->age;) {
+        joust_sequence *victim = b->active[i];
+        if (victim->n_rows > 0)
+            continue;
+        joust_sequence_drop(victim, b->paged);
+        active_remove(b, i);
+        waiting_add(b, victim);
+        b->engine->cache_stats.n_preempted++;
+        return true;
+    }
+    return false;
+}
+
+/* Gives a sequence pages for its first n positions, or as many as there are. */
+static joust_status pages_reserve(batch *b, joust_sequence *s, uint32_t n, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    while (!st && s->n_pages * JOUST_PAGE_POSITIONS < n) {
+        bool ok;
+        st = joust_sequence_extend(s, b->paged, &ok, err);
+        if (!st && !ok && !page_free_up(b, s)) {
+            b->starved = true;
+            break;
+        }
+    }
+    return st;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------- */
+
+static joust_lane *lane_emptiest(const batch *b)
+{
+    joust_lane *best = &b->lanes[0];
+    for (uint32_t i = 1; i < b->n_lanes; i++)
+        best = b->lanes[i].pass->n < best->pass->n ? &b->lanes[i] : best;
+    return best;
+}
+
+/* Lists what the emptiest lane has room for of a sequence's rows, and memory for. */
+static joust_status rows_list(batch *b, joust_sequence *s, joust_error *err)
+{
+    joust_lane *lane = lane_emptiest(b);
+    uint32_t n = s->n_known - s->n_kv, room = JOUST_PASS_ROWS - lane->pass->n;
+    n = n < room ? n : room;
+    joust_status st = pages_reserve(b, s, s->n_kv + n, err);
+    if (st)
+        return st;
+    uint32_t held = s->n_pages * JOUST_PAGE_POSITIONS - s->n_kv;
+    s->n_rows = n < held ? n : held;
+    for (uint32_t i = 0; i < s->n_rows; i++) {
+        uint32_t at = s->n_kv + i;
+        bool wants = joust_sequence_wants(s, at);
+        lane->pass->rows[lane->pass->n++] = (joust_row){.token = joust_sequence_token(s, at),
+                                                        .position = at,
+                                                        .pages = s->data,
+                                                        .wants_logits = wants};
+        if (wants)
+            lane->wanted[lane->n_wanted++] = (joust_wanted){s, at};
+    }
+    return JOUST_OK;
+}
+
+/* Lists rows for those at work: next tokens, or the rest. */
+static joust_status active_list(batch *b, bool next_tokens, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < b->n_active && !st; i++) {
+        joust_sequence *s = b->active[i];
+        bool is_next =
+            s->kind == JOUST_SEQUENCE_SAMPLE && s->n_known - s->n_kv == 1 && s->n_kv >= s->n_head;
+        if (is_next == next_tokens && s->n_rows == 0)
+            st = rows_list(b, s, err);
+    }
+    return st;
+}
+
+static bool waits_for_prefix(const batch *b, const joust_sequence *s)
+{
+    if (s->kind == JOUST_SEQUENCE_SAMPLE)
+        return false;
+    for (uint32_t i = 0; i < b->n_active; i++)
+        if (joust_sequence_could_share(s, b->paged, b->active[i]))
+            return true;
+    return false;
+}
+
+/* The first who waits for nothing but to be let in, or NULL. */
+static joust_status candidate_find(batch *b, bool may_open, joust_sequence ***ret, joust_error *err)
+{
+    joust_sequence **at = &b->waiting;
+    uint32_t n_passed_over = 0;
+    *ret = NULL;
+    for (; n_passed_over < MAX_PASSED_OVER; at = &(*at)->next, n_passed_over++) {
+        bool any = true;
+        while (!*at && may_open && any) { /* a score of nothing opens no sequence */
+            joust_status st = request_open(b, &any, err);
+            if (st)
+                return st;
+        }
+        if (!*at)
+            return JOUST_OK;
+        if (!waits_for_prefix(b, *at)) {
+            *ret = at;
+            return JOUST_OK;
+        }
+    }
+    return JOUST_OK;
+}
+
+/* Lets a sequence in if there is memory for all of its tokens known so far. Prompts held for samples
+ * behind it make way; those held for others before it, when nothing is at work. */
+static joust_status begin(batch *b, joust_sequence *s, bool *ret_ok, joust_error *err)
+{
+    joust_status st = joust_sequence_begin(s, b->paged, ret_ok, err);
+    while (!st && !*ret_ok) {
+        joust_group *o = parked_youngest(b);
+        if (!o || (o->prompt->age < s->age && b->n_active > 0))
+            break;
+        group_unpark(b, o);
+        st = joust_sequence_begin(s, b->paged, ret_ok, err);
+    }
+    return st;
+}
+
+/* A sample at work no longer needs its group's prompt. */
+static void sample_begun(batch *b, joust_sequence *s)
+{
+    if (s->kind != JOUST_SEQUENCE_SAMPLE || s->begun)
+        return;
+    s->begun = true;
+    if (--s->group->n_to_begin == 0)
+        group_unpark(b, s->group);
+}
+
+/* Lets in who waits, as long as there are rows and pages: those known; new requests too. */
+static joust_status admit(batch *b, bool may_open, joust_error *err)
+{
+    while (lane_emptiest(b)->pass->n < JOUST_PASS_ROWS && !b->starved) {
+        joust_sequence **at;
+        joust_status st = candidate_find(b, may_open, &at, err);
+        if (st || !at)
+            return st;
+        joust_sequence *s = *at;
+        bool ok;
+        if (s->kind == JOUST_SEQUENCE_SAMPLE && b->n_samples >= LANE_SAMPLES * b->n_lanes)
+            return JOUST_OK;
+        st = begin(b, s, &ok, err);
+        if (st || !ok)
+            return st;
+        b->engine->cache_stats.n_shared_tokens += s->n_kv;
+        st = active_add(b, s, err);
+        if (st) {
+            joust_sequence_drop(s, b->paged);
+            return st;
+        }
+        *at = s->next;
+        s->next = NULL;
+        sample_begun(b, s);
+        st = rows_list(b, s, err);
+        if (st)
+            return st;
+    }
+    return JOUST_OK;
+}
+
+static joust_status step_list(batch *b, joust_error *err)
+{
+    const bool was_starved = b->starved;
+    b->starved = false;
+    for (uint32_t i = 0; i < b->n_lanes; i++)
+        b->lanes[i].n_wanted = 0;
+    joust_status st = active_list(b, true, err);
+    if (!st && !was_starved)
+        st = admit(b, false, err);
+    if (!st)
+        st = active_list(b, false, err);
+    return st ? st : admit(b, true, err);
+}
+
+/* ---- a step ----------------------------------------------------------------------------------- */
+
+static void lane_run(void *context, uint32_t thread)
+{
+    batch *b = context;
+    joust_lane *lane = &b->lanes[thread];
+    if (lane->pass->n == 0)
+        return;
+    joust_pass_run(lane->pass);
+    lane->status = joust_lane_use(lane, &lane->error);
+}
+
+static joust_status lanes_run(batch *b, joust_error *err)
+{
+    uint32_t n_busy = 0, busy = 0;
+    for (uint32_t i = 0; i < b->n_lanes; i++) {
+        uint32_t n = b->lanes[i].pass->n;
+        b->n_tokens += n;
+        b->engine->cache_stats.n_computed_tokens += n;
+        n_busy += n > 0;
+        busy = n > 0 ? i : busy;
+    }
+    if (n_busy > 1)
+        joust_pool_run(b->engine->pool, lane_run, b);
+    else if (n_busy)
+        lane_run(b, busy);
+    for (uint32_t i = 0; i < b->n_lanes; i++)
+        if (b->lanes[i].status) {
+            if (err)
+                *err = b->lanes[i].error;
+            return b->lanes[i].status;
+        }
+    return JOUST_OK;
+}
+
+/* A sample has drawn: whether it ends here, by its request's watch too. */
+static joust_status sample_watch(joust_sequence *s, joust_error *err)
+{
+    const joust_generate_request *r = s->group->request;
+    if (!r->watch || s->n < r->sampling.min_tokens || s->finish == JOUST_FINISH_STOP ||
+        s->finish == JOUST_FINISH_ABORTED)
+        return JOUST_OK;
+    joust_finish finish = 0;
+    joust_status st = r->watch(r->context, s->index, s->sample, s->tokens, s->n, &finish, err);
+    s->finish = finish ? finish : s->finish;
+    return st;
+}
+
+static joust_status sample_end(batch *b, joust_sequence *s, joust_error *err)
+{
+    static const uint32_t no_token[1];
+    static const float no_logp[1];
+    joust_group *o = s->group;
+    const joust_generated result = {.tokens = s->n ? s->tokens : no_token,
+                                    .raw_logps = s->n ? s->raw_logps : no_logp,
+                                    .logps = s->n ? s->logps : no_logp,
+                                    .n = s->n,
+                                    .finish = s->finish};
+    joust_status st = b->of->done(b->of->context, s->index, s->sample, &result, err);
+    joust_sequence_drop(s, b->paged);
+    joust_sequence_fini(s);
+    sample_begun(b, s);
+    if (--o->n_left == 0)
+        group_free(b, o);
+    return st;
+}
+
+/* Its first tokens are drawn: the prompt holds its pages until the samples are at work. */
+static joust_status prompt_end(batch *b, joust_group *o, joust_error *err)
+{
+    const uint32_t n = o->request->n_samples;
+    o->parked = true;
+    o->next_parked = b->parked;
+    b->parked = o;
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < n && !st; i++) {
+        joust_sequence *s = &o->samples[i];
+        st = sample_watch(s, err);
+        bool last = o->n_left == 1;
+        if (!st && s->finish)
+            st = sample_end(b, s, err);
+        else if (!st)
+            waiting_add(b, s);
+        if (last)
+            break; /* the group may be gone */
+    }
+    return st;
+}
+
+/* After a pass. *ret_gone: it is no longer at work. */
+static joust_status sequence_use(batch *b, joust_sequence *s, bool *ret_gone, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    const bool had_rows = s->n_rows > 0;
+    joust_sequence_advance(s, b->paged);
+    if (s->drew)
+        st = sample_watch(s, err);
+    s->drew = false;
+    *ret_gone =
+        s->kind == JOUST_SEQUENCE_SAMPLE ? s->finish != 0 : had_rows && s->n_kv == s->n_known;
+    return st;
+}
+
+/* Every sequence that had rows advances; those that are complete leave. */
+static joust_status step_use(batch *b, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < b->n_active && !st;) {
+        joust_sequence *s = b->active[i];
+        bool gone;
+        st = sequence_use(b, s, &gone, err);
+        if (st)
+            break;
+        if (!gone) {
+            i++;
+            continue;
+        }
+        active_remove(b, i);
+        if (s->kind == JOUST_SEQUENCE_SAMPLE) {
+            st = sample_end(b, s, err);
+        } else if (s->kind == JOUST_SEQUENCE_PROMPT) {
+            st = prompt_end(b, s->group, err);
+        } else {
+            uint32_t index = s->index;
+            score_free(b, s);
+            st = scored(b, index, err);
+        }
+    }
+    return st;
+}
+
+static bool work_left(const batch *b)
+{
+    return b->n_active || b->waiting || b->next_request < b->of->n_requests ||
+           b->next_score < b->of->n_scores;
+}
+
+static joust_status batch_steps(batch *b, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    while (!st && work_left(b)) {
+        st = step_list(b, err);
+        uint64_t n = b->n_tokens;
+        if (!st)
+            st = lanes_run(b, err);
+        assert(st || b->n_tokens > n || !work_left(b)); /* the oldest can always go on */
+        if (!st)
+            st = step_use(b, err);
+        if (!st && b->of->step)
+            st = b->of->step(b->of->context, b->n_tokens, err);
+    }
+    return st;
+}
+
+/* ---- the call --------------------------------------------------------------------------------- */
+
+static joust_status memory_check(const batch *b, uint32_t n_positions, const char *what, uint32_t i,
+                                 const char *remedy, joust_error *err)
+{
+    const uint64_t n_pages = (n_positions + JOUST_PAGE_POSITIONS - 1) / JOUST_PAGE_POSITIONS,
+                   bytes = n_pages * joust_paged_page_bytes(b->model);
+    if (bytes <= b->engine->cache_bytes)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_NOMEM,
+                      "%s request %u: alone it needs %llu bytes of key-value memory for %u "
+                      "positions, there are %llu: raise cache_bytes%s",
+                      what, i, (unsigned long long)bytes, n_positions,
+                      (unsigned long long)b->engine->cache_bytes, remedy);
+}
+
+static joust_status request_check(const batch *b, uint32_t i, joust_error *err)
+{
+    const joust_generate_request *r = &b->of->requests[i];
+    const joust_model_config *c = &b->model->config;
+    if (r->n_prompt == 0 || r->n_prompt >= c->context)
+        return joust_fail(err, JOUST_INVALID,
+                          "generation request %u: a prompt of %u tokens, must be from 1 to %u (the "
+                          "context is %u)",
+                          i, r->n_prompt, c->context - 1, c->context);
+    joust_status st = joust_model_check_language(c, "generation", err);
+    if (!st)
+        st = joust_model_check_tokens(c, "token", r->prompt, r->n_prompt, err);
+    if (!st)
+        st = joust_model_check_tokens(c, "forced token", r->forced, r->n_forced, err);
+    if (!st)
+        st = joust_sampling_check(&r->sampling, err);
+    if (!st && r->n_forced >= limit_of(b->model, r))
+        st = joust_fail(err, JOUST_INVALID,
+                        "%u forced tokens leave none to draw of %u (max_tokens %u, the context is "
+                        "%u)",
+                        r->n_forced, limit_of(b->model, r), r->sampling.max_tokens, c->context);
+    if (st)
+        return joust_blame(err, st, "generation request %u", i);
+    return memory_check(b, r->n_prompt + limit_of(b->model, r) - 1, "generation", i,
+                        " or lower max_tokens", err);
+}
+
+static joust_status score_check(const batch *b, uint32_t i, joust_error *err)
+{
+    const joust_score_request *r = &b->of->scores[i];
+    const joust_model_config *c = &b->model->config;
+    if (r->n == 0 || r->n > c->context)
+        return joust_fail(err, JOUST_INVALID,
+                          "score request %u: %u tokens, must be from 1 to the context of %u", i,
+                          r->n, c->context);
+    if (r->first < 1 || r->first > r->n)
+        return joust_fail(err, JOUST_INVALID, "score request %u: first is %u, must be from 1 to %u",
+                          i, r->first, r->n);
+    joust_status st = joust_model_check_language(c, "scoring", err);
+    if (!st)
+        st = joust_model_check_tokens(c, "token", r->tokens, r->n, err);
+    if (!st)
+        st = joust_model_check_tokens(c, "next token", r->next, r->n_next, err);
+    if (st)
+        return joust_blame(err, st, "score request %u", i);
+    return memory_check(b, score_rows(r), "score", i, "", err);
+}
+
+static joust_status lanes_create(batch *b, joust_error *err)
+{
+    b->n_lanes = joust_engine_threads(b->engine);
+    b->lanes = joust_calloc(b->n_lanes, sizeof(*b->lanes));
+    if (!b->lanes)
+        return joust_fail(err, JOUST_NOMEM, "batch: out of memory");
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < b->n_lanes && !st; i++) {
+        joust_lane *lane = &b->lanes[i];
+        lane->model = b->model;
+        st = joust_pass_create(b->engine, b->model, &lane->pass, err);
+        if (!st)
+            st = joust_sampler_init(&lane->sampler, b->engine->kernels, b->model->config.vocab_size,
+                                    err);
+    }
+    return st;
+}
+
+/* What is left after an error goes with the rest. */
+static void batch_fini(batch *b)
+{
+    for (uint32_t i = 0; i < b->n_active; i++)
+        if (b->active[i]->kind == JOUST_SEQUENCE_SCORE)
+            score_free(b, b->active[i]);
+    for (joust_sequence *s = b->waiting, *next; s; s = next) {
+        next = s->next;
+        if (s->kind == JOUST_SEQUENCE_SCORE)
+            score_free(b, s);
+    }
+    while (b->groups)
+        group_free(b, b->groups);
+    joust_free(b->active);
+    for (uint32_t i = 0; b->lanes && i < b->n_lanes; i++) {
+        joust_pass_free(&b->lanes[i].pass);
+        joust_sampler_fini(&b->lanes[i].sampler);
+    }
+    joust_free(b->lanes);
+}
+
+joust_status joust_batch_run(joust_engine *engine, joust_model *model, const joust_batch *of,
+                             joust_error *err)
+{
+    batch b = {.engine = engine, .model = model, .of = of};
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < of->n_requests && !st; i++)
+        st = request_check(&b, i, err);
+    for (uint32_t i = 0; i < of->n_scores && !st; i++)
+        st = score_check(&b, i, err);
+    if (!st)
+        st = joust_model_prepare(engine, model, err);
+    if (!st)
+        st = joust_paged_open(engine, model, &b.paged, err);
+    if (!st)
+        st = lanes_create(&b, err);
+    if (!st)
+        st = batch_steps(&b, err);
+    batch_fini(&b);
+    return st;
+}
+
+joust_status joust_generate(joust_engine *engine, joust_model *model,
+                            const joust_generate_request *requests, uint32_t n_requests,
+                            joust_generated_fn *done, joust_step_fn *step, void *context,
+                            joust_error *err)
+{
+    const joust_batch of = {.requests = requests,
+                            .n_requests = n_requests,
+                            .done = done,
+                            .step = step,
+                            .context = context};
+    return joust_batch_run(engine, model, &of, err);
+}
+
+joust_status joust_score(joust_engine *engine, joust_model *model, joust_score_request *requests,
+                         uint32_t n_requests, joust_step_fn *step, void *context, joust_error *err)
+{
+    const joust_batch of = {
+        .scores = requests, .n_scores = n_requests, .step = step, .context = context};
+    return joust_batch_run(engine, model, &of, err);
+}
