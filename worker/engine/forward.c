@@ -296,10 +296,16 @@ void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row
                            true);
 }
 
+void joust_forward_norm(const joust_forward *f, const float *x, uint32_t n, float *normed,
+                        float *norm_r)
+{
+    norm_rows(f, x, f->model->norm, n, normed, norm_r);
+}
+
 void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, float *normed,
                         float *norm_r, float *logits)
 {
-    norm_rows(f, x, f->model->norm, n, normed, norm_r);
+    joust_forward_norm(f, x, n, normed, norm_r);
     joust_forward_multiply(f->kernels, normed, f->w.d_ld, n, &f->model->head_pack, logits,
                            f->w.vocab_ld, false);
 }
@@ -357,20 +363,26 @@ void joust_pass_free(joust_pass **pass)
     *pass = NULL;
 }
 
-void joust_pass_run(joust_pass *pass)
+uint32_t joust_pass_layers(joust_pass *pass)
 {
     const joust_forward *f = &pass->forward;
     joust_forward_embed(f, pass->rows, pass->n, pass->a.x);
     for (uint32_t layer = 0; layer < f->model->config.n_layers; layer++)
         joust_forward_layer(f, layer, pass->rows, pass->n, &pass->a);
-    uint32_t n_logits = 0;
+    uint32_t n_wanted = 0;
     for (uint32_t r = 0; r < pass->n; r++)
         if (pass->rows[r].wants_logits) {
-            if (n_logits < r)
-                memcpy(pass->a.x + (size_t)n_logits * f->w.d_ld, pass->a.x + (size_t)r * f->w.d_ld,
+            if (n_wanted < r)
+                memcpy(pass->a.x + (size_t)n_wanted * f->w.d_ld, pass->a.x + (size_t)r * f->w.d_ld,
                        f->w.d_ld * sizeof(float));
-            n_logits++;
+            n_wanted++;
         }
-    joust_forward_head(f, pass->a.x, n_logits, pass->a.normed, pass->a.norm_r, pass->logits);
     pass->n = 0;
+    return n_wanted;
+}
+
+void joust_pass_run(joust_pass *pass)
+{
+    uint32_t n = joust_pass_layers(pass);
+    joust_forward_head(&pass->forward, pass->a.x, n, pass->a.normed, pass->a.norm_r, pass->logits);
 }

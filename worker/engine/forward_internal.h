@@ -69,6 +69,9 @@ void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row
 /* Stores the key and value of a row of qkv. */
 void joust_forward_store(const joust_forward *f, uint32_t layer, const joust_row *row,
                          const float *qkv);
+/* The final norm of n rows of x, which the head reads. */
+void joust_forward_norm(const joust_forward *f, const float *x, uint32_t n, float *normed,
+                        float *norm_r);
 /* logits (n, vocab_ld) of n rows of x; normed (n, d_ld) and norm_r (n) are kept for the backward
  * pass. */
 void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, float *normed,
@@ -94,5 +97,7 @@ JOUST_MUST_USE joust_status joust_pass_create(const joust_engine *engine, const 
 void joust_pass_free(joust_pass **pass);
 /* Computes the rows and empties the list. Rows of one sequence must come in order of position. */
 void joust_pass_run(joust_pass *pass);
+/* The same up to the last layer: a.x begins with the rows that want logits. Returns how many. */
+uint32_t joust_pass_layers(joust_pass *pass);
 
 #endif

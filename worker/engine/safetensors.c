@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <math.h> /* isfinite, isnan */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #define MAX_NAME_BYTES 255u
 #define CHUNK_BYTES    (1u << 20)
 #define ALIGNMENT      8u
+#define FINITE_BLOCK   4096u
 
 static const struct {
     const char *name;
@@ -311,6 +313,25 @@ static joust_status read_halves(const joust_safetensors *s, const joust_safetens
     return st;
 }
 
+/* Exponents are all ones in what is infinite or no number. Blocks first: the check must not cost what the read does. */
+static joust_status check_finite(const joust_safetensors *s, const joust_safetensor *t,
+                                 const float *values, joust_error *err)
+{
+    for (uint64_t first = 0; first < t->n; first += FINITE_BLOCK) {
+        uint64_t last = t->n - first < FINITE_BLOCK ? t->n : first + FINITE_BLOCK;
+        unsigned n_bad = 0;
+        for (uint64_t i = first; i < last; i++)
+            n_bad += !isfinite(values[i]);
+        for (uint64_t i = first; n_bad > 0 && i < last; i++)
+            if (!isfinite(values[i]))
+                return joust_fail(err, JOUST_NOT_FINITE,
+                                  "%s: tensor %s: element %" PRIu64 " is %s; the checkpoint is "
+                                  "damaged, or its training diverged",
+                                  s->path, t->name, i, isnan(values[i]) ? "NaN" : "infinite");
+    }
+    return JOUST_OK;
+}
+
 joust_status joust_safetensors_read(const joust_safetensors *s, const joust_safetensor *tensor,
                                     float *to, joust_error *err)
 {
@@ -322,7 +343,8 @@ joust_status joust_safetensors_read(const joust_safetensors *s, const joust_safe
         tensor->dtype == JOUST_DTYPE_F32 /* as it lies in memory (model.c's assertion) */
             ? read_at(s->fd, s->path, s->data + tensor->begin, to, tensor->n * sizeof(float), err)
             : read_halves(s, tensor, to, err);
-    return st == JOUST_OK ? st : joust_blame(err, st, "tensor %s", tensor->name);
+    return st == JOUST_OK ? check_finite(s, tensor, to, err)
+                          : joust_blame(err, st, "tensor %s", tensor->name);
 }
 
 /* 8 bytes of length and the header, padded with spaces so that the data is aligned. */

@@ -46,7 +46,8 @@ JOUST_MUST_USE joust_status joust_safetensors_parse(const void *header, uint64_t
                                                     const char *name, joust_safetensors *ret,
                                                     joust_error *err);
 void joust_safetensors_close(joust_safetensors *s);
-/* Reads tensor's n elements as float32 into to. Errors: JOUST_UNSUPPORTED (dtype), JOUST_IO, JOUST_CORRUPT (file shrank). */
+/* Reads tensor's n elements as float32 into to. Errors: JOUST_UNSUPPORTED (dtype), JOUST_NOT_FINITE (tensor and
+ * element are named), JOUST_IO, JOUST_CORRUPT (file shrank). */
 JOUST_MUST_USE joust_status joust_safetensors_read(const joust_safetensors *s,
                                                    const joust_safetensor *tensor, float *to,
                                                    joust_error *err);

@@ -1,0 +1,203 @@
+/* Logits, log-probabilities, hidden states and scores against transformers in float32, on one small random checkpoint of
+ * every family and variant. */
+#include "tests/check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/file.h"
+#include "worker/engine/forward_internal.h"
+#include "worker/engine/hidden.h"
+#include "worker/engine/safetensors_internal.h"
+
+#define TOLERANCE 1e-4 /* of the largest value of a position */
+
+static const char *const names[] = {"llama2",       "llama3",  "llama3-tied",  "llama-linear",
+                                    "smollm2",      "mistral", "mistral-null", "qwen2",
+                                    "qwen2-window", "qwen3",   "qwen3-window", "llama-reward",
+                                    "qwen2-reward"};
+#define N_NAMES (sizeof(names) / sizeof(*names))
+
+/* A checkpoint, and what transformers says about it. */
+typedef struct checkpoint {
+    char *dir;
+    joust_engine *engine;
+    joust_model *model;
+    joust_safetensors expected;
+    uint32_t *tokens, n;
+} checkpoint;
+
+static float *expected(const checkpoint *c, const char *name, uint64_t n)
+{
+    joust_error err = {0};
+    for (uint32_t i = 0; i < c->expected.n; i++) {
+        if (strcmp(c->expected.items[i].name, name) != 0)
+            continue;
+        assert_true(n == 0 || c->expected.items[i].n == n);
+        float *values = joust_calloc(c->expected.items[i].n, sizeof(*values));
+        assert_non_null(values);
+        check_ok(joust_safetensors_read(&c->expected, &c->expected.items[i], values, &err));
+        return values;
+    }
+    fail_msg("%s: no tensor %s", c->dir, name);
+    return NULL;
+}
+
+static checkpoint checkpoint_open(const char *name)
+{
+    joust_error err = {0};
+    checkpoint c = {.dir = joust_path_join(JOUST_SOURCE_DIR "/tests/engine/reference", name)};
+    char *path = joust_path_join(c.dir, "expected.safetensors");
+    check_ok(joust_safetensors_open(path, &c.expected, &err));
+    check_ok(joust_model_load(c.dir, &c.model, &err));
+    check_ok(joust_engine_create(&(joust_engine_options){.n_threads = 2}, &c.engine, &err));
+    float *tokens = expected(&c, "tokens", 0);
+    for (uint32_t i = 0; i < c.expected.n; i++)
+        if (strcmp(c.expected.items[i].name, "tokens") == 0)
+            c.n = (uint32_t)c.expected.items[i].n;
+    c.tokens = joust_calloc(c.n, sizeof(*c.tokens));
+    for (uint32_t i = 0; i < c.n; i++)
+        c.tokens[i] = (uint32_t)tokens[i];
+    joust_free(tokens);
+    joust_free(path);
+    return c;
+}
+
+static void checkpoint_close(checkpoint *c)
+{
+    joust_safetensors_close(&c->expected);
+    joust_model_free(&c->model);
+    joust_engine_free(&c->engine);
+    joust_free(c->tokens);
+    joust_free(c->dir);
+}
+
+/* Rows of n values each; the largest difference in shares of the row's largest value. */
+static double gap(const float *got, const float *wanted, uint32_t n_rows, uint32_t n)
+{
+    double worst = 0;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        double largest = 0, apart = 0;
+        for (uint32_t i = r * n; i < (r + 1) * n; i++) {
+            largest = fmax(largest, fabs((double)wanted[i]));
+            apart = fmax(apart, isfinite(got[i]) ? fabs((double)got[i] - (double)wanted[i]) : 1e9);
+        }
+        worst = fmax(worst, apart / largest);
+    }
+    return worst;
+}
+
+static void check_gap(const checkpoint *c, const char *what, double share)
+{
+    print_message("%s: %s within %.2g\n", strrchr(c->dir, '/') + 1, what, share);
+    if (!(share <= TOLERANCE))
+        fail_msg("%s: %s: %.3g of the largest value, at most %g", c->dir, what, share, TOLERANCE);
+}
+
+/* Logits after each token, in one pass. */
+static void check_logits(const checkpoint *c)
+{
+    joust_error err = {0};
+    const uint32_t vocab = joust_model_get_config(c->model)->vocab_size;
+    float *wanted = expected(c, "logits", (uint64_t)c->n * vocab);
+    joust_pass *pass;
+    joust_kv kv;
+    check_ok(joust_model_prepare(c->engine, c->model, &err));
+    check_ok(joust_pass_create(c->engine, c->model, &pass, &err));
+    check_ok(joust_kv_init(&kv, c->model, c->n, joust_model_get_config(c->model)->n_layers, &err));
+    assert_true(c->n <= JOUST_PASS_ROWS && vocab % JOUST_LANES == 0);
+    for (uint32_t i = 0; i < c->n; i++)
+        pass->rows[pass->n++] =
+            (joust_row){.token = c->tokens[i], .position = i, .own = &kv, .wants_logits = true};
+    joust_pass_run(pass);
+    check_gap(c, "logits", gap(pass->logits, wanted, c->n, vocab));
+    joust_kv_fini(&kv);
+    joust_pass_free(&pass);
+    joust_free(wanted);
+}
+
+static void check_logps(const checkpoint *c)
+{
+    joust_error err = {0};
+    float *wanted = expected(c, "logps", c->n - 1), got[JOUST_PASS_ROWS];
+    joust_score_request request = {.tokens = c->tokens, .n = c->n, .first = 1, .ret_logps = got};
+    check_ok(joust_score(c->engine, c->model, &request, 1, NULL, NULL, &err));
+    check_gap(c, "log-probabilities", gap(got, wanted, c->n - 1, 1));
+    joust_free(wanted);
+}
+
+static void check_hidden(const checkpoint *c)
+{
+    joust_error err = {0};
+    const joust_model_config *config = joust_model_get_config(c->model);
+    const uint32_t d = config->d_model, first = 3;
+    float *wanted = expected(c, "hidden", (uint64_t)c->n * d), score[2];
+    float *got = joust_calloc((size_t)(c->n - first) * d, sizeof(*got));
+    joust_hidden_request requests[] = {
+        {.tokens = c->tokens, .n = c->n, .first = first, .ret_states = got},
+        {.tokens = c->tokens, .n = c->n, .ret_score = &score[0]},
+        {.tokens = c->tokens, .n = c->n - 1, .ret_score = &score[1]}};
+    check_ok(
+        joust_hidden(c->engine, c->model, requests, config->scalar_head ? 3 : 1, NULL, NULL, &err));
+    check_gap(c, "hidden states", gap(got, wanted + first * d, c->n - first, d));
+    if (config->scalar_head) {
+        float *value = expected(c, "score", 1);
+        check_gap(c, "score", gap(score, value, 1, 1));
+        assert_true(score[0] != score[1]);
+        joust_free(value);
+        requests[0].ret_score = &score[1]; /* beside the states: the same bits */
+        check_ok(joust_hidden(c->engine, c->model, requests, 1, NULL, NULL, &err));
+        assert_memory_equal(&score[0], &score[1], sizeof(*score));
+    }
+    joust_free(got);
+    joust_free(wanted);
+}
+
+static void test_families(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_NAMES; i++) {
+        checkpoint c = checkpoint_open(names[i]);
+        if (!joust_model_get_config(c.model)->scalar_head) {
+            check_logits(&c);
+            check_logps(&c);
+        }
+        check_hidden(&c);
+        checkpoint_close(&c);
+    }
+}
+
+/* A scalar head gives no logits, a language model no score: both are refused by name. */
+static void test_refused(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    float got[JOUST_PASS_ROWS];
+    checkpoint reward = checkpoint_open("llama-reward"), language = checkpoint_open("qwen2");
+    joust_score_request score = {
+        .tokens = reward.tokens, .n = reward.n, .first = 1, .ret_logps = got};
+    check_status(JOUST_UNSUPPORTED,
+                 joust_score(reward.engine, reward.model, &score, 1, NULL, NULL, &err));
+    assert_non_null(strstr(err.text, "LlamaForSequenceClassification"));
+    joust_hidden_request r = {.tokens = language.tokens, .n = language.n, .ret_score = got};
+    check_status(JOUST_UNSUPPORTED,
+                 joust_hidden(language.engine, language.model, &r, 1, NULL, NULL, &err));
+    assert_non_null(strstr(err.text, "Qwen2ForCausalLM has no scalar head"));
+    r = (joust_hidden_request){.tokens = language.tokens, .ret_states = got};
+    check_status(JOUST_INVALID,
+                 joust_hidden(language.engine, language.model, &r, 1, NULL, NULL, &err));
+    r = (joust_hidden_request){.tokens = language.tokens, .n = 2, .first = 2, .ret_states = got};
+    check_status(JOUST_INVALID,
+                 joust_hidden(language.engine, language.model, &r, 1, NULL, NULL, &err));
+    checkpoint_close(&reward);
+    checkpoint_close(&language);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families),
+                                       cmocka_unit_test(test_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
