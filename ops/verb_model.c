@@ -1,4 +1,4 @@
-/* joust model info | convert: what a checkpoint is, and how it becomes a Hugging Face folder in float32. */
+/* joust model info | convert: what a checkpoint is, and how it becomes a Hugging Face folder. */
 #include <stdio.h>
 #include <string.h>
 
@@ -132,8 +132,22 @@ static joust_status read_tokenizer(const char *path, uint32_t vocab_size, joust_
     return st;
 }
 
+static joust_status parse_dtype(const char *name, joust_dtype *ret, joust_error *err)
+{
+    static const struct {
+        const char *name;
+        joust_dtype dtype;
+    } names[] = {{"f32", JOUST_DTYPE_F32}, {"f16", JOUST_DTYPE_F16}, {"bf16", JOUST_DTYPE_BF16}};
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (strcmp(name, names[i].name) == 0) {
+            *ret = names[i].dtype;
+            return JOUST_OK;
+        }
+    return joust_fail(err, JOUST_INVALID, "--dtype %s: must be f32, bf16 or f16", name);
+}
+
 static joust_status convert(const char *in, const char *out, const char *tokenizer,
-                            joust_error *err)
+                            joust_dtype dtype, joust_error *err)
 {
     joust_model *model = NULL;
     joust_buf text = {0};
@@ -145,7 +159,7 @@ static joust_status convert(const char *in, const char *out, const char *tokeniz
     if (st == JOUST_OK && tokenizer)
         st = read_tokenizer(tokenizer, joust_model_get_config(model)->vocab_size, &text, err);
     if (st == JOUST_OK)
-        st = joust_model_save(model, llama2c || tokenizer ? NULL : in, out, err);
+        st = joust_model_export(model, llama2c || tokenizer ? NULL : in, dtype, 0, out, err);
     if (st == JOUST_OK && tokenizer)
         st = joust_file_write(path, text.data, text.n, err);
     joust_buf_fini(&text);
@@ -156,25 +170,31 @@ static joust_status convert(const char *in, const char *out, const char *tokeniz
 
 static int model_convert(int argc, char **argv)
 {
-    const char *places[2] = {NULL, NULL}, *tokenizer = NULL;
+    const char *places[2] = {NULL, NULL}, *tokenizer = NULL, *dtype_name = "f32";
     const joust_option options[] = {
+        {"--dtype", JOUST_OPTION_TEXT, &dtype_name, "NAME",
+         "f32 (the default, exact), bf16 or f16, rounded to nearest"},
         {"--tokenizer", JOUST_OPTION_TEXT, &tokenizer, "FILE",
          "a tokenizer.json, or llama2.c's tokenizer.bin; by default those of IN are copied"}};
     const joust_usage usage = {
         .verb = "model convert",
-        .synopsis = "joust model convert IN OUT [--tokenizer FILE]",
+        .synopsis = "joust model convert IN OUT [--dtype NAME] [--tokenizer FILE]",
         .about =
             "Reads a Hugging Face folder or a llama2.c checkpoint (.bin, version 0) and writes\n"
-            "the folder OUT: config.json, model.safetensors in float32, tokenizer.json.",
+            "the folder OUT: config.json, model.safetensors (in shards above 5 GB) and the\n"
+            "tokenizer's files, as transformers reads them.",
         .options = options,
-        .n_options = 1,
+        .n_options = sizeof(options) / sizeof(*options),
         .min_positional = 2,
         .max_positional = 2};
     int status = joust_cli_parse(&usage, argc, argv, places, NULL);
     if (status >= 0)
         return status;
     joust_error err = {0};
-    joust_status st = convert(places[0], places[1], tokenizer, &err);
+    joust_dtype dtype = JOUST_DTYPE_F32;
+    joust_status st = parse_dtype(dtype_name, &dtype, &err);
+    if (st == JOUST_OK)
+        st = convert(places[0], places[1], tokenizer, dtype, &err);
     return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("model convert", &err);
 }
 
@@ -182,8 +202,8 @@ int joust_verb_model(int argc, char **argv)
 {
     const joust_usage usage = {
         .verb = "model",
-        .synopsis = "joust model info DIR | joust model convert IN OUT [--tokenizer FILE]",
-        .about = "What a checkpoint is, and how it becomes a Hugging Face folder in float32.\n"
+        .synopsis = "joust model info DIR | joust model convert IN OUT [--dtype NAME]",
+        .about = "What a checkpoint is, and how it becomes a Hugging Face folder.\n"
                  "`joust model info --help` and `joust model convert --help` say more.",
         .min_positional = 1,
         .max_positional = 1};

@@ -1,6 +1,7 @@
 /* A model's folder in the Hugging Face layout: config.json, model.safetensors (or its shards, named by
  * model.safetensors.index.json), and the tokenizer's files. */
 #include <errno.h>
+#include <math.h> /* isfinite, isnan */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,11 +13,9 @@
 #include "safetensors_internal.h"
 #include "worker/engine/model.h"
 
-#define WEIGHTS_FILE        "model.safetensors"
-#define INDEX_FILE          "model.safetensors.index.json"
-#define MAX_INDEX_BYTES     (16u << 20)
-#define MAX_SHARDS          1024u
-#define MAX_TOKENIZER_BYTES (64u << 20)
+#define MAX_INDEX_BYTES (16u << 20)
+#define MAX_SHARDS      1024u
+#define FINITE_BLOCK    4096u
 
 /* The files that hold a model's weights. */
 typedef struct weight_files {
@@ -62,6 +61,25 @@ static joust_status check_shape(const loading *l, const char *path, const joust_
                       path, found->name, shapes[0], shapes[1]);
 }
 
+/* A block's sum of what isn't finite first: the check must not cost what the read does. */
+static joust_status check_finite(const loading *l, const char *path, const joust_tensor *t)
+{
+    for (uint64_t first = 0; first < t->n; first += FINITE_BLOCK) {
+        uint64_t last = t->n - first < FINITE_BLOCK ? t->n : first + FINITE_BLOCK;
+        unsigned n_bad = 0;
+        for (uint64_t i = first; i < last; i++)
+            n_bad += !isfinite(t->data[i]);
+        for (uint64_t i = first; n_bad > 0 && i < last; i++)
+            if (!isfinite(t->data[i]))
+                return joust_fail(
+                    l->err, JOUST_NOT_FINITE,
+                    "%s: tensor %s: element %llu is %s; the checkpoint is damaged, or "
+                    "its training diverged",
+                    path, t->name, (unsigned long long)i, isnan(t->data[i]) ? "NaN" : "infinite");
+    }
+    return JOUST_OK;
+}
+
 static joust_status load_tensor(const loading *l, const joust_safetensors *file,
                                 const joust_safetensor *found)
 {
@@ -74,6 +92,8 @@ static joust_status load_tensor(const loading *l, const joust_safetensors *file,
         joust_status st = check_shape(l, file->path, found, &l->tensors[i]);
         if (st == JOUST_OK && !l->look_only)
             st = joust_safetensors_read(file, found, l->tensors[i].data, l->err);
+        if (st == JOUST_OK && !l->look_only)
+            st = check_finite(l, file->path, &l->tensors[i]);
         l->loaded[i] = st == JOUST_OK;
         return st;
     }
@@ -158,13 +178,14 @@ static joust_status add_shards(weight_files *f, const char *dir, const char *ind
 static joust_status files_find(weight_files *f, const char *dir, joust_error *err)
 {
     joust_status st;
-    char *index = joust_path_join(dir, INDEX_FILE), *whole = joust_path_join(dir, WEIGHTS_FILE);
+    char *index = joust_path_join(dir, JOUST_INDEX_FILE),
+         *whole = joust_path_join(dir, JOUST_WEIGHTS_FILE);
     if (!index || !whole)
         st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
     else if (!joust_file_exists(whole) && joust_file_exists(index))
         st = add_shards(f, dir, index, err);
     else
-        st = files_add(f, dir, WEIGHTS_FILE, err);
+        st = files_add(f, dir, JOUST_WEIGHTS_FILE, err);
     joust_free(index);
     joust_free(whole);
     return st;
@@ -244,63 +265,5 @@ joust_status joust_model_check(const char *dir, joust_error *err)
     joust_model *model = NULL;
     joust_status st = load(dir, true, &model, err);
     joust_model_free(&model);
-    return st;
-}
-
-/* Copies one file where it exists. */
-static joust_status copy_file(const char *from_dir, const char *to_dir, const char *name,
-                              joust_error *err)
-{
-    joust_buf bytes = {0};
-    joust_status st = JOUST_OK;
-    char *from = joust_path_join(from_dir, name), *to = joust_path_join(to_dir, name);
-    if (!from || !to)
-        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", to_dir);
-    else if (joust_file_exists(from)) {
-        st = joust_file_read(from, MAX_TOKENIZER_BYTES, &bytes, err);
-        if (st == JOUST_OK)
-            st = joust_file_write(to, bytes.data, bytes.n, err);
-    }
-    joust_buf_fini(&bytes);
-    joust_free(from);
-    joust_free(to);
-    return st;
-}
-
-static joust_status copy_tokenizer(const char *from, const char *to, joust_error *err)
-{
-    static const char *const names[] = {"tokenizer.json",
-                                        "tokenizer_config.json",
-                                        "special_tokens_map.json",
-                                        "added_tokens.json",
-                                        "vocab.json",
-                                        "merges.txt",
-                                        "tokenizer.model",
-                                        "chat_template.jinja",
-                                        "generation_config.json"};
-    joust_status st = JOUST_OK;
-    for (size_t i = 0; st == JOUST_OK && i < sizeof(names) / sizeof(*names); i++)
-        st = copy_file(from, to, names[i], err);
-    return st;
-}
-
-joust_status joust_model_save(const joust_model *model, const char *tokenizer_dir, const char *dir,
-                              joust_error *err)
-{
-    uint32_t n;
-    const joust_tensor *tensors = joust_model_tensors(model, &n);
-    joust_status st = joust_dir_make(dir, err);
-    char *config = joust_path_join(dir, "config.json"),
-         *weights = joust_path_join(dir, WEIGHTS_FILE);
-    if (st == JOUST_OK && (!config || !weights))
-        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
-    if (st == JOUST_OK && tokenizer_dir)
-        st = copy_tokenizer(tokenizer_dir, dir, err);
-    if (st == JOUST_OK)
-        st = joust_model_config_write(joust_model_get_config(model), config, err);
-    if (st == JOUST_OK)
-        st = joust_safetensors_write(weights, tensors, n, err);
-    joust_free(config);
-    joust_free(weights);
     return st;
 }

@@ -103,7 +103,8 @@ static void add_tokens(joust_buf *to, const joust_model_config *c)
 /* A window that is switched off is left as the source has it. */
 static bool is_own(const joust_model_config *c, const char *key)
 {
-    if (c->window == 0 && c->family != JOUST_FAMILY_MISTRAL &&
+    const bool qwen = c->family == JOUST_FAMILY_QWEN2 || c->family == JOUST_FAMILY_QWEN3;
+    if (c->window == 0 && qwen &&
         (strcmp(key, "sliding_window") == 0 || strcmp(key, "max_window_layers") == 0))
         return false;
     for (size_t i = 0; i < sizeof(own_keys) / sizeof(*own_keys); i++)

@@ -63,9 +63,18 @@ typedef struct joust_tensor {
 
 typedef struct joust_model joust_model;
 
+/* How a file has its elements. */
+typedef enum joust_dtype {
+    JOUST_DTYPE_F32,
+    JOUST_DTYPE_F16,
+    JOUST_DTYPE_BF16,
+    JOUST_DTYPE_OTHER /* may stand in a file, can't be read as float32 */
+} joust_dtype;
+
 /* All weights zero, every tensor named and laid out; for loaders. Errors: JOUST_INVALID (config), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_model_create(const joust_model_config *config, joust_model **ret, joust_error *err);
-/* Reads config.json and model.safetensors (f32, f16, bf16) from dir. Errors name file and tensor. */
+/* Reads config.json and model.safetensors, or the shards of its index (f32, f16, bf16), from dir. Errors name file and
+ * tensor; JOUST_NOT_FINITE names the element that is NaN or infinite. */
 JOUST_MUST_USE joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *err);
 /* Whether joust_model_load would find every tensor in the shape that config.json asks for; reads no weight. Errors: the same. */
 JOUST_MUST_USE joust_status joust_model_check(const char *dir, joust_error *err);
@@ -74,9 +83,14 @@ JOUST_MUST_USE joust_status joust_model_check(const char *dir, joust_error *err)
 JOUST_MUST_USE joust_status joust_model_init(const joust_model_config *config, uint64_t seed, joust_model **ret, joust_error *err);
 JOUST_MUST_USE joust_status joust_model_clone(const joust_model *model, joust_model **ret, joust_error *err);
 void joust_model_free(joust_model **model);
-/* Writes config.json and model.safetensors (f32) into dir (made if absent), each complete and durable or absent,
- * and copies tokenizer files from tokenizer_dir (NULL: none). The same weights give the same bytes. */
-JOUST_MUST_USE joust_status joust_model_save(const joust_model *model, const char *tokenizer_dir, const char *dir, joust_error *err);
+/* Writes config.json and model.safetensors (float32: no bit is lost) into dir (made if absent), each complete and durable
+ * or absent. From source (a model's folder, NULL: none) come tokenizer files, generation_config.json, and the keys of
+ * config.json that the engine doesn't read. The same weights and source give the same bytes. */
+JOUST_MUST_USE joust_status joust_model_save(const joust_model *model, const char *source, const char *dir, joust_error *err);
+/* The same in another dtype and in shards of at most max_shard_bytes (0: 5 GB) with model.safetensors.index.json.
+ * Rounds to nearest even. Errors: JOUST_INVALID (f16 can't hold a value: tensor and element are named). */
+JOUST_MUST_USE joust_status joust_model_export(const joust_model *model, const char *source, joust_dtype dtype,
+                                               uint64_t max_shard_bytes, const char *dir, joust_error *err);
 
 const joust_model_config *joust_model_get_config(const joust_model *model);
 /* Tensors in the order of the block (fixed by the config); n_tensors and a view, valid until the model is freed. */

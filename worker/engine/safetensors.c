@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <math.h> /* isfinite, isnan */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +17,8 @@
 #define MAX_NAME_BYTES 255u
 #define CHUNK_BYTES    (1u << 20)
 #define ALIGNMENT      8u
-#define FINITE_BLOCK   4096u
 
+/* Those that can be read stand in the order of joust_dtype. */
 static const struct {
     const char *name;
     joust_dtype dtype;
@@ -313,25 +312,6 @@ static joust_status read_halves(const joust_safetensors *s, const joust_safetens
     return st;
 }
 
-/* Exponents are all ones in what is infinite or no number. Blocks first: the check must not cost what the read does. */
-static joust_status check_finite(const joust_safetensors *s, const joust_safetensor *t,
-                                 const float *values, joust_error *err)
-{
-    for (uint64_t first = 0; first < t->n; first += FINITE_BLOCK) {
-        uint64_t last = t->n - first < FINITE_BLOCK ? t->n : first + FINITE_BLOCK;
-        unsigned n_bad = 0;
-        for (uint64_t i = first; i < last; i++)
-            n_bad += !isfinite(values[i]);
-        for (uint64_t i = first; n_bad > 0 && i < last; i++)
-            if (!isfinite(values[i]))
-                return joust_fail(err, JOUST_NOT_FINITE,
-                                  "%s: tensor %s: element %" PRIu64 " is %s; the checkpoint is "
-                                  "damaged, or its training diverged",
-                                  s->path, t->name, i, isnan(values[i]) ? "NaN" : "infinite");
-    }
-    return JOUST_OK;
-}
-
 joust_status joust_safetensors_read(const joust_safetensors *s, const joust_safetensor *tensor,
                                     float *to, joust_error *err)
 {
@@ -343,12 +323,16 @@ joust_status joust_safetensors_read(const joust_safetensors *s, const joust_safe
         tensor->dtype == JOUST_DTYPE_F32 /* as it lies in memory (model.c's assertion) */
             ? read_at(s->fd, s->path, s->data + tensor->begin, to, tensor->n * sizeof(float), err)
             : read_halves(s, tensor, to, err);
-    return st == JOUST_OK ? check_finite(s, tensor, to, err)
-                          : joust_blame(err, st, "tensor %s", tensor->name);
+    return st == JOUST_OK ? st : joust_blame(err, st, "tensor %s", tensor->name);
+}
+
+unsigned joust_dtype_bytes(joust_dtype dtype)
+{
+    return dtype == JOUST_DTYPE_F32 ? 4 : 2;
 }
 
 /* 8 bytes of length and the header, padded with spaces so that the data is aligned. */
-static void build_header(joust_buf *to, const joust_tensor *tensors, uint32_t n)
+static void build_header(joust_buf *to, const joust_tensor *tensors, uint32_t n, joust_dtype dtype)
 {
     uint64_t at = 0, length;
     static const uint8_t room[8];
@@ -356,13 +340,14 @@ static void build_header(joust_buf *to, const joust_tensor *tensors, uint32_t n)
     joust_buf_text(to, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (uint32_t i = 0; i < n; i++) {
         const joust_tensor *t = &tensors[i];
+        const uint64_t end = at + joust_dtype_bytes(dtype) * t->n;
         joust_buf_text(to, ",");
         joust_json_string(to, t->name, strlen(t->name));
-        joust_buf_text(to, ":{\"dtype\":\"F32\",\"shape\":[");
+        joust_buf_format(to, ":{\"dtype\":\"%s\",\"shape\":[", dtypes[dtype].name);
         for (uint32_t k = 0; k < t->n_dims; k++)
             joust_buf_format(to, "%s%u", k ? "," : "", t->dims[k]);
-        joust_buf_format(to, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", at, at + 4 * t->n);
-        at += 4 * t->n;
+        joust_buf_format(to, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", at, end);
+        at = end;
     }
     joust_buf_text(to, "}");
     while (joust_buf_ok(to) && to->n % ALIGNMENT != 0)
@@ -372,22 +357,82 @@ static void build_header(joust_buf *to, const joust_tensor *tensors, uint32_t n)
         to->data[i] = (uint8_t)length;
 }
 
+/* The upper 32 - n bits of x, to nearest, ties to even. */
+static uint32_t round_off(uint32_t x, unsigned n)
+{
+    return (x + ((1u << (n - 1)) - 1) + (x >> n & 1)) >> n;
+}
+
+/* Of a finite value; 0x7c00 (infinity) where it is too large. */
+static uint16_t narrow_f16(uint32_t bits)
+{
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    const uint32_t exponent = bits >> 23 & 0xff, fraction = bits & 0x7fffff;
+    if (exponent < 127 - 25) /* below half of the least subnormal */
+        return sign;
+    if (exponent < 127 - 14) /* subnormal */
+        return (uint16_t)(sign | round_off(fraction | 0x800000, 13 + 127 - 14 - exponent));
+    const uint32_t half = round_off((exponent - (127 - 15)) << 23 | fraction, 13);
+    return (uint16_t)(sign | (half < 0x7c00 ? half : 0x7c00));
+}
+
+static uint16_t narrow(joust_dtype dtype, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return dtype == JOUST_DTYPE_BF16 ? (uint16_t)round_off(bits, 16) : narrow_f16(bits);
+}
+
+static bool is_infinite(joust_dtype dtype, uint16_t half)
+{
+    const uint16_t exponent = dtype == JOUST_DTYPE_BF16 ? 0x7f80 : 0x7c00;
+    return (half & exponent) == exponent;
+}
+
+static joust_status write_halves(joust_file_writer *w, const char *path, const joust_tensor *t,
+                                 joust_dtype dtype, uint8_t *chunk, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    const size_t step = CHUNK_BYTES / 2;
+    for (uint64_t done = 0; st == JOUST_OK && done < t->n; done += step) {
+        size_t n = t->n - done < step ? (size_t)(t->n - done) : step;
+        for (size_t i = 0; i < n; i++) {
+            uint16_t half = narrow(dtype, t->data[done + i]);
+            if (is_infinite(dtype, half))
+                return joust_fail(err, JOUST_INVALID,
+                                  "%s: tensor %s: element %" PRIu64 " is %g, which %s can't hold; "
+                                  "write bf16 or f32",
+                                  path, t->name, done + i, (double)t->data[done + i],
+                                  dtypes[dtype].name);
+            chunk[2 * i] = (uint8_t)half;
+            chunk[2 * i + 1] = (uint8_t)(half >> 8);
+        }
+        st = joust_file_writer_add(w, chunk, 2 * n, err);
+    }
+    return st;
+}
+
 joust_status joust_safetensors_write(const char *path, const joust_tensor *tensors, uint32_t n,
-                                     joust_error *err)
+                                     joust_dtype dtype, joust_error *err)
 {
     joust_buf header = {0};
     joust_file_writer *w = NULL;
-    build_header(&header, tensors, n);
+    uint8_t *chunk = dtype == JOUST_DTYPE_F32 ? NULL : joust_malloc(CHUNK_BYTES);
+    build_header(&header, tensors, n, dtype);
     joust_status st = joust_buf_status(&header, err);
+    if (st == JOUST_OK && dtype != JOUST_DTYPE_F32 && !chunk)
+        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
     if (st == JOUST_OK)
         st = joust_file_writer_open(path, &w, err);
     if (st == JOUST_OK)
         st = joust_file_writer_add(w, header.data, header.n, err);
     for (uint32_t i = 0; st == JOUST_OK && i < n; i++)
-        st = joust_file_writer_add(w, tensors[i].data, tensors[i].n * sizeof(float), err);
+        st = chunk ? write_halves(w, path, &tensors[i], dtype, chunk, err)
+                   : joust_file_writer_add(w, tensors[i].data, tensors[i].n * sizeof(float), err);
     if (st == JOUST_OK)
         st = joust_file_writer_commit(&w, err);
     joust_file_writer_abort(&w);
     joust_buf_fini(&header);
+    joust_free(chunk);
     return st;
 }

@@ -9,15 +9,12 @@
 #include "proto/base/status.h"
 #include "worker/engine/model.h"
 
+/* Files of a model's folder. */
+#define JOUST_WEIGHTS_FILE "model.safetensors"
+#define JOUST_INDEX_FILE   "model.safetensors.index.json"
+
 #define JOUST_SAFETENSORS_MAX_HEADER (100u << 20)
 #define JOUST_SAFETENSORS_MAX_DIMS   8u
-
-typedef enum joust_dtype {
-    JOUST_DTYPE_F32,
-    JOUST_DTYPE_F16,
-    JOUST_DTYPE_BF16,
-    JOUST_DTYPE_OTHER /* may stand in the file, can't be read as float32 */
-} joust_dtype;
 
 typedef struct joust_safetensor {
     char *name;
@@ -46,13 +43,16 @@ JOUST_MUST_USE joust_status joust_safetensors_parse(const void *header, uint64_t
                                                     const char *name, joust_safetensors *ret,
                                                     joust_error *err);
 void joust_safetensors_close(joust_safetensors *s);
-/* Reads tensor's n elements as float32 into to. Errors: JOUST_UNSUPPORTED (dtype), JOUST_NOT_FINITE (tensor and
- * element are named), JOUST_IO, JOUST_CORRUPT (file shrank). */
+/* Reads tensor's n elements as float32 into to. Errors: JOUST_UNSUPPORTED (dtype), JOUST_IO, JOUST_CORRUPT (file shrank). */
 JOUST_MUST_USE joust_status joust_safetensors_read(const joust_safetensors *s,
                                                    const joust_safetensor *tensor, float *to,
                                                    joust_error *err);
-/* Writes tensors as F32 in the order given, complete and durable or absent. The same tensors give the same bytes. */
+/* Writes tensors in the order given as dtype, rounded to nearest even; complete and durable or absent. The same tensors
+ * give the same bytes. Errors: JOUST_INVALID (a value that f16 can't hold: tensor and element are named), those of
+ * joust_file_writer. */
 JOUST_MUST_USE joust_status joust_safetensors_write(const char *path, const joust_tensor *tensors,
-                                                    uint32_t n, joust_error *err);
+                                                    uint32_t n, joust_dtype dtype,
+                                                    joust_error *err);
+unsigned joust_dtype_bytes(joust_dtype dtype); /* of an element that can be read or written */
 
 #endif

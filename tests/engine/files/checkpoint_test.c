@@ -1,6 +1,7 @@
 /* Model folders: what is written comes back bit for bit; every wrong file is named. */
 #include "tests/check.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,172 @@ static void test_tokenizer_is_copied(void **state)
     joust_model_free(&model);
     scratch_remove(&from);
     scratch_remove(&to);
+}
+
+/* Halves of every sort against the value that arithmetic gives them. */
+static double half_value(uint16_t half)
+{
+    double value = half & 0x3ff;
+    int exponent = half >> 10 & 0x1f;
+    value = exponent ? value + 1024 : value;
+    for (int e = exponent ? exponent : 1; e < 25; e++)
+        value /= 2;
+    for (int e = 25; e < exponent; e++)
+        value *= 2;
+    return half & 0x8000 ? -value : value;
+}
+
+/* Keys of the source's config.json that the engine doesn't read stay; those that it reads are written anew. */
+static void test_config_is_carried(void **state)
+{
+    (void)state;
+    static const char source[] =
+        "{\"model_type\":\"llama\",\"hidden_size\":99,\"torch_dtype\":\"bfloat16\",\"dtype\":"
+        "\"bfloat16\","
+        "\"rope_scaling\":{\"rope_type\":\"yarn\"},\"pad_token_id\":7,\"sliding_window\":5,"
+        "\"transformers_version\":\"4.40\",\"auto_map\":{\"a\":[1,2.5,null]}}";
+    joust_error err = {0};
+    char *from = scratch_make(), *to = scratch_make();
+    joust_model *model = make_model(true);
+    scratch_write(from, "config.json", source, strlen(source));
+    check_ok(joust_model_save(model, from, to, &err));
+    joust_buf text = scratch_read(to, "config.json");
+    static const char *const there[] = {"\"hidden_size\": 16,", "\"torch_dtype\": \"float32\"",
+                                        "\"pad_token_id\": 7", "\"transformers_version\": \"4.40\"",
+                                        "\"auto_map\": {\"a\":[1,2.5,null]}\n}\n"};
+    static const char *const gone[] = {"99", "bfloat16", "yarn", "\"dtype\""};
+    for (size_t i = 0; i < sizeof(there) / sizeof(*there); i++)
+        if (!strstr((const char *)text.data, there[i]))
+            fail_msg("no %s in %s", there[i], (const char *)text.data);
+    for (size_t i = 0; i < sizeof(gone) / sizeof(*gone); i++)
+        assert_null(strstr((const char *)text.data, gone[i]));
+    check_digest(to, model);
+    joust_buf_fini(&text);
+    scratch_write(from, "config.json", "[1", 2);
+    check_status(JOUST_MALFORMED, joust_model_save(model, from, to, &err));
+    check_text(&err, "config.json");
+    joust_model_free(&model);
+    scratch_remove(&from);
+    scratch_remove(&to);
+}
+
+/* Every half comes back as itself, and what lies between two goes to the nearer, in doubt to the even one. */
+static void check_rounding(joust_dtype dtype, const char *dir)
+{
+    enum { N = 63488 }; /* finite halves of f16, with both signs; of bf16 there are more */
+    joust_error err = {0};
+    joust_safetensors file = {.fd = -1};
+    joust_model_config config = small_config(true);
+    config.vocab_size = N / config.d_model;
+    joust_model *model = NULL;
+    uint32_t n;
+    check_ok(joust_model_init(&config, 1, &model, &err));
+    const joust_tensor *t = joust_model_tensors(model, &n);
+    float *read = joust_calloc(N, sizeof(*read)), *half = joust_calloc(N / 2, sizeof(*half));
+    for (uint32_t i = 0; i < N / 2; i++) {
+        uint32_t bits = i << 16;
+        half[i] = dtype == JOUST_DTYPE_F16 ? (float)half_value((uint16_t)i) : 0;
+        if (dtype == JOUST_DTYPE_BF16)
+            memcpy(&half[i], &bits, sizeof(bits));
+    }
+    char *path = joust_path_join(dir, "model.safetensors");
+    for (int place = 0; place < 4; place++) { /* on a half, below, at and above the middle of two */
+        static const double share[] = {0, 0.49, 0.5, 0.51};
+        for (uint32_t i = 0; i + 1 < N / 2; i++) {
+            double apart = (double)half[i + 1] - (double)half[i];
+            t[0].data[2 * i] = (float)((double)half[i] + share[place] * apart);
+            t[0].data[2 * i + 1] = -t[0].data[2 * i];
+        }
+        check_ok(joust_model_export(model, NULL, dtype, 0, dir, &err));
+        check_ok(joust_safetensors_open(path, &file, &err));
+        check_ok(joust_safetensors_read(&file, &file.items[0], read, &err));
+        joust_safetensors_close(&file);
+        for (uint32_t i = 0; i + 1 < N / 2; i++) {
+            uint32_t nearest = place < 2 ? i : place == 3 ? i + 1 : i + i % 2;
+            if (read[2 * i] != half[nearest] || read[2 * i + 1] != -half[nearest])
+                fail_msg("%g became %g, not %g", (double)t[0].data[2 * i], (double)read[2 * i],
+                         (double)half[nearest]);
+        }
+    }
+    joust_free(path);
+    joust_free(read);
+    joust_free(half);
+    joust_model_free(&model);
+}
+
+static void test_other_dtypes(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    char *dir = scratch_make();
+    check_rounding(JOUST_DTYPE_F16, dir);
+    check_rounding(JOUST_DTYPE_BF16, dir);
+    joust_buf text = scratch_read(dir, "config.json");
+    assert_non_null(strstr((const char *)text.data, "\"torch_dtype\": \"bfloat16\""));
+    joust_buf_fini(&text);
+    joust_model *model = make_model(false);
+    uint32_t n;
+    joust_model_tensors(model, &n)[1].data[5] = -65520.0f; /* the first that rounds to infinity */
+    check_status(JOUST_INVALID, joust_model_export(model, NULL, JOUST_DTYPE_F16, 0, dir, &err));
+    check_text(&err, "tensor model.layers.0.self_attn.q_proj.weight: element 5 is -65520");
+    joust_model_tensors(model, &n)[1].data[5] = -65519.0f;
+    check_ok(joust_model_export(model, NULL, JOUST_DTYPE_F16, 0, dir, &err));
+    joust_model_free(&model);
+    scratch_remove(&dir);
+}
+
+static void test_not_finite(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    char *dir = scratch_make();
+    joust_model *model = make_model(false), *back = NULL;
+    uint32_t n;
+    const joust_tensor *t = joust_model_tensors(model, &n);
+    float keep = t[6].data[300];
+    t[6].data[300] = NAN;
+    save(model, dir);
+    check_status(JOUST_NOT_FINITE, joust_model_load(dir, &back, &err));
+    check_text(&err,
+               "model.safetensors: tensor model.layers.0.mlp.up_proj.weight: element 300 is NaN");
+    t[6].data[300] = keep;
+    t[n - 1].data[t[n - 1].n - 1] = -INFINITY;
+    save(model, dir);
+    check_status(JOUST_NOT_FINITE, joust_model_load(dir, &back, &err));
+    check_text(&err, "tensor lm_head.weight: element 319 is infinite");
+    assert_null(back);
+    joust_model_free(&model);
+    scratch_remove(&dir);
+}
+
+/* Shards with an index: the same weights; one file instead of them and back leaves nothing of the other form. */
+static void test_written_shards(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    char *dir = scratch_make(), *whole = joust_path_join(dir, "model.safetensors"),
+         *index = joust_path_join(dir, "model.safetensors.index.json");
+    joust_model *model = make_model(false);
+    const uint64_t n_parameters = joust_model_config_parameters(joust_model_get_config(model));
+    for (uint64_t max = 1; max < 40000; max = max * 3 + 1) {
+        check_ok(joust_model_export(model, NULL, JOUST_DTYPE_F32, max, dir, &err));
+        assert_true(joust_file_exists(whole) != joust_file_exists(index));
+        assert_true(joust_file_exists(whole) == (max >= 4 * n_parameters));
+        check_digest(dir, model);
+        if (max == 4) {
+            joust_buf text = scratch_read(dir, "model.safetensors.index.json");
+            assert_non_null(strstr((const char *)text.data, "\"metadata\": {\"total_size\": "));
+            assert_non_null(strstr((const char *)text.data,
+                                   "\"lm_head.weight\": \"model-00021-of-00021.safetensors\""));
+            joust_buf_fini(&text);
+        }
+        save(model, dir);
+        assert_true(joust_file_exists(whole) && !joust_file_exists(index));
+    }
+    joust_free(whole);
+    joust_free(index);
+    joust_model_free(&model);
+    scratch_remove(&dir);
 }
 
 /* A file with this header and n_data zero bytes. */
@@ -187,19 +354,6 @@ static void test_truncated_anywhere(void **state)
     scratch_remove(&dir);
 }
 
-/* Halves of every sort against the value that arithmetic gives them. */
-static double half_value(uint16_t half)
-{
-    double value = half & 0x3ff;
-    int exponent = half >> 10 & 0x1f;
-    value = exponent ? value + 1024 : value;
-    for (int e = exponent ? exponent : 1; e < 25; e++)
-        value /= 2;
-    for (int e = 25; e < exponent; e++)
-        value *= 2;
-    return half & 0x8000 ? -value : value;
-}
-
 static void test_half_precision(void **state)
 {
     (void)state;
@@ -250,7 +404,7 @@ static void write_shard(const joust_model *model, const char *dir, const char *n
     uint32_t n;
     const joust_tensor *tensors = joust_model_tensors(model, &n);
     char *path = joust_path_join(dir, name);
-    check_ok(joust_safetensors_write(path, tensors + first, last - first, &err));
+    check_ok(joust_safetensors_write(path, tensors + first, last - first, JOUST_DTYPE_F32, &err));
     joust_free(path);
 }
 
@@ -359,11 +513,18 @@ static void test_out_of_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_tokenizer_is_copied),
-        cmocka_unit_test(test_bad_headers),    cmocka_unit_test(test_bad_lengths),
-        cmocka_unit_test(test_half_precision), cmocka_unit_test(test_truncated_anywhere),
-        cmocka_unit_test(test_shards),         cmocka_unit_test(test_wrong_tensors),
-        cmocka_unit_test(test_out_of_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),
+                                       cmocka_unit_test(test_tokenizer_is_copied),
+                                       cmocka_unit_test(test_config_is_carried),
+                                       cmocka_unit_test(test_other_dtypes),
+                                       cmocka_unit_test(test_not_finite),
+                                       cmocka_unit_test(test_written_shards),
+                                       cmocka_unit_test(test_bad_headers),
+                                       cmocka_unit_test(test_bad_lengths),
+                                       cmocka_unit_test(test_half_precision),
+                                       cmocka_unit_test(test_truncated_anywhere),
+                                       cmocka_unit_test(test_shards),
+                                       cmocka_unit_test(test_wrong_tensors),
+                                       cmocka_unit_test(test_out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
