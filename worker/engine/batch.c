@@ -415,20 +415,55 @@ static void lane_run(void *context, uint32_t thread)
     if (lane->pass->n == 0)
         return;
     joust_pass_run(lane->pass);
+    lane->logits = lane->pass->logits;
     lane->status = joust_lane_use(lane, &lane->error);
+}
+
+static void lane_use(void *context, uint32_t thread)
+{
+    joust_lane *lane = &((batch *)context)->lanes[thread];
+    lane->status = joust_lane_use(lane, &lane->error);
+}
+
+/* All lanes' rows as one pass of all threads; then each lane uses its own logits. */
+static void lanes_run_shared(batch *b)
+{
+    joust_pass *pass = b->lanes[0].pass;
+    const size_t ld = joust_lanes_up(b->model->config.vocab_size);
+    uint32_t n_logits = 0, n_using = 0;
+    for (uint32_t i = 0; i < b->n_lanes; i++) {
+        joust_lane *lane = &b->lanes[i];
+        lane->logits = pass->logits + n_logits * ld;
+        n_logits += lane->n_wanted;
+        n_using += lane->n_wanted > 0;
+        if (i == 0)
+            continue;
+        memcpy(pass->rows + pass->n, lane->pass->rows, lane->pass->n * sizeof(*pass->rows));
+        pass->n += lane->pass->n;
+        lane->pass->n = 0;
+    }
+    joust_pass_run_shared(pass);
+    if (n_using > 1)
+        joust_pool_run(b->engine->pool, lane_use, b);
+    else
+        for (uint32_t i = 0; i < b->n_lanes; i++)
+            lane_use(b, i);
 }
 
 static joust_status lanes_run(batch *b, joust_error *err)
 {
-    uint32_t n_busy = 0, busy = 0;
+    uint32_t n_busy = 0, busy = 0, n_rows = 0;
     for (uint32_t i = 0; i < b->n_lanes; i++) {
         uint32_t n = b->lanes[i].pass->n;
         b->n_tokens += n;
         b->engine->cache_stats.n_computed_tokens += n;
+        n_rows += n;
         n_busy += n > 0;
         busy = n > 0 ? i : busy;
     }
-    if (n_busy > 1)
+    if (joust_pass_worth_sharing(b->engine, b->model, n_rows, n_busy))
+        lanes_run_shared(b);
+    else if (n_busy > 1)
         joust_pool_run(b->engine->pool, lane_run, b);
     else if (n_busy)
         lane_run(b, busy);
@@ -639,6 +674,8 @@ static joust_status lanes_create(batch *b, joust_error *err)
             st = joust_sampler_init(&lane->sampler, b->engine->kernels, b->model->config.vocab_size,
                                     err);
     }
+    if (!st)
+        st = joust_pass_share(b->lanes[0].pass, b->engine, err);
     return st;
 }
 

@@ -15,6 +15,7 @@ typedef struct joust_wanted {
 typedef struct joust_lane {
     const joust_model *model;
     joust_pass *pass;
+    const float *logits; /* of its rows that want them */
     joust_sampler sampler;
     joust_wanted wanted[JOUST_PASS_ROWS]; /* in order of the pass's logits */
     uint32_t n_wanted;

@@ -2,9 +2,23 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
+
+/* What is worth a meeting of the threads, which takes about a microsecond: products of so many
+ * multiply-adds, so many floats of rows, of keys. */
+#define SHARED_PRODUCT      65536u
+#define SHARED_ROWS         16384u
+#define SHARED_KEYS         65536u
+/* A pass is shared where a thread has no more rows than these, and the weights leave its cache
+ * between steps. */
+#define SHARED_PASS_ROWS    16u
+#define SHARED_PASS_WEIGHTS (UINT64_C(1) << 20)
+/* Panels of a product that a thread takes at a time: whole tiles. */
+#define FEW_PANELS          8u
+#define MANY_PANELS         24u
 
 /* ---- keys and values ------------------------------------------------------------------------- */
 
@@ -89,6 +103,13 @@ static uint32_t row_spans(const joust_forward *f, const joust_row *row, uint32_t
     return n;
 }
 
+/* Makes the row's key one of its sequence's. */
+static void key_count(const joust_row *row)
+{
+    if (!row->pages && row->own->n <= row_index(row))
+        row->own->n = row_index(row) + 1;
+}
+
 void joust_forward_store(const joust_forward *f, uint32_t layer, const joust_row *row,
                          const float *qkv)
 {
@@ -102,8 +123,6 @@ void joust_forward_store(const joust_forward *f, uint32_t layer, const joust_row
         at = row_index(row);
         capacity = row->own->capacity;
         keys = row->own->data + layer * row->own->layer_stride;
-        if (row->own->n <= at)
-            row->own->n = at + 1;
     }
     assert(at < capacity);
     float *values = keys + kv_keys_size(c, capacity);
@@ -137,6 +156,11 @@ joust_status joust_forward_init(joust_forward *f, const joust_engine *engine, co
 
 void joust_forward_fini(joust_forward *f)
 {
+    for (uint32_t i = 0; i < f->n_helpers; i++)
+        joust_forward_fini(&f->helpers[i]);
+    joust_free(f->helpers);
+    f->helpers = NULL;
+    f->n_helpers = 0;
     joust_free_aligned(f->scores);
     joust_free_aligned(f->head);
     joust_free(f->spans);
@@ -144,22 +168,98 @@ void joust_forward_fini(joust_forward *f)
     f->spans = NULL;
 }
 
-void joust_forward_multiply(const joust_kernels *k, const float *x, uint32_t x_ld, uint32_t m,
+/* ---- threads --------------------------------------------------------------------------------- */
+
+/* Work on single rows, each with the scratch of the thread that does it. */
+typedef void rows_fn(const joust_forward *own, const void *context, uint32_t item);
+
+typedef struct rows_work {
+    const joust_forward *f;
+    rows_fn *fn;
+    const void *context;
+    uint32_t n;
+} rows_work;
+
+static void rows_thread(void *context, uint32_t thread)
+{
+    const rows_work *w = context;
+    const uint64_t n = w->n, n_threads = joust_pool_threads(w->f->pool);
+    const joust_forward *own = thread ? &w->f->helpers[thread - 1] : w->f;
+    const uint32_t end = (uint32_t)(n * (thread + 1) / n_threads);
+    for (uint32_t i = (uint32_t)(n * thread / n_threads); i < end; i++)
+        w->fn(own, w->context, i);
+}
+
+/* fn for items 0 .. n-1: on all threads if there are several and `worth` says so. */
+static void rows_each(const joust_forward *f, uint32_t n, bool worth, rows_fn *fn,
+                      const void *context)
+{
+    rows_work w = {f, fn, context, n};
+    if (f->pool && worth)
+        joust_pool_run(f->pool, rows_thread, &w);
+    else
+        for (uint32_t i = 0; i < n; i++)
+            fn(f, context, i);
+}
+
+/* A matrix product whose panels the threads take as they come free: an output's chain is one
+ * thread's. */
+typedef struct multiply_work {
+    const joust_kernels *kernels;
+    const joust_gemm *g;
+    uint32_t n_panels, chunk; /* panels; those taken at a time */
+    atomic_uint next;
+} multiply_work;
+
+static void multiply_thread(void *context, uint32_t thread)
+{
+    multiply_work *w = context;
+    (void)thread;
+    for (;;) {
+        const uint32_t first = atomic_fetch_add_explicit(&w->next, w->chunk, memory_order_relaxed);
+        if (first >= w->n_panels)
+            return;
+        joust_gemm part = *w->g;
+        part.n -= first * JOUST_LANES;
+        if (part.n > w->chunk * JOUST_LANES)
+            part.n = w->chunk * JOUST_LANES;
+        part.b += first * part.b_panel;
+        part.c += first * JOUST_LANES;
+        w->kernels->gemm(&part);
+    }
+}
+
+static void multiply_shared(const joust_forward *f, const joust_gemm *g)
+{
+    const uint32_t n_panels = joust_lanes_up(g->n) / JOUST_LANES;
+    const bool many = n_panels >= 2 * MANY_PANELS * joust_pool_threads(f->pool);
+    multiply_work w = {.kernels = f->kernels,
+                       .g = g,
+                       .n_panels = n_panels,
+                       .chunk = many ? MANY_PANELS : FEW_PANELS};
+    atomic_init(&w.next, 0);
+    joust_pool_run(f->pool, multiply_thread, &w);
+}
+
+void joust_forward_multiply(const joust_forward *f, const float *x, uint32_t x_ld, uint32_t m,
                             const joust_pack *pack, float *y, uint32_t y_ld, bool add)
 {
-    joust_gemm g = {.a = x,
-                    .a_row = x_ld,
-                    .a_step = 1,
-                    .b = pack->data,
-                    .b_panel = (size_t)pack->k * JOUST_LANES,
-                    .b_step = JOUST_LANES,
-                    .c = y,
-                    .c_row = y_ld,
-                    .m = m,
-                    .n = pack->n,
-                    .k = pack->k,
-                    .add = add};
-    k->gemm(&g);
+    const joust_gemm g = {.a = x,
+                          .a_row = x_ld,
+                          .a_step = 1,
+                          .b = pack->data,
+                          .b_panel = (size_t)pack->k * JOUST_LANES,
+                          .b_step = JOUST_LANES,
+                          .c = y,
+                          .c_row = y_ld,
+                          .m = m,
+                          .n = pack->n,
+                          .k = pack->k,
+                          .add = add};
+    if (f->pool && (uint64_t)m * pack->n * pack->k >= SHARED_PRODUCT)
+        multiply_shared(f, &g);
+    else
+        f->kernels->gemm(&g);
 }
 
 void joust_forward_embed(const joust_forward *f, const joust_row *rows, uint32_t n, float *x)
@@ -170,13 +270,24 @@ void joust_forward_embed(const joust_forward *f, const joust_row *rows, uint32_t
         memcpy(x + (size_t)r * f->w.d_ld, table + (size_t)rows[r].token * d, d * sizeof(float));
 }
 
+typedef struct norms {
+    const float *x, *gain;
+    float *y, *r;
+} norms;
+
+static void norm_row(const joust_forward *f, const void *context, uint32_t i)
+{
+    const norms *n = context;
+    const size_t at = (size_t)i * f->w.d_ld;
+    const joust_model_config *c = &f->model->config;
+    n->r[i] = f->kernels->norm(n->x + at, n->gain, c->d_model, c->norm_eps, n->y + at);
+}
+
 static void norm_rows(const joust_forward *f, const float *x, uint64_t gain, uint32_t n, float *y,
                       float *r)
 {
-    const joust_model_config *c = &f->model->config;
-    for (uint32_t i = 0; i < n; i++)
-        r[i] = f->kernels->norm(x + (size_t)i * f->w.d_ld, f->model->weights + gain, c->d_model,
-                                c->norm_eps, y + (size_t)i * f->w.d_ld);
+    const norms work = {x, f->model->weights + gain, y, r};
+    rows_each(f, n, (uint64_t)n * f->w.d_ld >= SHARED_ROWS, norm_row, &work);
 }
 
 float joust_forward_scale(const joust_forward *f)
@@ -200,21 +311,34 @@ static void window_cut(joust_attention *a, joust_kv_span *spans, uint32_t first)
     a->masked = a->lead + first - base - skipped;
 }
 
-static void attend_row(const joust_forward *f, uint32_t layer, const joust_row *row,
-                       const float *query, float *out, float *stats)
+/* What the rows of a layer's attention share. */
+typedef struct attention_work {
+    uint32_t layer, parts; /* each row's heads are cut into so many parts */
+    const joust_row *rows;
+    const joust_activations *a;
+} attention_work;
+
+static void attend_part(const joust_forward *f, const void *context, uint32_t item)
 {
+    const attention_work *w = context;
     const joust_model_config *c = &f->model->config;
+    const uint32_t r = item / w->parts, part = item % w->parts, layer = w->layer;
+    const joust_row *row = &w->rows[r];
+    float *stats = w->a->stats;
     joust_attention a = {.n_heads = c->n_heads,
+                         .first_head = c->n_heads * part / w->parts,
+                         .end_head = c->n_heads * (part + 1) / w->parts,
                          .n_kv_heads = c->n_kv_heads,
                          .d_head = c->d_head,
                          .head_ld = joust_lanes_up(c->d_head),
                          .scale = joust_forward_scale(f),
-                         .query = query,
+                         .query = w->a->qkv + (size_t)r * f->w.qkv_ld,
                          .spans = f->spans,
                          .n_spans = row_spans(f, row, layer),
-                         .out = out,
+                         .out = w->a->mixed + (size_t)r * f->w.query_ld,
                          .scores = f->scores,
-                         .stats = stats};
+                         .stats =
+                             stats ? stats + (size_t)r * joust_lanes_up(2 * c->n_heads) : NULL};
     window_cut(&a, f->spans, joust_config_first_seen(c, layer, row->position));
     f->kernels->attend(&a);
 }
@@ -257,26 +381,49 @@ static void qkv_finish(const joust_forward *f, uint32_t layer, uint32_t row, uin
                      f->model->rope + (size_t)position * c->d_head, false);
 }
 
+/* A row's query, key and value from its product, the latter two into the cache. */
+static void key_store(const joust_forward *f, const void *context, uint32_t r)
+{
+    const attention_work *w = context;
+    qkv_finish(f, w->layer, r, w->rows[r].position, w->a);
+    joust_forward_store(f, w->layer, &w->rows[r], w->a->qkv + (size_t)r * f->w.qkv_ld);
+}
+
+/* Few rows are cut by heads, so that one long sequence keeps every thread at work. */
+static void attend_rows(const joust_forward *f, const attention_work *work, uint32_t n)
+{
+    attention_work w = *work;
+    const uint32_t n_threads = f->pool ? joust_pool_threads(f->pool) : 1;
+    uint64_t n_keys = 0;
+    for (uint32_t r = 0; r < n; r++)
+        n_keys += w.rows[r].position + 1;
+    const bool worth = n_keys * (f->w.query + f->w.key_value) >= SHARED_KEYS;
+    if (worth && n < 4 * n_threads)
+        w.parts = n_threads < f->model->config.n_heads ? n_threads : f->model->config.n_heads;
+    rows_each(f, n * w.parts, worth, attend_part, &w);
+}
+
 static void attention_forward(const joust_forward *f, uint32_t layer, const joust_row *rows,
                               uint32_t n, const joust_activations *a)
 {
-    const joust_model_config *c = &f->model->config;
     const joust_layer_packs *p = &f->model->packs[layer];
     norm_rows(f, a->x, f->model->offsets[layer].attention_norm, n, a->normed, a->norm_r);
-    joust_forward_multiply(f->kernels, a->normed, f->w.d_ld, n, &p->qkv, a->qkv, f->w.qkv_ld,
-                           false);
-    for (uint32_t r = 0; r < n; r++) {
-        qkv_finish(f, layer, r, rows[r].position, a);
-        joust_forward_store(f, layer, &rows[r], a->qkv + (size_t)r * f->w.qkv_ld);
-    }
+    joust_forward_multiply(f, a->normed, f->w.d_ld, n, &p->qkv, a->qkv, f->w.qkv_ld, false);
+    const attention_work keys = {layer, 1, rows, a};
     for (uint32_t r = 0; r < n; r++)
-        attend_row(f, layer, &rows[r], a->qkv + (size_t)r * f->w.qkv_ld,
-                   a->mixed + (size_t)r * f->w.query_ld,
-                   a->stats ? a->stats + (size_t)r * joust_lanes_up(2 * c->n_heads) : NULL);
+        key_count(&rows[r]);
+    rows_each(f, n, (uint64_t)n * f->w.qkv_ld >= SHARED_ROWS, key_store, &keys);
+    attend_rows(f, &keys, n);
     if (a->x_mid != a->x)
         memcpy(a->x_mid, a->x, (size_t)n * f->w.d_ld * sizeof(float));
-    joust_forward_multiply(f->kernels, a->mixed, f->w.query_ld, n, &p->o, a->x_mid, f->w.d_ld,
-                           true);
+    joust_forward_multiply(f, a->mixed, f->w.query_ld, n, &p->o, a->x_mid, f->w.d_ld, true);
+}
+
+static void swiglu_row(const joust_forward *f, const void *context, uint32_t r)
+{
+    const joust_activations *a = context;
+    f->kernels->swiglu(a->gate_up + (size_t)r * f->w.gate_up_ld, f->model->config.d_ff,
+                       a->hidden + (size_t)r * f->w.ff_ld);
 }
 
 void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row *rows, uint32_t n,
@@ -285,15 +432,12 @@ void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row
     const joust_layer_packs *p = &f->model->packs[layer];
     attention_forward(f, layer, rows, n, a);
     norm_rows(f, a->x_mid, f->model->offsets[layer].ff_norm, n, a->normed_ff, a->norm_ff_r);
-    joust_forward_multiply(f->kernels, a->normed_ff, f->w.d_ld, n, &p->gate_up, a->gate_up,
-                           f->w.gate_up_ld, false);
-    for (uint32_t r = 0; r < n; r++)
-        f->kernels->swiglu(a->gate_up + (size_t)r * f->w.gate_up_ld, f->model->config.d_ff,
-                           a->hidden + (size_t)r * f->w.ff_ld);
+    joust_forward_multiply(f, a->normed_ff, f->w.d_ld, n, &p->gate_up, a->gate_up, f->w.gate_up_ld,
+                           false);
+    rows_each(f, n, (uint64_t)n * f->w.ff_ld >= SHARED_ROWS / 4, swiglu_row, a);
     if (a->x_out != a->x_mid)
         memcpy(a->x_out, a->x_mid, (size_t)n * f->w.d_ld * sizeof(float));
-    joust_forward_multiply(f->kernels, a->hidden, f->w.ff_ld, n, &p->down, a->x_out, f->w.d_ld,
-                           true);
+    joust_forward_multiply(f, a->hidden, f->w.ff_ld, n, &p->down, a->x_out, f->w.d_ld, true);
 }
 
 void joust_forward_norm(const joust_forward *f, const float *x, uint32_t n, float *normed,
@@ -306,8 +450,8 @@ void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, floa
                         float *norm_r, float *logits)
 {
     joust_forward_norm(f, x, n, normed, norm_r);
-    joust_forward_multiply(f->kernels, normed, f->w.d_ld, n, &f->model->head_pack, logits,
-                           f->w.vocab_ld, false);
+    joust_forward_multiply(f, normed, f->w.d_ld, n, &f->model->head_pack, logits, f->w.vocab_ld,
+                           false);
 }
 
 /* ---- a pass ---------------------------------------------------------------------------------- */
@@ -363,20 +507,27 @@ void joust_pass_free(joust_pass **pass)
     *pass = NULL;
 }
 
+/* The rows that want logits, moved to the front of x. */
+static uint32_t wanted_gather(joust_pass *pass)
+{
+    const size_t ld = pass->forward.w.d_ld;
+    uint32_t n = 0;
+    for (uint32_t r = 0; r < pass->n; r++)
+        if (pass->rows[r].wants_logits) {
+            if (n < r)
+                memcpy(pass->a.x + n * ld, pass->a.x + r * ld, ld * sizeof(float));
+            n++;
+        }
+    return n;
+}
+
 uint32_t joust_pass_layers(joust_pass *pass)
 {
     const joust_forward *f = &pass->forward;
     joust_forward_embed(f, pass->rows, pass->n, pass->a.x);
     for (uint32_t layer = 0; layer < f->model->config.n_layers; layer++)
         joust_forward_layer(f, layer, pass->rows, pass->n, &pass->a);
-    uint32_t n_wanted = 0;
-    for (uint32_t r = 0; r < pass->n; r++)
-        if (pass->rows[r].wants_logits) {
-            if (n_wanted < r)
-                memcpy(pass->a.x + (size_t)n_wanted * f->w.d_ld, pass->a.x + (size_t)r * f->w.d_ld,
-                       f->w.d_ld * sizeof(float));
-            n_wanted++;
-        }
+    const uint32_t n_wanted = wanted_gather(pass);
     pass->n = 0;
     return n_wanted;
 }
@@ -385,4 +536,37 @@ void joust_pass_run(joust_pass *pass)
 {
     uint32_t n = joust_pass_layers(pass);
     joust_forward_head(&pass->forward, pass->a.x, n, pass->a.normed, pass->a.norm_r, pass->logits);
+}
+
+joust_status joust_pass_share(joust_pass *pass, const joust_engine *engine, joust_error *err)
+{
+    joust_forward *f = &pass->forward;
+    const uint32_t n = joust_pool_threads(engine->pool) - 1;
+    if (pass->pool || n == 0)
+        return JOUST_OK;
+    if (!f->helpers)
+        f->helpers = joust_calloc(n, sizeof(*f->helpers));
+    joust_status st =
+        f->helpers ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
+    for (; f->n_helpers < n && !st; f->n_helpers += !st)
+        st = joust_forward_init(&f->helpers[f->n_helpers], engine, f->model, err);
+    if (!st)
+        pass->pool = engine->pool;
+    return st;
+}
+
+void joust_pass_run_shared(joust_pass *pass)
+{
+    pass->forward.pool = pass->pool;
+    joust_pass_run(pass);
+    pass->forward.pool = NULL;
+}
+
+bool joust_pass_worth_sharing(const joust_engine *engine, const joust_model *m, uint32_t n_rows,
+                              uint32_t n_passes)
+{
+    const uint32_t n_threads = joust_pool_threads(engine->pool);
+    if (n_threads == 1 || n_rows > JOUST_PASS_ROWS || m->n_packed < SHARED_PASS_WEIGHTS)
+        return false;
+    return n_passes < n_threads || n_rows <= SHARED_PASS_ROWS * n_threads;
 }

@@ -1,7 +1,7 @@
 /* The forward pass, of which there is one: generation, scoring and training call the same
  * functions, and a row's result depends on its token, its position, its keys and the weights
- * alone, so the bits agree. Thread: each thread has its own caches, activations and scratch; the
- * model is read only. */
+ * alone, so the bits agree. Thread: each thread has its own caches, activations and scratch, or
+ * all threads of a pool share one pass; the model is read only. */
 #ifndef JOUST_WORKER_ENGINE_FORWARD_INTERNAL_H
 #define JOUST_WORKER_ENGINE_FORWARD_INTERNAL_H
 
@@ -55,6 +55,9 @@ typedef struct joust_forward {
     float *scores;        /* scratch: context + 16 */
     joust_kv_span *spans; /* scratch: a row's, context / 16 + 2 */
     float *head;          /* scratch: three heads, (3, head_ld), zero past d_head */
+    joust_pool *pool;     /* whose threads compute together; NULL: the caller alone */
+    struct joust_forward *helpers; /* scratch of its threads but the caller, or NULL */
+    uint32_t n_helpers;
 } joust_forward;
 
 /* Errors: JOUST_NOMEM. The model must be prepared and stay so. */
@@ -77,7 +80,7 @@ void joust_forward_norm(const joust_forward *f, const float *x, uint32_t n, floa
 void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, float *normed,
                         float *norm_r, float *logits);
 /* y = x . pack for m rows: y (m, y_ld), added to what is there with `add`. */
-void joust_forward_multiply(const joust_kernels *k, const float *x, uint32_t x_ld, uint32_t m,
+void joust_forward_multiply(const joust_forward *f, const float *x, uint32_t x_ld, uint32_t m,
                             const joust_pack *pack, float *y, uint32_t y_ld, bool add);
 
 /* A pass over up to JOUST_PASS_ROWS rows of any sequences, without keeping activations. */
@@ -90,6 +93,7 @@ typedef struct joust_pass {
     uint32_t n;
     float *block;  /* all activations */
     float *logits; /* (rows that want them, vocab_ld), in the order of rows */
+    joust_pool *pool; /* of joust_pass_run_shared */
 } joust_pass;
 
 JOUST_MUST_USE joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
@@ -99,5 +103,14 @@ void joust_pass_free(joust_pass **pass);
 void joust_pass_run(joust_pass *pass);
 /* The same up to the last layer: a.x begins with the rows that want logits. Returns how many. */
 uint32_t joust_pass_layers(joust_pass *pass);
+
+/* The same by all threads of the engine together: outputs of the products and rows are shared out, so that few rows keep every
+ * thread at work and the weights are read once. The caller is thread 0 of the pool and not inside joust_pool_run. */
+JOUST_MUST_USE joust_status joust_pass_share(joust_pass *pass, const joust_engine *engine,
+                                             joust_error *err); /* before; JOUST_NOMEM */
+void joust_pass_run_shared(joust_pass *pass);
+/* Whether a step of n_rows goes faster as one shared pass than as n_passes side by side. */
+bool joust_pass_worth_sharing(const joust_engine *engine, const joust_model *m, uint32_t n_rows,
+                              uint32_t n_passes);
 
 #endif

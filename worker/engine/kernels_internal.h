@@ -52,6 +52,7 @@ typedef struct joust_kv_span {
  * position is lead mod 16, so that lanes are positions mod 16 wherever the spans begin. */
 typedef struct joust_attention {
     uint32_t n_heads, n_kv_heads, d_head, head_ld, n_spans;
+    uint32_t first_head, end_head; /* those to compute */
     uint32_t lead, masked; /* scores 0 .. masked - 1 count as -inf; lead <= masked, lead < 16 */
     float scale;
     const float *query;         /* (n_heads, d_head) */

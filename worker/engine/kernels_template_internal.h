@@ -240,15 +240,50 @@ static void swiglu_backward(const float *gate_up, const float *dh, uint32_t d_ff
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-/* to[j] = factor * (query . key j) for n keys stored lanes over positions; writes whole lanes. */
-LANES_INLINE void dot_keys(const float *query, const float *keys, uint32_t n, uint32_t d_head,
-                           float factor, float *to)
+/* Sixteen keys each, lanes over positions, whose products with a query are wanted. A chain over the
+ * width is bound by the latency of its steps, so four run side by side. */
+#define DOT_BLOCKS 4u
+
+typedef struct dot_blocks {
+    const float *keys[DOT_BLOCKS];
+    float *to[DOT_BLOCKS];
+    uint32_t n;
+} dot_blocks;
+
+/* to[b][j] = factor * (query . key j of block b), in order of blocks; empties the list. */
+LANES_INLINE void dot_flush(dot_blocks *d, const float *query, uint32_t d_head, float factor)
+{
+    lanes sum[DOT_BLOCKS];
+    if (d->n == 0)
+        return;
+    for (uint32_t b = d->n; b < DOT_BLOCKS; b++)
+        d->keys[b] = d->keys[0];
+    LANES_UNROLL
+    for (uint32_t b = 0; b < DOT_BLOCKS; b++)
+        sum[b] = lanes_set(0);
+    for (uint32_t i = 0; i < d_head; i++) {
+        lanes one = lanes_set(query[i]);
+        LANES_UNROLL
+        for (uint32_t b = 0; b < DOT_BLOCKS; b++)
+            sum[b] = lanes_fma(one, lanes_load(d->keys[b] + i * JOUST_LANES), sum[b]);
+    }
+    LANES_UNROLL
+    for (uint32_t b = 0; b < DOT_BLOCKS; b++)
+        if (b < d->n)
+            lanes_store(d->to[b], lanes_mul(sum[b], lanes_set(factor)));
+    d->n = 0;
+}
+
+/* to[j] = factor * (query . key j) for n keys; writes whole lanes, of which a later call overwrites
+ * those past n. The last blocks wait for dot_flush. */
+LANES_INLINE void dot_keys(dot_blocks *d, const float *query, const float *keys, uint32_t n,
+                           uint32_t d_head, float factor, float *to)
 {
     for (uint32_t j = 0; j < n; j += JOUST_LANES, keys += d_head * JOUST_LANES) {
-        lanes sum = lanes_set(0);
-        for (uint32_t i = 0; i < d_head; i++)
-            sum = lanes_fma(lanes_set(query[i]), lanes_load(keys + i * JOUST_LANES), sum);
-        lanes_store(to + j, lanes_mul(sum, lanes_set(factor)));
+        d->keys[d->n] = keys;
+        d->to[d->n++] = to + j;
+        if (d->n == DOT_BLOCKS)
+            dot_flush(d, query, d_head, factor);
     }
 }
 
@@ -292,13 +327,15 @@ LANES_INLINE void mix_values(const joust_attention *a, uint32_t kv, uint32_t fir
 static void attend_head(const joust_attention *a, uint32_t head)
 {
     uint32_t kv = head / (a->n_heads / a->n_kv_heads), n = a->lead;
+    const float *query = a->query + (size_t)head * a->d_head;
+    dot_blocks blocks = {.n = 0};
     for (uint32_t p = 0; p < a->n_spans; p++) {
         const joust_kv_span *span = &a->spans[p];
-        dot_keys(a->query + (size_t)head * a->d_head,
-                 span->keys + (size_t)kv * span->capacity * a->d_head, span->n, a->d_head, a->scale,
-                 a->scores + n);
+        dot_keys(&blocks, query, span->keys + (size_t)kv * span->capacity * a->d_head, span->n,
+                 a->d_head, a->scale, a->scores + n);
         n += span->n;
     }
+    dot_flush(&blocks, query, a->d_head, a->scale);
     for (uint32_t j = 0; j < a->masked; j++)
         a->scores[j] = -INFINITY;
     float largest = largest_of(a->scores, n);
@@ -316,6 +353,8 @@ static void attend_head(const joust_attention *a, uint32_t head)
     uint32_t first = 0;
     for (; first + 4 * JOUST_LANES <= a->head_ld; first += 4 * JOUST_LANES)
         mix_values(a, kv, first, 4, a->scores + a->lead, inverse, out);
+    for (; first + 3 * JOUST_LANES <= a->head_ld; first += 3 * JOUST_LANES)
+        mix_values(a, kv, first, 3, a->scores + a->lead, inverse, out);
     for (; first + 2 * JOUST_LANES <= a->head_ld; first += 2 * JOUST_LANES)
         mix_values(a, kv, first, 2, a->scores + a->lead, inverse, out);
     for (; first < a->head_ld; first += JOUST_LANES)
@@ -324,7 +363,7 @@ static void attend_head(const joust_attention *a, uint32_t head)
 
 static void attend(const joust_attention *a)
 {
-    for (uint32_t head = 0; head < a->n_heads; head++)
+    for (uint32_t head = a->first_head; head < a->end_head; head++)
         attend_head(a, head);
 }
 
@@ -356,13 +395,16 @@ static void attend_backward_head(const joust_attention_backward *a, uint32_t hea
     uint32_t kv = head / (a->n_heads / a->n_kv_heads), n = 0;
     const float *query = a->query + (size_t)head * a->head_ld,
                 *d_out = a->d_out + (size_t)head * a->head_ld;
+    dot_blocks of_keys = {.n = 0}, of_values = {.n = 0};
     for (uint32_t s = 0; s < a->n_spans; s++) {
         const joust_attention_span *span = &a->spans[s];
         size_t block = (size_t)kv * span->capacity * a->d_head;
-        dot_keys(query, span->keys + block, span->n, a->d_head, a->scale, a->p + n);
-        dot_keys(d_out, span->values + block, span->n, a->d_head, 1.0f, a->ds + n);
+        dot_keys(&of_keys, query, span->keys + block, span->n, a->d_head, a->scale, a->p + n);
+        dot_keys(&of_values, d_out, span->values + block, span->n, a->d_head, 1.0f, a->ds + n);
         n += span->n;
     }
+    dot_flush(&of_keys, query, a->d_head, a->scale);
+    dot_flush(&of_values, d_out, a->d_head, 1.0f);
     for (uint32_t i = 0; i < a->masked; i++)
         a->p[i] = -INFINITY;
     for (uint32_t i = n; i < joust_lanes_up(n); i++) { /* past the end: probability 0, slope 0 */

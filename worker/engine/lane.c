@@ -97,7 +97,7 @@ joust_status joust_lane_use(joust_lane *lane, joust_error *err)
     const size_t ld = joust_lanes_up(lane->model->config.vocab_size);
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; i < lane->n_wanted && !st; i++) {
-        const float *logits = lane->pass->logits + i * ld;
+        const float *logits = lane->logits + i * ld;
         joust_sequence *s = lane->wanted[i].sequence;
         if (s->kind == JOUST_SEQUENCE_SAMPLE)
             st = sample_draw(lane, s, logits, err);

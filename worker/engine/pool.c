@@ -3,8 +3,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <unistd.h> /* sysconf */
 
 #include "proto/base/alloc.h"
+
+/* How often a thread looks for work, or for the others' end, before it sleeps: some tens of
+ * microseconds, since a step of a forward pass is shorter than waking a thread takes. Threads that
+ * outnumber the processors sleep at once. */
+#define SPINS 2000u
 
 typedef struct member {
     joust_pool *pool;
@@ -19,33 +25,61 @@ struct joust_pool {
     pthread_cond_t begin, end;
     joust_pool_fn *fn;
     void *context;
-    uint64_t turn;    /* counts runs */
-    uint32_t n_busy;  /* members that haven't finished this turn */
-    uint32_t n_alive; /* started members */
+    uint32_t n_spins, n_alive; /* looks before sleeping; started members */
     bool closing;
+    atomic_ullong turn; /* counts runs; raised under the lock, after fn and context */
+    atomic_uint n_busy; /* members that haven't finished this turn */
 };
+
+static inline void spin_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Waits for a turn after `done`; false if the pool closes. */
+static bool turn_wait(joust_pool *pool, uint64_t done)
+{
+    for (uint32_t i = 0; i < pool->n_spins; i++) {
+        if (atomic_load_explicit(&pool->turn, memory_order_acquire) != done)
+            return true;
+        spin_pause();
+    }
+    pthread_mutex_lock(&pool->lock);
+    while (atomic_load(&pool->turn) == done && !pool->closing)
+        pthread_cond_wait(&pool->begin, &pool->lock);
+    bool closing = atomic_load(&pool->turn) == done;
+    pthread_mutex_unlock(&pool->lock);
+    return !closing;
+}
+
+/* Waits until the others have finished. */
+static void end_wait(joust_pool *pool)
+{
+    for (uint32_t i = 0; i < pool->n_spins; i++) {
+        if (atomic_load_explicit(&pool->n_busy, memory_order_acquire) == 0)
+            return;
+        spin_pause();
+    }
+    pthread_mutex_lock(&pool->lock);
+    while (atomic_load(&pool->n_busy))
+        pthread_cond_wait(&pool->end, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+}
 
 static void *member_main(void *argument)
 {
     member *m = argument;
     joust_pool *pool = m->pool;
-    uint64_t done = 0;
-    pthread_mutex_lock(&pool->lock);
-    for (;;) {
-        while (pool->turn == done && !pool->closing)
-            pthread_cond_wait(&pool->begin, &pool->lock);
-        if (pool->closing)
-            break;
-        done = pool->turn;
-        joust_pool_fn *fn = pool->fn;
-        void *context = pool->context;
+    for (uint64_t done = 0; turn_wait(pool, done); done++) {
+        pool->fn(pool->context, m->index);
+        if (atomic_fetch_sub(&pool->n_busy, 1) > 1)
+            continue;
+        pthread_mutex_lock(&pool->lock); /* so that the caller is either asleep or looks again */
+        pthread_cond_signal(&pool->end);
         pthread_mutex_unlock(&pool->lock);
-        fn(context, m->index);
-        pthread_mutex_lock(&pool->lock);
-        if (--pool->n_busy == 0)
-            pthread_cond_signal(&pool->end);
     }
-    pthread_mutex_unlock(&pool->lock);
     return NULL;
 }
 
@@ -59,7 +93,9 @@ joust_status joust_pool_create(uint32_t n, joust_pool **ret, joust_error *err)
         joust_free(pool);
         return joust_fail(err, JOUST_NOMEM, "engine threads: no memory for %u", n);
     }
+    long n_processors = sysconf(_SC_NPROCESSORS_ONLN);
     pool->n = n;
+    pool->n_spins = n_processors > 0 && n <= (unsigned long)n_processors ? SPINS : 0;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->begin, NULL);
     pthread_cond_init(&pool->end, NULL);
@@ -107,18 +143,14 @@ void joust_pool_run(joust_pool *pool, joust_pool_fn *fn, void *context)
         pthread_mutex_lock(&pool->lock);
         pool->fn = fn;
         pool->context = context;
-        pool->n_busy = pool->n - 1;
-        pool->turn++;
+        atomic_store(&pool->n_busy, pool->n - 1);
+        atomic_fetch_add(&pool->turn, 1);
         pthread_cond_broadcast(&pool->begin);
         pthread_mutex_unlock(&pool->lock);
     }
     fn(context, 0);
-    if (pool->n > 1) {
-        pthread_mutex_lock(&pool->lock);
-        while (pool->n_busy)
-            pthread_cond_wait(&pool->end, &pool->lock);
-        pthread_mutex_unlock(&pool->lock);
-    }
+    if (pool->n > 1)
+        end_wait(pool);
 }
 
 typedef struct each {
