@@ -80,8 +80,8 @@ static joust_status rows_use(joust_pass *pass, const joust_hidden_request *r, ui
     }
     if (!r->ret_score || last < r->n)
         return JOUST_OK;
-    joust_forward_multiply(f->kernels, pass->a.normed + (size_t)(n_wanted - 1) * f->w.d_ld,
-                           f->w.d_ld, 1, &f->model->head_pack, pass->logits, f->w.vocab_ld, false);
+    joust_forward_multiply(f, pass->a.normed + (size_t)(n_wanted - 1) * f->w.d_ld, f->w.d_ld, 1,
+                           &f->model->head_pack, pass->logits, f->w.vocab_ld, false);
     *r->ret_score = pass->logits[0];
     return isfinite(*r->ret_score)
                ? JOUST_OK
