@@ -235,6 +235,8 @@ static joust_status start(joust_coordinator *c, joust_job *job,
     if (st == JOUST_OK)
         st = open_store(c, job, options->store, err);
     if (st == JOUST_OK)
+        st = joust_served_open(c, err);
+    if (st == JOUST_OK)
         st = summarise_finished(c, err);
     if (st == JOUST_OK)
         st = open_sockets(c, options, err);

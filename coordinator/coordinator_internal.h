@@ -36,6 +36,14 @@ typedef struct joust_generate_count {
     uint64_t groups, trajectories, tokens, stopped, identical;
 } joust_generate_count;
 
+/* What a served model's GENERATE stage has been asked in a round, with what came before this process. */
+typedef struct joust_served_count {
+    uint32_t round;
+    uint64_t leases;    /* units given out, each time counted */
+    uint64_t again;     /* of them, those that had been given out before */
+    uint64_t in_flight; /* units given out and without a result when this process took over */
+} joust_served_count;
+
 struct joust_coordinator {
     const joust_job *job;
     joust_plan plan;
@@ -47,6 +55,8 @@ struct joust_coordinator {
     joust_blobs *blobs;
     joust_lease_sources sources;
     joust_generate_count counts[JOUST_MAX_STAGES]; /* by stage */
+    joust_served_count served[JOUST_MAX_STAGES];   /* by stage */
+    uint64_t served_requests[JOUST_MAX_MODELS], served_tokens[JOUST_MAX_MODELS]; /* of the job so far */
     joust_recent *recent;                          /* units that were just written */
     joust_training_rows *rows;                     /* of the TRAIN unit under way, or NULL */
     joust_core *core;
@@ -114,6 +124,20 @@ void joust_coordinator_count(joust_coordinator *c, const joust_unit_result *resu
 /* The figures of a finished stage, as the store gives them; a no-op if they are there. */
 joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, uint32_t stage,
                                          joust_error *err);
+/* served.c: what servers are asked. Whether the stage's answers come from servers. */
+bool joust_served_stage(const joust_coordinator *c, uint32_t stage);
+uint32_t joust_served_requests_a_unit(const joust_coordinator *c, uint32_t stage);
+/* Counts what the store holds, at the start. */
+joust_status joust_served_open(joust_coordinator *c, joust_error *err);
+/* Puts a record of each LEASE of such a stage into the batch, before it leaves. *wrote: set if there was one. */
+joust_status joust_served_record_leases(joust_coordinator *c, const joust_actions *actions,
+                                        bool *wrote, joust_error *err);
+/* Counts a result that is put. */
+void joust_served_count_result(joust_coordinator *c, const joust_unit_result *result);
+/* The process ends where a budget is spent. */
+void joust_served_check_budgets(joust_coordinator *c);
+/* Appends ,"served":[...] to the status, or nothing. */
+void joust_served_status(const joust_coordinator *c, joust_buf *to);
 /* checkpoints.c: the final models, as folders. */
 joust_status joust_coordinator_export_models(joust_coordinator *c, joust_error *err);
 /* status.c: the status socket. */

@@ -113,6 +113,7 @@ static joust_status put_result(joust_coordinator *c, void *arg, joust_error *err
         st = joust_coordinator_put_train_summary(c, r, err);
     if (st == JOUST_OK) {
         joust_coordinator_count(c, r);
+        joust_served_count_result(c, r);
         joust_recent_keep(c->recent, r);
     }
     return st;

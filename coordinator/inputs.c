@@ -24,9 +24,52 @@ static bool is_model_file(void *arg, const char *name)
            !strcmp(name, "merges.txt");
 }
 
+/* A served model's manifest: one file, endpoint.json, that says what decides its answers. Views of file, text. */
+static joust_status describe_endpoint(const joust_job_model *model, joust_buf *text,
+                                      joust_manifest_file *file, joust_digest *chunk,
+                                      joust_manifest *ret, joust_error *err)
+{
+    joust_job_endpoint_describe(&model->endpoint, text);
+    joust_status st = joust_buf_status(text, err);
+    if (st != JOUST_OK)
+        return st;
+    *chunk = joust_digest_of(text->data, text->n);
+    *file = (joust_manifest_file){
+        .n_bytes = text->n, .digest = *chunk, .n_chunks = 1, .chunks = chunk};
+    snprintf(file->name, sizeof(file->name), "endpoint.json");
+    *ret = (joust_manifest){.n_files = 1, .files = file};
+    return JOUST_OK;
+}
+
+/* blobs: where it is put, or NULL. */
+static joust_status take_in_endpoint(const joust_job_model *model, joust_blobs *blobs,
+                                     joust_digest *ret, joust_error *err)
+{
+    joust_buf text = {0}, bytes = {0};
+    joust_manifest_file file;
+    joust_manifest manifest;
+    joust_digest chunk, digest;
+    joust_status st = describe_endpoint(model, &text, &file, &chunk, &manifest, err);
+    if (st == JOUST_OK)
+        st = joust_manifest_encode(&manifest, &bytes, err);
+    if (st == JOUST_OK)
+        digest = joust_digest_of(bytes.data, bytes.n);
+    if (st == JOUST_OK && blobs)
+        st = joust_blobs_put(blobs, &chunk, text.data, text.n, err);
+    if (st == JOUST_OK && blobs)
+        st = joust_blobs_put(blobs, &digest, bytes.data, bytes.n, err);
+    if (st == JOUST_OK)
+        *ret = digest;
+    joust_buf_fini(&text);
+    joust_buf_fini(&bytes);
+    return st;
+}
+
 static joust_status digest_model(joust_job_model *model, joust_error *err)
 {
     joust_manifest manifest;
+    if (model->has_endpoint)
+        return take_in_endpoint(model, NULL, &model->content, err);
     joust_status st = joust_manifest_of_dir(model->path, is_model_file, model, &manifest, err);
     if (st == JOUST_OK) {
         if (!joust_manifest_find(&manifest, "config.json"))
@@ -103,11 +146,17 @@ static joust_status import_model(const joust_job_model *model, joust_store *stor
     version.model.manifest = model->content;
 
     joust_manifest manifest;
-    joust_status st = take_in(blobs, &model->content, model->path, model, &manifest, err);
+    joust_digest content;
+    joust_status st =
+        model->has_endpoint
+            ? take_in_endpoint(model, blobs, &content, err)
+            : take_in(blobs, &model->content, model->path, model, &manifest, err);
     if (st != JOUST_OK)
         return st;
-    version.model.weights = joust_manifest_weights(&manifest);
-    joust_manifest_fini(&manifest);
+    if (!model->has_endpoint) {
+        version.model.weights = joust_manifest_weights(&manifest);
+        joust_manifest_fini(&manifest);
+    }
     if (model->init)
         return JOUST_OK;
     bool present;

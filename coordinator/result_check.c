@@ -66,6 +66,8 @@ static joust_status check_trajectory(const joust_lease_sources *s, const joust_s
         a->top_p != b->top_p || a->min_p != b->min_p || a->top_k != b->top_k ||
         a->max_tokens != b->max_tokens || t->n_tokens > b->max_tokens)
         return joust_fail(err, JOUST_INVALID, "trajectory sampled in another way");
+    if (t->n_prompt_tokens == 0 && !s->job->models[stage->model].has_endpoint)
+        return joust_fail(err, JOUST_INVALID, "trajectory without the tokens of its prompt");
     return JOUST_OK;
 }
 
@@ -75,6 +77,9 @@ static joust_status check_generate(joust_lease_sources *s, const joust_stage *st
 {
     if (r->n_trajectories != stage->samples || r->n_verdicts || r->has_model)
         return joust_fail(err, JOUST_INVALID, "%u trajectories, expected %u", r->n_trajectories,
+                          stage->samples);
+    if (r->provenance.n_served > stage->samples)
+        return joust_fail(err, JOUST_INVALID, "%u requests for %u samples", r->provenance.n_served,
                           stage->samples);
     joust_prompt prompt;
     joust_status st = joust_lease_prompt(s, &r->id.unit, &prompt, err);

@@ -23,6 +23,7 @@ static void append_snapshot(joust_coordinator *c, joust_buf *to)
     joust_json_string(to, why.data ? (const char *)why.data : "", why.n);
     joust_buf_text(to, ",\"core\":");
     joust_core_status(c->core, now, to);
+    joust_served_status(c, to);
     joust_buf_format(to,
                      ",\"store\":{\"commits\":%llu,\"records\":%llu,\"bytes\":%llu,"
                      "\"last_commit_us\":%lld,\"worst_commit_us\":%lld},\"outbox\":%zu}",

@@ -62,6 +62,8 @@ void joust_coordinator_step(joust_coordinator *c, const joust_core_event *event,
         st = write_events(c, &actions, &wrote, &takes_records, &err);
     if (st == JOUST_OK && takes_records && put)
         st = put(c, records, &err);
+    if (st == JOUST_OK)
+        st = joust_served_record_leases(c, &actions, &wrote, &err);
     if (st == JOUST_OK && actions.n)
         st = joust_outbox_push(c->outbox, &actions, wrote ? sequence : 0, &err);
     joust_actions_fini(&actions);
@@ -69,6 +71,7 @@ void joust_coordinator_step(joust_coordinator *c, const joust_core_event *event,
         joust_coordinator_fail(c, st, &err);
     else
         joust_coordinator_pump(c);
+    joust_served_check_budgets(c);
 }
 
 static void send_revoke(joust_coordinator *c, const joust_action *a)
@@ -100,6 +103,12 @@ static void send_progress_ack(joust_coordinator *c, const joust_action *a)
 static void check_same(joust_coordinator *c, const joust_action *a)
 {
     joust_error err;
+    if (joust_served_stage(c, a->id.unit.stage)) { /* asked twice, answered otherwise: the recorded one stands */
+        joust_status sent = joust_coordinator_send_ack(c, a, &err);
+        if (sent != JOUST_OK)
+            joust_coordinator_fail(c, sent, &err);
+        return;
+    }
     joust_digest stored;
     uint64_t version = joust_plan_out_version(&c->plan, a->id.unit.round, a->id.unit.stage);
     joust_status st = joust_result_stored(&c->sources, &a->id.unit, version, &stored, &err);

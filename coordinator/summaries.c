@@ -75,6 +75,21 @@ static joust_status recount(joust_coordinator *c, uint32_t round, uint32_t stage
     return st;
 }
 
+/* What servers were asked for the stage: from the store, which has every lease and every result. */
+static joust_status count_served(joust_coordinator *c, uint32_t round, uint32_t stage, figures *f,
+                                 joust_error *err)
+{
+    joust_lease_count n;
+    joust_status st = joust_store_count_leases(c->store, round, stage, &n, err);
+    if (st != JOUST_OK)
+        return st;
+    uint32_t each = joust_served_requests_a_unit(c, stage);
+    add(f, JOUST_METRIC_REQUESTS, (double)(n.leases * each), n.leases);
+    add(f, JOUST_METRIC_REASKED, (double)((n.leases - n.units) * each), n.leases);
+    add(f, JOUST_METRIC_RETRIES, (double)(n.tries - n.requests), n.requests);
+    return st;
+}
+
 static joust_status count_generate(joust_coordinator *c, uint32_t round, uint32_t stage, figures *f,
                                    joust_error *err)
 {
@@ -87,6 +102,8 @@ static joust_status count_generate(joust_coordinator *c, uint32_t round, uint32_
     add(f, JOUST_METRIC_MEAN_TOKENS, share((double)n.tokens, n.trajectories), n.trajectories);
     add(f, JOUST_METRIC_STOPPED, share((double)n.stopped, n.trajectories), n.trajectories);
     add(f, JOUST_METRIC_IDENTICAL_GROUPS, (double)n.identical, n.groups);
+    if (st == JOUST_OK && joust_served_stage(c, stage))
+        st = count_served(c, round, stage, f, err);
     if (st == JOUST_OK && n.identical)
         joust_log_warn("stage", "round %u %s: %llu of %llu groups have only identical answers",
                        round, c->plan.stages[stage].name, (unsigned long long)n.identical,

@@ -479,7 +479,7 @@ static joust_status fill_section(filler *f, const joust_section *section,
         size_t n = push(f, key->name, 0);
         if (given[i])
             st = fill_key(f, key, given[i]->value, base);
-        else if (key->required)
+        else if (key->required && !(key->unless && joust_yaml_find(node, key->unless)))
             joust_problem_add(f->problems, node->place, "%s: missing (%s)", f->path, key->help);
         pop(f, n);
     }

@@ -63,6 +63,7 @@ typedef struct joust_key {
     size_t count_offset;
     uint32_t max_items;
     bool required;
+    const char *unless; /* required: but not where the section has this key */
     double low, high; /* numbers: the range; both 0: any */
     bool low_open;    /* low itself is outside */
     const joust_choice *choices;

@@ -4,6 +4,7 @@
 
 #include "ops/job_fill.h"
 #include "ops/job_keys.h"
+#include "proto/base/alloc.h"
 #include "proto/base/text.h"
 
 typedef struct writer {
@@ -202,7 +203,7 @@ static void add_required(writer *w, const joust_section *section)
 {
     const char *separator = "\"required\": [";
     for (uint32_t i = 0; i < section->n_keys; i++)
-        if (section->keys[i].required) {
+        if (section->keys[i].required && !section->keys[i].unless) {
             joust_buf_format(w->to, "%s\"%s\"", separator, section->keys[i].name);
             separator = ", ";
         }
@@ -258,8 +259,9 @@ static void print_key(const joust_key *key, const void *base, int indent, joust_
     joust_key_expectation(key, &expected);
     bool has_default = base && add_default(key, base, &value);
     if (joust_buf_ok(&expected) && joust_buf_ok(&value))
-        joust_buf_format(to, "%*s%s: %s%s%s%s\n%*s%s\n", indent, "", key->name,
-                         (char *)expected.data, key->required ? "; required" : "",
+        joust_buf_format(to, "%*s%s: %s%s%s%s%s\n%*s%s\n", indent, "", key->name,
+                         (char *)expected.data, key->required ? key->unless ? "; required, or " : "; required" : "",
+                         key->required && key->unless ? key->unless : "",
                          has_default ? "; default " : "", has_default ? (char *)value.data : "",
                          indent + 4, "", key->help);
     joust_buf_fini(&expected);
@@ -274,8 +276,16 @@ static void print_keys(const joust_key *key, const void *base, int indent, joust
         return;
     const char *within =
         base && key->kind == JOUST_KEY_SECTION ? (const char *)base + key->offset : NULL;
-    for (uint32_t i = 0; i < key->section->n_keys; i++)
-        print_keys(&key->section->keys[i], within, indent + 2, to);
+    for (uint32_t i = 0; i < key->section->n_keys; i++) {
+        const joust_key *child = &key->section->keys[i];
+        char *element = NULL; /* of a list or map: for the defaults of a section in it */
+        if (!within && key->section->set_defaults && child->kind == JOUST_KEY_SECTION)
+            element = joust_calloc(1, key->section->size);
+        if (element)
+            key->section->set_defaults(element);
+        print_keys(child, element ? element : within, indent + 2, to);
+        joust_free(element);
+    }
 }
 
 joust_status joust_job_keys_print(joust_buf *to, joust_error *err)

@@ -46,6 +46,8 @@ static joust_status check_models(preflight *p, joust_error *err)
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < p->job->n_models; i++) {
         const joust_job_model *model = &p->job->models[i];
+        if (model->has_endpoint)
+            continue;
         st = check_files(model, &p->models[i], err);
         if (st != JOUST_OK)
             st = joust_blame(err, st, "models.%s", model->name);
@@ -138,7 +140,8 @@ joust_status joust_preflight(const joust_job *job, joust_error *err)
     if (st == JOUST_OK)
         st = check_judges(p, err);
     for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
-        if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i))
+        if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i) &&
+            !job->models[p->plan.stages[i].model].has_endpoint)
             st = check_prompts(p, &p->plan.stages[i], err);
     for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++)
         joust_tokenizer_free(&p->models[i].tokenizer);

@@ -73,8 +73,10 @@ static joust_status read_rate(joust_store *store, const joust_plan *plan, row *r
     uint32_t stage = JOUST_NONE;
     while ((st = joust_cursor_next_provenance(cursor, &unit, &p, err)) == JOUST_OK) {
         double start = (double)p.started_wall_ms, end = start + (double)p.duration_us / 1e3;
-        if (unit.stage >= plan->n_stages || plan->stages[unit.stage].kind != JOUST_STAGE_GENERATE)
+        if (unit.stage >= plan->n_stages || plan->stages[unit.stage].kind != JOUST_STAGE_GENERATE) {
+            joust_provenance_fini(&p);
             continue;
+        }
         if (unit.stage != stage) {
             busy_ms += to - from;
             stage = unit.stage;
@@ -84,6 +86,7 @@ static joust_status read_rate(joust_store *store, const joust_plan *plan, row *r
         from = start < from ? start : from;
         to = end > to ? end : to;
         tokens += (double)p.n_tokens;
+        joust_provenance_fini(&p);
     }
     joust_cursor_close(&cursor);
     busy_ms += to - from;

@@ -47,6 +47,16 @@ static void print_stages(const joust_plan *plan, const char *title, bool baselin
     printf("%s\n", *separator ? "" : "nothing");
 }
 
+static void print_model(const joust_job_model *model)
+{
+    if (!model->has_endpoint)
+        printf("model     %s: %s%s\n", model->name, model->path,
+               model->init ? " (weights are drawn)" : "");
+    else
+        printf("model     %s: %s, served by %u URL%s\n", model->name, model->endpoint.model,
+               model->endpoint.n_urls, model->endpoint.n_urls == 1 ? "" : "s");
+}
+
 static joust_status print_summary(const joust_job *job, joust_error *err)
 {
     joust_plan *plan = NULL;
@@ -59,8 +69,7 @@ static joust_status print_summary(const joust_job *job, joust_error *err)
     printf("OK: %s, seed %llu, %u round%s\n", job->name, (unsigned long long)job->seed, job->rounds,
            job->rounds == 1 ? "" : "s");
     for (uint32_t i = 0; i < job->n_models; i++)
-        printf("model     %s: %s%s\n", job->models[i].name, job->models[i].path,
-               job->models[i].init ? " (weights are drawn)" : "");
+        print_model(&job->models[i]);
     for (uint32_t i = 0; i < job->n_sets; i++) {
         const joust_job_set *set = &job->sets[i];
         printf("set       %s: %llu lines, %llu a round\n", set->name, (unsigned long long)lines[i],

@@ -10,10 +10,33 @@
 #define MAX_PATH_BYTES 4096u
 
 /* clang-format off: one line a field */
+static const joust_field endpoint_fields[] = {
+    TEXT(joust_job_endpoint, 1, model, JOUST_MAX_LABEL_BYTES),
+    ENUM(joust_job_endpoint, 2, mode, JOUST_ENDPOINT_CHAT),
+    TEXT(joust_job_endpoint, 3, system, JOUST_MAX_TEXT_BYTES),
+    TEXTS(joust_job_endpoint, 4, stops, n_stops, JOUST_MAX_STOPS),
+    VALUE(joust_job_endpoint, 5, samples_per_request),
+    TEXTS(joust_job_endpoint, 6, urls, n_urls, JOUST_MAX_URLS),
+    TEXT(joust_job_endpoint, 7, api_key_env, JOUST_MAX_NAME_BYTES - 1),
+    ENUM(joust_job_endpoint, 8, server, JOUST_SERVER_OPENAI),
+    VALUE(joust_job_endpoint, 9, logprobs),
+    VALUE(joust_job_endpoint, 10, concurrency),
+    VALUE(joust_job_endpoint, 11, connect_ms),
+    VALUE(joust_job_endpoint, 12, timeout_ms),
+    VALUE(joust_job_endpoint, 13, deadline_ms),
+    VALUE(joust_job_endpoint, 14, breaker_failures),
+    VALUE(joust_job_endpoint, 15, breaker_ms),
+    VALUE(joust_job_endpoint, 16, max_requests),
+    VALUE(joust_job_endpoint, 17, max_tokens),
+    VALUE(joust_job_endpoint, 18, probe)};
+static const joust_record_type endpoint_type =
+    RECORD_TYPE(joust_job_endpoint, joust__wire__job_endpoint__descriptor, endpoint_fields);
+
 static const joust_field model_fields[] = {
     TEXT(joust_job_model, 1, name, JOUST_MAX_NAME_BYTES - 1),
     TEXT(joust_job_model, 2, path, MAX_PATH_BYTES), DIGEST(joust_job_model, 3, content),
-    VALUE(joust_job_model, 4, init), VALUE(joust_job_model, 5, init_seed)};
+    VALUE(joust_job_model, 4, init), VALUE(joust_job_model, 5, init_seed),
+    RECORD_IF(joust_job_model, 6, endpoint, has_endpoint, endpoint_type)};
 static const joust_record_type model_type =
     RECORD_TYPE(joust_job_model, joust__wire__job_model__descriptor, model_fields);
 
@@ -180,8 +203,10 @@ static joust_status encode_identity(const joust_job *job, joust_buf *to, joust_e
         st = joust_fail(err, JOUST_NOMEM, "job: out of memory");
         goto out;
     }
-    for (uint32_t i = 0; i < job->n_models; i++)
+    for (uint32_t i = 0; i < job->n_models; i++) {
         identity.models[i].path = NULL;
+        identity.models[i].has_endpoint = false; /* its content says what decides its answers */
+    }
     for (uint32_t i = 0; i < job->n_sets; i++)
         identity.sets[i].path = NULL;
     for (uint32_t i = 0; i < job->n_stages; i++)

@@ -148,11 +148,20 @@ static const joust_field promotion_fields[] = {
 const joust_record_type joust_promotion_type =
     RECORD_TYPE(joust_promotion, joust__wire__promotion__descriptor, promotion_fields);
 
+static const joust_field served_fields[] = {
+    TEXT(joust_served, 1, url, JOUST_MAX_URL_BYTES), VALUE(joust_served, 2, sample),
+    VALUE(joust_served, 3, tries),                   VALUE(joust_served, 4, latency_us),
+    VALUE(joust_served, 5, prompt_tokens),           VALUE(joust_served, 6, tokens),
+    DIGEST(joust_served, 7, fingerprint)};
+static const joust_record_type served_type =
+    RECORD_TYPE(joust_served, joust__wire__served__descriptor, served_fields);
+
 static const joust_field provenance_fields[] = {
     NAME(joust_provenance, 1, peer),         NAME(joust_provenance, 2, host),
     VALUE(joust_provenance, 3, epoch),       VALUE(joust_provenance, 4, lease),
     VALUE(joust_provenance, 5, attempt),     VALUE(joust_provenance, 6, started_wall_ms),
-    VALUE(joust_provenance, 7, duration_us), VALUE(joust_provenance, 8, n_tokens)};
+    VALUE(joust_provenance, 7, duration_us), VALUE(joust_provenance, 8, n_tokens),
+    RECORDS(joust_provenance, 9, served, n_served, JOUST_MAX_GROUP, served_type)};
 const joust_record_type joust_provenance_type =
     RECORD_TYPE(joust_provenance, joust__wire__provenance__descriptor, provenance_fields);
 

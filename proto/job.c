@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/text.h"
 #include "proto/codec_internal.h"
 
 joust_status joust_job_init(joust_job *job, joust_error *err)
@@ -50,6 +51,46 @@ joust_status joust_job_init(joust_job *job, joust_error *err)
 void joust_job_fini(joust_job *job)
 {
     joust_record_fini(&joust_job_type, job);
+}
+
+/* ------------------------------------------------------------------------------------- endpoint */
+
+void joust_job_endpoint_init(joust_job_endpoint *e)
+{
+    *e = (joust_job_endpoint){.mode = JOUST_ENDPOINT_COMPLETIONS,
+                              .samples_per_request = 1,
+                              .server = JOUST_SERVER_AUTO,
+                              .logprobs = true,
+                              .probe = true,
+                              .concurrency = 32,
+                              .connect_ms = 10000,
+                              .timeout_ms = 10 * 60 * 1000,
+                              .deadline_ms = 60 * 60 * 1000,
+                              .breaker_failures = 5,
+                              .breaker_ms = 1000};
+}
+
+static void describe_text(joust_buf *to, const char *text)
+{
+    if (text)
+        joust_json_string(to, text, strlen(text));
+    else
+        joust_buf_text(to, "null");
+}
+
+void joust_job_endpoint_describe(const joust_job_endpoint *e, joust_buf *to)
+{
+    joust_buf_text(to, "{\"model\":");
+    describe_text(to, e->model);
+    joust_buf_format(to, ",\"mode\":\"%s\",\"system\":",
+                     e->mode == JOUST_ENDPOINT_CHAT ? "chat" : "completions");
+    describe_text(to, e->system);
+    joust_buf_text(to, ",\"stop\":[");
+    for (uint32_t i = 0; i < e->n_stops; i++) {
+        joust_buf_text(to, i ? "," : "");
+        describe_text(to, e->stops[i]);
+    }
+    joust_buf_format(to, "],\"samples_per_request\":%u}", e->samples_per_request);
 }
 
 /* ----------------------------------------------------------------------------------------- find */

@@ -16,13 +16,51 @@
 #define JOUST_MAX_STAGES  256u
 #define JOUST_MAX_LABELS  16u
 
-/* models: NAME: {path: DIR} or {path: DIR, init: SEED}. */
+#define JOUST_MAX_URLS  64u
+#define JOUST_MAX_STOPS 16u
+
+typedef enum joust_endpoint_mode { JOUST_ENDPOINT_COMPLETIONS = 1, JOUST_ENDPOINT_CHAT = 2 } joust_endpoint_mode;
+
+/* Whose extensions a server speaks. */
+typedef enum joust_endpoint_server {
+    JOUST_SERVER_AUTO = 1, /* asked of the server: what owns the models it lists */
+    JOUST_SERVER_VLLM = 2,
+    JOUST_SERVER_SGLANG = 3,
+    JOUST_SERVER_LLAMA_CPP = 4,
+    JOUST_SERVER_OPENAI = 5 /* none */
+} joust_endpoint_server;
+
+/* models: NAME: {endpoint: {urls: [...], model: NAME, ...}}: OpenAI-compatible servers, all of the same model. */
+typedef struct joust_job_endpoint {
+    /* What the answers follow from: part of the identity, by the model's `content`. */
+    char *model; /* as the servers call it */
+    joust_endpoint_mode mode;
+    char *system; /* chat: the system message, or NULL */
+    uint32_t n_stops;
+    char *stops[JOUST_MAX_STOPS];
+    uint32_t samples_per_request; /* `n` of a request at most; its seed is that of its first sample */
+    /* How they are asked: may change on resume. */
+    uint32_t n_urls;
+    char *urls[JOUST_MAX_URLS]; /* with /v1, without a slash at the end */
+    char *api_key_env;          /* name of the variable that holds the key, or NULL */
+    joust_endpoint_server server;
+    bool logprobs;                                /* ask for log-probs and token ids */
+    bool probe;                                   /* take fingerprints: a server with another model gets no work */
+    uint32_t concurrency;                         /* requests under way at once, a URL and a worker */
+    uint32_t connect_ms, timeout_ms, deadline_ms; /* of one try: connecting, whole; of a request with all its tries */
+    uint32_t breaker_failures, breaker_ms;        /* failures in a row after which a URL rests, and for how long at first */
+    uint64_t max_requests, max_tokens;            /* budgets of the whole job; 0: none */
+} joust_job_endpoint;
+
+/* models: NAME: {path: DIR}, {path: DIR, init: SEED} or {endpoint: {...}}. */
 typedef struct joust_job_model {
     char *name;
     char *path;          /* absolute after reading; not part of the identity: `content` is */
     joust_digest content; /* manifest digest of the folder's files, filled when the job is opened */
     bool init;           /* weights are drawn from init_seed: the folder has config.json and tokenizer.json */
     uint64_t init_seed;
+    bool has_endpoint; /* served by others: there is no path */
+    joust_job_endpoint endpoint;
 } joust_job_model;
 
 typedef enum joust_order { JOUST_ORDER_FILE = 1, JOUST_ORDER_SHUFFLE = 2 } joust_order;
@@ -189,6 +227,11 @@ JOUST_MUST_USE joust_status joust_job_decode(const void *data, size_t n, joust_j
 JOUST_MUST_USE joust_status joust_job_digest(const joust_job *job, joust_digest *ret, joust_error *err);
 /* The engine's part of a job's `train:`. */
 joust_train_settings joust_job_train_settings(const joust_job_train *train);
+/* Zeroes it and sets the defaults of its keys. */
+void joust_job_endpoint_init(joust_job_endpoint *endpoint);
+/* What decides an endpoint's answers, as one JSON object in canonical form: the model's `content` is the digest of a manifest
+ * whose one file, endpoint.json, holds it. */
+void joust_job_endpoint_describe(const joust_job_endpoint *endpoint, joust_buf *to);
 /* Index by name, or JOUST_NONE. */
 uint32_t joust_job_find_model(const joust_job *job, const char *name);
 uint32_t joust_job_find_set(const joust_job *job, const char *name);

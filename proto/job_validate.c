@@ -26,6 +26,63 @@ static void set_key(const check *c, const char *format, ...)
 
 #define REFUSE(c, ...) return joust_fail((c)->err, JOUST_INVALID, __VA_ARGS__)
 
+/* http://host… or https://host…, ASCII, without a user, a query or a slash at the end. */
+static bool is_base_url(const char *url)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    size_t n = strlen(url);
+    for (int i = 0; i < 2; i++) {
+        size_t at = strlen(schemes[i]);
+        if (strncmp(url, schemes[i], at) != 0)
+            continue;
+        for (size_t k = at; k < n; k++)
+            if (url[k] <= ' ' || url[k] >= 0x7f || strchr("@?#\\", url[k]))
+                return false;
+        return n > at && url[at] != '/' && url[n - 1] != '/' && n <= JOUST_MAX_URL_BYTES;
+    }
+    return false;
+}
+
+static joust_status check_endpoint(const check *c, const joust_job_model *m)
+{
+    const joust_job_endpoint *e = &m->endpoint;
+    if (m->path || m->init)
+        REFUSE(c, "either path or endpoint: a served model has no folder here");
+    set_key(c, "models.%.60s.endpoint.urls", m->name);
+    if (e->n_urls == 0 || e->n_urls > JOUST_MAX_URLS)
+        REFUSE(c, "expected 1 … %u URLs, there are %u", JOUST_MAX_URLS, e->n_urls);
+    for (uint32_t i = 0; i < e->n_urls; i++) {
+        if (!is_base_url(e->urls[i]))
+            REFUSE(c, "'%.100s' isn't http://HOST[:PORT]/v1 or https://…, without user, query or "
+                      "slash at its end (keys come from api_key_env)",
+                   strchr(e->urls[i], '@') ? "a URL with '@'" : e->urls[i]);
+        for (uint32_t k = 0; k < i; k++)
+            if (!strcmp(e->urls[i], e->urls[k]))
+                REFUSE(c, "'%.100s' is there twice", e->urls[i]);
+    }
+    set_key(c, "models.%.60s.endpoint.model", m->name);
+    if (!e->model || !*e->model)
+        REFUSE(c, "missing: as the servers call it");
+    set_key(c, "models.%.60s.endpoint.api_key_env", m->name);
+    if (e->api_key_env && (!*e->api_key_env || strchr(e->api_key_env, '=')))
+        REFUSE(c, "expected the name of an environment variable");
+    set_key(c, "models.%.60s.endpoint.system", m->name);
+    if (e->system && e->mode != JOUST_ENDPOINT_CHAT)
+        REFUSE(c, "only mode: chat has a system message");
+    set_key(c, "models.%.60s.endpoint", m->name);
+    if (!e->samples_per_request || !e->concurrency || !e->connect_ms || !e->timeout_ms ||
+        !e->deadline_ms || !e->breaker_failures || !e->breaker_ms)
+        REFUSE(c, "samples_per_request, concurrency, times and breaker_failures are 1 or above");
+    return JOUST_OK;
+}
+
+/* A job's model that is served by others; false if there is none of that name. */
+static bool is_served(const joust_job *job, const char *name)
+{
+    uint32_t i = joust_job_find_model(job, name);
+    return i != JOUST_NONE && job->models[i].has_endpoint;
+}
+
 static joust_status check_models(const check *c)
 {
     const joust_job *job = c->job;
@@ -37,8 +94,11 @@ static joust_status check_models(const check *c)
         set_key(c, "models.%.100s", m->name);
         if (joust_job_find_model(job, m->name) != i)
             REFUSE(c, "a model of this name was declared before");
-        if (!m->path)
-            REFUSE(c, "no path; add path: DIR");
+        joust_status st = m->has_endpoint ? check_endpoint(c, m) : JOUST_OK;
+        if (st != JOUST_OK)
+            return st;
+        if (!m->has_endpoint && !m->path)
+            REFUSE(c, "no path; add path: DIR, or endpoint: {urls: [...], model: ...}");
     }
     return JOUST_OK;
 }
@@ -72,6 +132,9 @@ static joust_status check_judge(const check *c, uint32_t i)
         REFUSE(c, "judge '%s' needs a model; name one of models:", j->name);
     if (j->model && joust_job_find_model(c->job, j->model) == JOUST_NONE)
         REFUSE(c, "'%s' isn't one of models:", j->model);
+    if (asks_model && is_served(c->job, j->model))
+        REFUSE(c, "'%s' is served by an endpoint; %s needs a model of the built-in engine", j->model,
+               j->kind == JOUST_JUDGE_YES_NO ? "yes-no" : "compare");
     set_key(c, "judges[%u].labels", i);
     if (j->kind == JOUST_JUDGE_YES_NO && j->n_labels != 2)
         REFUSE(c, "expected 2 labels (yes, no), there are %u", j->n_labels);
@@ -158,6 +221,10 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
     set_key(c, "%s.model", at);
     if (!t->model || joust_job_find_model(job, t->model) == JOUST_NONE)
         REFUSE(c, "'%s' isn't one of models:", t->model ? t->model : "");
+    if (is_served(job, t->model))
+        REFUSE(c, "'%s' is served by an endpoint: the built-in trainer has no weights of it; leave "
+                  "train: out and export the pairs, or name a model with a path",
+               t->model);
     set_key(c, "%s.batch_size", at);
     if (t->batch_size == 0)
         REFUSE(c, "must be 1 or above");
@@ -178,6 +245,11 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
     set_key(c, "judges");
     if (!has_reward_judge(job))
         REFUSE(c, "training on pairs needs a judge with role: reward");
+    set_key(c, "pairs.rejected_model");
+    if (is_served(job, job->pairs.rejected_model))
+        REFUSE(c, "'%s' is served by an endpoint, whose answers may have no token ids; training on "
+                  "them isn't supported yet",
+               job->pairs.rejected_model);
     set_key(c, "rollout.samples");
     if (job->rollout.samples < 2 && !job->pairs.rejected_model)
         REFUSE(c, "a pair needs 2 samples of a prompt or more");

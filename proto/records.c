@@ -32,6 +32,11 @@ void joust_train_step_fini(joust_train_step *r)
     joust_record_fini(&joust_train_step_type, r);
 }
 
+void joust_provenance_fini(joust_provenance *r)
+{
+    joust_record_fini(&joust_provenance_type, r);
+}
+
 void joust_manifest_fini(joust_manifest *m)
 {
     joust_record_fini(&joust_manifest_type, m);
@@ -122,7 +127,8 @@ joust_status joust_trajectory_validate(const joust_trajectory *r, joust_error *e
     if (r->finish < JOUST_FINISH_STOP || r->finish > JOUST_FINISH_ABORTED)
         return joust_fail(err, JOUST_INVALID, "trajectory.finish: unknown value %d",
                           (int)r->finish);
-    if (r->finish == JOUST_FINISH_STOP && r->n_tokens == 0)
+    /* A server may give text alone. */
+    if (r->finish == JOUST_FINISH_STOP && r->n_tokens == 0 && r->n_prompt_tokens > 0)
         return joust_fail(err, JOUST_INVALID, "trajectory.finish: stop without an end token");
     joust_status st = check_name(r->policy.lineage, sizeof(r->policy.lineage), true,
                                  "trajectory.policy.lineage", err);

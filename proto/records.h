@@ -158,6 +158,18 @@ typedef struct joust_promotion { /* the decision that ends a round */
     uint64_t next; /* version the next round starts from */
 } joust_promotion;
 
+#define JOUST_MAX_URL_BYTES 256u
+
+/* How a request to a server went that gave answers. */
+typedef struct joust_served {
+    char *url;                   /* without secrets */
+    uint32_t sample;             /* the first one that it gave */
+    uint32_t tries;              /* with the one that succeeded */
+    int64_t latency_us;          /* of that one */
+    uint64_t prompt_tokens, tokens; /* as the server counts; 0: it doesn't say */
+    joust_digest fingerprint;    /* of the server's model, or zero: none was taken */
+} joust_served;
+
 /* Provenance: never digested, first write wins. */
 typedef struct joust_provenance {
     char peer[JOUST_MAX_NAME_BYTES], host[JOUST_MAX_NAME_BYTES];
@@ -165,6 +177,8 @@ typedef struct joust_provenance {
     uint32_t attempt;
     int64_t started_wall_ms, duration_us;
     uint64_t n_tokens; /* computed for it */
+    uint32_t n_served;
+    joust_served *served; /* (n_served) by sample; none where our own engine answered */
 } joust_provenance;
 
 /* A checkpoint as files, and each file as chunks: content-addressed. The manifest is a blob itself and its
@@ -191,6 +205,7 @@ void joust_trajectory_fini(joust_trajectory *r);
 void joust_verdict_fini(joust_verdict *r);
 void joust_stage_summary_fini(joust_stage_summary *r);
 void joust_train_step_fini(joust_train_step *r);
+void joust_provenance_fini(joust_provenance *r);
 void joust_manifest_fini(joust_manifest *m);
 
 /* Shape, bounds, finiteness, UTF-8. Errors: JOUST_INVALID or JOUST_NOT_FINITE with the field's name. */

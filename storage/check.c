@@ -489,7 +489,8 @@ static void check_provenance(checker *c)
         return;
     while (walk_on(c, JOUST_FAMILY_PROVENANCE, cursor,
                    joust_cursor_next_provenance(cursor, &unit, &r, &why), &why, &good))
-        continue;
+        if (good)
+            joust_provenance_fini(&r);
     joust_cursor_close(&cursor);
 }
 

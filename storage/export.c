@@ -32,6 +32,7 @@ static joust_status add_provenance(exporter *e, joust_buf *to, const char *key,
     joust_json_open(to, '{');
     joust_provenance_json(to, &r);
     joust_json_close(to, '}');
+    joust_provenance_fini(&r);
     return JOUST_OK;
 }
 

@@ -282,4 +282,26 @@ void joust_provenance_json(joust_buf *to, const joust_provenance *r)
     joust_json_key(to, "duration_us");
     joust_buf_format(to, "%" PRId64, r->duration_us);
     joust_json_add_count(to, "n_tokens", r->n_tokens);
+    if (!r->n_served)
+        return;
+    joust_json_key(to, "served");
+    joust_json_open(to, '[');
+    for (uint32_t i = 0; i < r->n_served; i++) {
+        const joust_served *s = &r->served[i];
+        char hex[JOUST_DIGEST_HEX];
+        joust_json_key(to, "");
+        joust_json_open(to, '{');
+        joust_json_add_text(to, "url", s->url);
+        joust_json_add_count(to, "sample", s->sample);
+        joust_json_add_count(to, "tries", s->tries);
+        joust_json_key(to, "latency_us");
+        joust_buf_format(to, "%" PRId64, s->latency_us);
+        joust_json_add_count(to, "prompt_tokens", s->prompt_tokens);
+        joust_json_add_count(to, "tokens", s->tokens);
+        joust_json_add_text(to, "fingerprint", joust_digest_is_zero(&s->fingerprint)
+                                                   ? NULL
+                                                   : joust_digest_hex(&s->fingerprint, hex));
+        joust_json_close(to, '}');
+    }
+    joust_json_close(to, ']');
 }

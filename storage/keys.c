@@ -90,6 +90,13 @@ joust_key joust_key_trajectory(const joust_unit_key *unit, uint32_t sample)
     return k;
 }
 
+joust_key joust_key_lease(const joust_unit_key *unit, uint64_t lease)
+{
+    joust_key k = joust_key_unit(unit);
+    key_u64(&k, lease);
+    return k;
+}
+
 joust_key joust_key_verdict(const joust_unit_key *unit, uint32_t sample, uint32_t other,
                             uint32_t order, uint32_t vote)
 {
@@ -320,10 +327,11 @@ static bool text_key(joust_family family, joust_span key, char *to, size_t size)
                  joust_get_be64(key.data));
         return true;
     case JOUST_FAMILY_PROVENANCE:
-        if (key.n != 16)
+        if (key.n != 16 && key.n != 24)
             return false;
-        snprintf(to, size, "r%" PRIu32 ".s%" PRIu32 ".p%" PRIu64, joust_get_be32(key.data),
-                 joust_get_be32(key.data + 4), joust_get_be64(key.data + 8));
+        snprintf(to, size, "r%" PRIu32 ".s%" PRIu32 ".p%" PRIu64 "%s", joust_get_be32(key.data),
+                 joust_get_be32(key.data + 4), joust_get_be64(key.data + 8),
+                 key.n == 24 ? " (a lease)" : "");
         return true;
     case JOUST_FAMILY_EVENTS:
     case JOUST_FAMILY_SNAPSHOTS:

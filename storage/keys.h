@@ -54,6 +54,7 @@ joust_key joust_key_job(joust_job_field field);
 joust_key joust_key_prompt_line(uint32_t set, uint64_t line);
 joust_key joust_key_prompt_id(const joust_digest *digest, uint32_t occurrence);
 joust_key joust_key_unit(const joust_unit_key *unit);
+joust_key joust_key_lease(const joust_unit_key *unit, uint64_t lease);
 joust_key joust_key_trajectory(const joust_unit_key *unit, uint32_t sample);
 joust_key joust_key_verdict(const joust_unit_key *unit, uint32_t sample, uint32_t other,
                             uint32_t order, uint32_t vote);

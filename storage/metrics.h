@@ -12,6 +12,11 @@
 #define JOUST_METRIC_IDENTICAL_GROUPS                                                              \
     "identical_groups" /* groups whose answers are all the same text */
 
+/* GENERATE by servers */
+#define JOUST_METRIC_REQUESTS "requests" /* given out, those asked again included */
+#define JOUST_METRIC_REASKED  "re_asked" /* of them: given out again, since no answer was durable */
+#define JOUST_METRIC_RETRIES  "retries"  /* tries beyond the first, of requests that were answered */
+
 /* JUDGE */
 #define JOUST_METRIC_VERDICTS        "verdicts"
 #define JOUST_METRIC_FAILED_VERDICTS "failed_verdicts" /* without a value */

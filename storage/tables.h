@@ -44,6 +44,12 @@ JOUST_MUST_USE joust_status joust_batch_put_provenance(joust_batch *batch,
                                                        const joust_provenance *record,
                                                        joust_error *err);
 
+/* That a unit of a served model was given out, under which lease; written before it leaves. What is given out
+ * twice is asked twice. */
+JOUST_MUST_USE joust_status joust_batch_put_lease(joust_batch *batch, const joust_unit_key *unit,
+                                                  const joust_provenance *record,
+                                                  joust_error *err);
+
 /* Repeats -------------------------------------------------------------------------------------- */
 
 JOUST_MUST_USE joust_status joust_store_check_trajectory(joust_store *store,
@@ -113,6 +119,19 @@ JOUST_MUST_USE joust_status joust_store_list_pairs(joust_store *store, uint32_t 
 JOUST_MUST_USE joust_status joust_store_count(joust_store *store, joust_family family,
                                               const joust_key_range *range, uint64_t *ret,
                                               joust_error *err);
+/* Units of a stage of a served model: how often they were given out. */
+typedef struct joust_lease_count {
+    uint64_t leases; /* units given out, each time counted */
+    uint64_t units;  /* that were given out once or more */
+    uint64_t open;   /* of them, those without a result */
+    uint64_t requests, tries, tokens; /* that the results tell of */
+} joust_lease_count;
+JOUST_MUST_USE joust_status joust_store_count_leases(joust_store *store, uint32_t round,
+                                                     uint32_t stage, joust_lease_count *ret,
+                                                     joust_error *err);
+/* Whether the unit was given out before. */
+JOUST_MUST_USE joust_status joust_store_has_lease(joust_store *store, const joust_unit_key *unit,
+                                                  bool *ret, joust_error *err);
 /* Number of prompts stored of a set. */
 JOUST_MUST_USE joust_status joust_store_count_prompts(joust_store *store, uint32_t set,
                                                       uint64_t *ret, joust_error *err);
@@ -149,7 +168,7 @@ JOUST_MUST_USE joust_status joust_cursor_next_promotion(joust_cursor *cursor, jo
 JOUST_MUST_USE joust_status joust_cursor_next_model_version(joust_cursor *cursor,
                                                             joust_model_version *ret,
                                                             joust_error *err);
-/* ret_unit: the unit whose provenance it is. */
+/* ret_unit: the unit whose provenance it is. Leases are passed over. */
 JOUST_MUST_USE joust_status joust_cursor_next_provenance(joust_cursor *cursor,
                                                          joust_unit_key *ret_unit,
                                                          joust_provenance *ret, joust_error *err);

@@ -5,6 +5,7 @@
 #include "proto/cache.h"
 #include "proto/plan.h"
 #include "worker/engine/model_cache.h"
+#include "worker/endpoint_rollout.h"
 #include "worker/rollout.h"
 #include "worker/trainer.h"
 
@@ -17,6 +18,7 @@ typedef struct worker {
     joust_model_cache *models;
     const joust_job *job;
     joust_plan *plan;
+    joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
 } worker;
 
 /* One batch under way. */
@@ -84,6 +86,30 @@ static joust_status generate(batch *b, const joust_stage *stage, const joust_lea
     return joust_rollout_run(&rollout, units, n, err);
 }
 
+/* Units of one stage of a served model. */
+static joust_status ask(batch *b, const joust_stage *stage, const joust_lease_unit *units,
+                        uint32_t n, joust_error *err)
+{
+    const joust_job_model *model = &b->w->job->models[stage->model];
+    joust_endpoint **endpoint = &b->w->endpoints[stage->model];
+    b->units = units;
+    joust_error why;
+    joust_status st =
+        *endpoint ? JOUST_OK : joust_endpoint_create(&model->endpoint, endpoint, &why);
+    if (st != JOUST_OK) /* a missing variable is the job's fault: tried elsewhere, then named */
+        return joust_fail(err, st == JOUST_NOT_FOUND ? JOUST_INVALID : st, "models.%s.endpoint.%s",
+                          model->name, why.text);
+    joust_endpoint_rollout rollout = {.endpoint = *endpoint,
+                                      .settings = &model->endpoint,
+                                      .job = b->w->job,
+                                      .stage = stage,
+                                      .done = unit_done,
+                                      .failed = unit_failed,
+                                      .step = check,
+                                      .context = b};
+    return joust_endpoint_rollout_run(&rollout, units, n, err);
+}
+
 static joust_status train(batch *b, const joust_stage *stage, const joust_lease_unit *unit,
                           joust_error *err)
 {
@@ -125,7 +151,8 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
         switch (stage->kind) {
         case JOUST_STAGE_GENERATE:
             k = same_model(units + i, n - i);
-            st = generate(&b, stage, units + i, k, err);
+            st = w->job->models[stage->model].has_endpoint ? ask(&b, stage, units + i, k, err)
+                                                           : generate(&b, stage, units + i, k, err);
             break;
         case JOUST_STAGE_INIT:
         case JOUST_STAGE_TRAIN:
@@ -169,6 +196,8 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
         st = joust_cache_create(options->cache, options->cache_bytes, &w.cache, err);
     if (st == JOUST_OK)
         st = serve(&w, options, can_train, err);
+    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++)
+        joust_endpoint_free(&w.endpoints[i]);
     joust_cache_free(&w.cache);
     joust_model_cache_free(&w.models);
     joust_engine_free(&w.engine);

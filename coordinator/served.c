@@ -1,0 +1,145 @@
+/* Stages whose answers come from servers: what was asked is counted where it can't be lost, since an answer that wasn't
+ * durable when somebody was killed is asked for again. A LEASE of such a stage leaves after a record of it is durable. */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/coordinator_internal.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+#include "storage/tables.h"
+
+bool joust_served_stage(const joust_coordinator *c, uint32_t stage)
+{
+    const joust_stage *s = &c->plan.stages[stage];
+    return s->kind == JOUST_STAGE_GENERATE && c->job->models[s->model].has_endpoint;
+}
+
+uint32_t joust_served_requests_a_unit(const joust_coordinator *c, uint32_t stage)
+{
+    const joust_stage *s = &c->plan.stages[stage];
+    uint32_t each = c->job->models[s->model].endpoint.samples_per_request;
+    return (s->samples + each - 1) / each;
+}
+
+static joust_status open_stage(joust_coordinator *c, uint32_t round, uint32_t stage,
+                               joust_error *err)
+{
+    joust_lease_count n;
+    uint32_t model = c->plan.stages[stage].model;
+    joust_status st = joust_store_count_leases(c->store, round, stage, &n, err);
+    if (st != JOUST_OK)
+        return st;
+    c->served_requests[model] += n.leases * joust_served_requests_a_unit(c, stage);
+    c->served_tokens[model] += n.tokens;
+    if (round != joust_core_round(c->core))
+        return JOUST_OK;
+    c->served[stage] = (joust_served_count){
+        .round = round, .leases = n.leases, .again = n.leases - n.units, .in_flight = n.open};
+    if (n.open)
+        joust_log_info("served",
+                       "round %u %s: %llu requests were in flight when the last "
+                       "coordinator ended; those that no worker still holds are asked again",
+                       round, c->plan.stages[stage].name,
+                       (unsigned long long)(n.open * joust_served_requests_a_unit(c, stage)));
+    return JOUST_OK;
+}
+
+joust_status joust_served_open(joust_coordinator *c, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    uint32_t current = joust_core_round(c->core);
+    for (uint32_t s = 0; s < c->plan.n_stages; s++)
+        for (uint32_t round = 0; st == JOUST_OK && joust_served_stage(c, s) && round <= current &&
+                                 round <= c->job->rounds;
+             round++)
+            if (joust_stage_runs(&c->plan.stages[s], round))
+                st = open_stage(c, round, s, err);
+    return st;
+}
+
+static joust_status record_lease(joust_coordinator *c, const joust_action *a, joust_error *err)
+{
+    const joust_unit_key *unit = &a->id.unit;
+    joust_served_count *count = &c->served[unit->stage];
+    joust_provenance lease = {.epoch = joust_core_epoch(c->core),
+                              .lease = a->id.lease,
+                              .attempt = a->id.attempt,
+                              .started_wall_ms = joust_clock_wall_ms()};
+    bool again = a->id.attempt > 1;
+    joust_status st = again ? JOUST_OK : joust_store_has_lease(c->store, unit, &again, err);
+    if (st != JOUST_OK)
+        return st;
+    if (count->round != unit->round)
+        *count = (joust_served_count){.round = unit->round};
+    count->leases++;
+    count->again += again;
+    c->served_requests[c->plan.stages[unit->stage].model] +=
+        joust_served_requests_a_unit(c, unit->stage);
+    return joust_batch_put_lease(joust_committer_batch(c->committer), unit, &lease, err);
+}
+
+joust_status joust_served_record_leases(joust_coordinator *c, const joust_actions *actions,
+                                        bool *wrote, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (size_t i = 0; st == JOUST_OK && i < actions->n; i++) {
+        const joust_action *a = &actions->items[i];
+        if (a->kind != JOUST_ACTION_LEASE || !joust_served_stage(c, a->id.unit.stage))
+            continue;
+        st = record_lease(c, a, err);
+        *wrote = true;
+    }
+    return st;
+}
+
+void joust_served_count_result(joust_coordinator *c, const joust_unit_result *r)
+{
+    if (r->n_trajectories && joust_served_stage(c, r->id.unit.stage))
+        c->served_tokens[c->plan.stages[r->id.unit.stage].model] += r->provenance.n_tokens;
+}
+
+/* What is over the budget has not left yet, or was answered before it was known. */
+static void end_by_budget(joust_coordinator *c, const char *model, const char *key, uint64_t spent,
+                          uint64_t budget)
+{
+    joust_error err;
+    if (!budget || spent <= budget || c->status != JOUST_OK ||
+        joust_core_get_phase(c->core) != JOUST_CORE_RUNNING)
+        return;
+    joust_fail(&err, JOUST_DENIED,
+               "models.%s.endpoint.%s: %llu of %llu are spent; raise it and start again: the job "
+               "goes on from here",
+               model, key, (unsigned long long)spent, (unsigned long long)budget);
+    joust_coordinator_fail(c, JOUST_DENIED, &err);
+}
+
+void joust_served_check_budgets(joust_coordinator *c)
+{
+    for (uint32_t i = 0; i < c->job->n_models; i++) {
+        const joust_job_model *m = &c->job->models[i];
+        if (!m->has_endpoint)
+            continue;
+        end_by_budget(c, m->name, "max_requests", c->served_requests[i], m->endpoint.max_requests);
+        end_by_budget(c, m->name, "max_tokens", c->served_tokens[i], m->endpoint.max_tokens);
+    }
+}
+
+void joust_served_status(const joust_coordinator *c, joust_buf *to)
+{
+    bool any = false;
+    for (uint32_t s = 0; s < c->plan.n_stages; s++) {
+        const joust_served_count *n = &c->served[s];
+        if (!joust_served_stage(c, s))
+            continue;
+        uint32_t each = joust_served_requests_a_unit(c, s);
+        joust_buf_format(to,
+                         "%s{\"stage\":\"%s\",\"round\":%u,\"requests\":%llu,\"re_asked\":%llu,"
+                         "\"in_flight_at_start\":%llu}",
+                         any ? "," : ",\"served\":[", c->plan.stages[s].name, n->round,
+                         (unsigned long long)(n->leases * each),
+                         (unsigned long long)(n->again * each),
+                         (unsigned long long)(n->in_flight * each));
+        any = true;
+    }
+    joust_buf_text(to, any ? "]" : "");
+}

@@ -1,0 +1,53 @@
+/* Answers of servers: what is accepted has a text for each choice, finite log-probs, and no more tokens than asked for. The
+ * first byte chooses how the answer was asked for. */
+#include <string.h>
+
+#include "fuzz/fuzz.h"
+#include "proto/base/alloc.h"
+#include "proto/base/text.h"
+#include "worker/endpoint_wire.h"
+
+#define MAX_TOKENS 8u
+
+static void check(const joust_endpoint_answer *a, uint32_t n)
+{
+    size_t bad;
+    fuzz_require(a->n == n);
+    for (uint32_t i = 0; i < n; i++) {
+        const joust_endpoint_choice *c = &a->choices[i];
+        fuzz_require(c->text && joust_text_is_utf8(c->text, strlen(c->text), &bad));
+        fuzz_require(c->finish >= JOUST_FINISH_STOP && c->finish <= JOUST_FINISH_ABORTED);
+        fuzz_require(c->n_tokens <= MAX_TOKENS);
+        for (uint32_t k = 0; k < c->n_tokens; k++)
+            fuzz_require(c->logps[k] <= 0 && c->logps[k] - c->logps[k] == 0);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    static char model[] = "m";
+    joust_error err;
+    joust_job_endpoint e;
+    joust_endpoint_answer answer;
+    joust_endpoint_server server;
+    bool listed;
+    char text[256];
+    int64_t live = joust_alloc_live();
+    uint8_t how = n ? data[0] : 0;
+    uint32_t choices = 1 + (how >> 1) % 3;
+    if (n == 0)
+        return 0;
+    joust_job_endpoint_init(&e);
+    e.model = model;
+    e.mode = how & 1 ? JOUST_ENDPOINT_CHAT : JOUST_ENDPOINT_COMPLETIONS;
+    if (joust_endpoint_parse(data + 1, n - 1, &e, choices, MAX_TOKENS, &answer, &err) == JOUST_OK) {
+        check(&answer, choices);
+        joust_endpoint_answer_fini(&answer);
+    }
+    if (joust_endpoint_parse_models(data + 1, n - 1, model, &server, &listed, &err) == JOUST_OK)
+        fuzz_require(server > JOUST_SERVER_AUTO && server <= JOUST_SERVER_OPENAI);
+    joust_endpoint_error_text(data + 1, n - 1, text);
+    fuzz_require(strlen(text) <= 200);
+    fuzz_require(joust_alloc_live() == live);
+    return 0;
+}

@@ -1,0 +1,267 @@
+/* Bodies of requests, and answers of servers of every kind and of none. */
+#include "check.h"
+
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "worker/endpoint_wire.h"
+
+static char model[] = "m", system_text[] = "Be brief.", stop[] = "\n\n";
+
+static joust_job_endpoint endpoint_of(joust_endpoint_mode mode)
+{
+    joust_job_endpoint e;
+    joust_job_endpoint_init(&e);
+    e.model = model;
+    e.mode = mode;
+    return e;
+}
+
+static joust_status parse(const char *body, joust_endpoint_mode mode, uint32_t n,
+                          joust_endpoint_answer *ret, joust_error *err)
+{
+    joust_job_endpoint e = endpoint_of(mode);
+    return joust_endpoint_parse(body, strlen(body), &e, n, 4, ret, err);
+}
+
+static joust_status parse_one(const char *body, joust_endpoint_answer *ret, joust_error *err)
+{
+    return parse(body, JOUST_ENDPOINT_COMPLETIONS, 1, ret, err);
+}
+
+static void check_body(const joust_endpoint_ask *ask, const char *expected)
+{
+    joust_error err;
+    joust_buf body = {0};
+    check_ok(joust_endpoint_body(ask, &body, &err));
+    assert_string_equal((char *)body.data, expected);
+    joust_buf_fini(&body);
+}
+
+static void bodies_say_how_to_sample(void **state)
+{
+    (void)state;
+    joust_error err;
+    joust_buf body = {0};
+    joust_sampling sampling = {
+        .temperature = 0.8f, .top_p = 0.9f, .min_p = 0.05f, .top_k = 40, .max_tokens = 26};
+    joust_job_endpoint e = endpoint_of(JOUST_ENDPOINT_COMPLETIONS);
+    joust_endpoint_ask ask = {.endpoint = &e,
+                              .server = JOUST_SERVER_VLLM,
+                              .sampling = &sampling,
+                              .prompt = "2 \"and\" 3\n",
+                              .n = 2,
+                              .seed = 77};
+    e.n_stops = 1;
+    e.stops[0] = stop;
+    check_body(&ask, "{\"model\":\"m\",\"prompt\":\"2 \\\"and\\\" 3\\n\",\"n\":2,\"seed\":77,"
+                     "\"max_tokens\":26,\"temperature\":0.8,\"top_p\":0.9,\"min_p\":0.05,"
+                     "\"top_k\":40,\"stop\":[\"\\n\\n\"],\"logprobs\":1,\"return_token_ids\":true,"
+                     "\"stream\":false}");
+    ask.server = JOUST_SERVER_OPENAI;
+    check_status(JOUST_UNSUPPORTED, joust_endpoint_body(&ask, &body, &err));
+    joust_buf_fini(&body);
+    sampling = (joust_sampling){.temperature = 1, .top_p = 1, .max_tokens = 3};
+    e.mode = JOUST_ENDPOINT_CHAT;
+    e.system = system_text;
+    e.n_stops = 0;
+    check_body(&ask, "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
+                     "{\"role\":\"user\",\"content\":\"2 \\\"and\\\" 3\\n\"}],\"n\":2,\"seed\":77,"
+                     "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"logprobs\":true,"
+                     "\"top_logprobs\":1,\"stream\":false}");
+    e.logprobs = false;
+    ask.server = JOUST_SERVER_LLAMA_CPP; /* whose own defaults cut */
+    e.mode = JOUST_ENDPOINT_COMPLETIONS;
+    check_body(&ask, "{\"model\":\"m\",\"prompt\":\"2 \\\"and\\\" 3\\n\",\"n\":2,\"seed\":77,"
+                     "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"top_k\":0,\"min_p\":0,"
+                     "\"stream\":false}");
+}
+
+static void vllm_gives_ids_and_logprobs(void **state)
+{
+    (void)state;
+    joust_error err;
+    joust_endpoint_answer a;
+    check_ok(parse("{\"model\":\"m\",\"choices\":["
+                   "{\"index\":1,\"text\":\"b\",\"finish_reason\":\"length\",\"token_ids\":[9],"
+                   "\"logprobs\":{\"tokens\":[\"b\"],\"token_logprobs\":[-0.25]}},"
+                   "{\"index\":0,\"text\":\"a\",\"finish_reason\":\"stop\",\"stop_reason\":null,"
+                   "\"token_ids\":[7,2],\"prompt_token_ids\":[1],"
+                   "\"logprobs\":{\"tokens\":[\"a\",\"\"],\"token_logprobs\":[-1.5,0.0]}}],"
+                   "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":3}}",
+                   JOUST_ENDPOINT_COMPLETIONS, 2, &a, &err));
+    assert_int_equal(a.n, 2);
+    assert_string_equal(a.choices[0].text, "a");
+    assert_int_equal(a.choices[0].finish, JOUST_FINISH_STOP);
+    assert_int_equal(a.choices[0].n_tokens, 2);
+    assert_int_equal(a.choices[0].tokens[1], 2);
+    assert_true(a.choices[0].logps[0] == -1.5f);
+    assert_int_equal(a.choices[1].finish, JOUST_FINISH_LENGTH);
+    assert_int_equal(a.choices[1].tokens[0], 9);
+    assert_int_equal(a.usage_completion, 3);
+    joust_endpoint_answer_fini(&a);
+}
+
+static void other_servers_give_them_elsewhere(void **state)
+{
+    (void)state;
+    joust_error err;
+    joust_endpoint_answer a;
+    check_ok(parse("{\"model\":\"m-2024-08-06\",\"choices\":[{\"message\":{\"content\":\"hi\"},"
+                   "\"finish_reason\":\"stop\",\"stop_reason\":\"###\",\"logprobs\":{\"content\":["
+                   "{\"id\":5,\"token\":\"hi\",\"logprob\":-0.5}]}}]}",
+                   JOUST_ENDPOINT_CHAT, 1, &a, &err));
+    assert_int_equal(a.choices[0].finish, JOUST_FINISH_STOP_STRING);
+    assert_int_equal(a.choices[0].n_tokens, 1);
+    assert_int_equal(a.choices[0].tokens[0], 5);
+    joust_endpoint_answer_fini(&a);
+    check_ok(parse_one("{\"choices\":[{\"text\":\"x\",\"finish_reason\":\"stop\",\"logprobs\":{"
+                       "\"tokens\":[\"token_id:12\"],\"token_logprobs\":[-2]}}]}",
+                       &a, &err));
+    assert_int_equal(a.choices[0].tokens[0], 12);
+    joust_endpoint_answer_fini(&a);
+    /* Log-probs without ids, ids of another number: text alone. */
+    check_ok(parse_one("{\"choices\":[{\"text\":\"x\",\"finish_reason\":\"stop\",\"logprobs\":{"
+                       "\"tokens\":[\"x\"],\"token_logprobs\":[-2]}}]}",
+                       &a, &err));
+    assert_int_equal(a.choices[0].n_tokens, 0);
+    joust_endpoint_answer_fini(&a);
+    check_ok(parse_one("{\"choices\":[{\"text\":\"\",\"finish_reason\":\"stop\",\"token_ids\":[2],"
+                       "\"logprobs\":null}]}",
+                       &a, &err));
+    assert_string_equal(a.choices[0].text, "");
+    assert_int_equal(a.choices[0].n_tokens, 0);
+    joust_endpoint_answer_fini(&a);
+}
+
+static void hostile_answers_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        joust_status status;
+        const char *body, *says;
+    } cases[] = {
+        {JOUST_MALFORMED, "", "isn't JSON"},
+        {JOUST_MALFORMED, "[]", "isn't a JSON object"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"text\":\"a\",\"finish_", "isn't JSON"},
+        {JOUST_MALFORMED, "{}", "0 choices, expected 1"},
+        {JOUST_MALFORMED, "{\"choices\":[]}", "0 choices, expected 1"},
+        {JOUST_MALFORMED, "{\"choices\":[{},{}]}", "2 choices, expected 1"},
+        {JOUST_MALFORMED, "{\"choices\":[7]}", "without a usable index"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"index\":1}]}", "choice 1 of 1"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"index\":-1}]}", "without a usable index"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"text\":7}]}", "without text"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"text\":\"\\ud800\"}]}", "isn't JSON"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"text\":\"\xff\"}]}", "isn't JSON"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"text\":\"a\",\"finish_reason\":null}]}", "cut short"},
+        {JOUST_MALFORMED, "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"?\"}]}", "unknown"},
+        {JOUST_STALE, "{\"model\":\"mm\",\"choices\":[]}", "model 'mm' answers, expected 'm'"},
+        {JOUST_MALFORMED,
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "\"token_logprobs\":[NaN]}}]}",
+         "isn't JSON"},
+        {JOUST_NOT_FINITE,
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "\"token_logprobs\":[null]}}]}",
+         "token 0 has no log-prob"},
+        {JOUST_NOT_FINITE,
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "\"token_logprobs\":[-1e200]}}]}",
+         "isn't finite"},
+        {JOUST_MALFORMED,
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "\"token_logprobs\":[0.5]}}]}",
+         "log-prob of token 0 is 0.5"},
+        {JOUST_TOO_LARGE,
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"token_ids\":[1,2,3,4,5]}]}",
+         "more than 4 tokens"},
+        {JOUST_MALFORMED,
+         "{\"prompt_token_ids\":[-4],\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\"}]}",
+         "no id at 0"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        joust_error err;
+        joust_endpoint_answer a;
+        check_status(cases[i].status, parse_one(cases[i].body, &a, &err));
+        if (!strstr(err.text, cases[i].says))
+            fail_msg("%s: \"%s\" doesn't say \"%s\"", cases[i].body, err.text, cases[i].says);
+    }
+}
+
+static void twice_the_same_choice_is_refused(void **state)
+{
+    (void)state;
+    joust_error err;
+    joust_endpoint_answer a;
+    check_status(JOUST_MALFORMED,
+                 parse("{\"choices\":[{\"index\":0,\"text\":\"a\",\"finish_reason\":\"stop\"},"
+                       "{\"index\":0,\"text\":\"a\",\"finish_reason\":\"stop\"}]}",
+                       JOUST_ENDPOINT_COMPLETIONS, 2, &a, &err));
+}
+
+static void models_tell_whose_server_it_is(void **state)
+{
+    (void)state;
+    joust_error err;
+    joust_endpoint_server server;
+    bool listed;
+    static const char vllm[] = "{\"data\":[{\"id\":\"x\"},{\"id\":\"m\",\"owned_by\":\"vllm\"}]}";
+    static const char other[] = "{\"data\":[{\"id\":\"mm\",\"owned_by\":\"me\"},7]}";
+    check_ok(joust_endpoint_parse_models(vllm, strlen(vllm), "m", &server, &listed, &err));
+    assert_true(listed && server == JOUST_SERVER_VLLM);
+    check_ok(joust_endpoint_parse_models(other, strlen(other), "m", &server, &listed, &err));
+    assert_true(!listed && server == JOUST_SERVER_OPENAI);
+    check_status(JOUST_MALFORMED, joust_endpoint_parse_models("{}", 2, "m", &server, &listed, &err));
+}
+
+static void reasons_are_one_printable_line(void **state)
+{
+    (void)state;
+    char text[256], raw[1000];
+    static const char nested[] = "{\"error\":{\"message\":\"too\\nlong\"}}";
+    joust_endpoint_error_text(nested, strlen(nested), text);
+    assert_string_equal(text, "too long");
+    memset(raw, '\x1b', sizeof(raw));
+    joust_endpoint_error_text(raw, sizeof(raw), text);
+    assert_int_equal(strlen(text), 200);
+    assert_null(strchr(text, '\x1b'));
+    joust_endpoint_error_text(NULL, 0, text);
+    assert_string_equal(text, "");
+}
+
+static void running_out_of_memory_leaves_nothing(void **state)
+{
+    (void)state;
+    static const char body[] =
+        "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"token_ids\":[1],"
+        "\"prompt_token_ids\":[2],\"logprobs\":{\"tokens\":[\"a\"],\"token_logprobs\":[-1]}}]}";
+    joust_status st = JOUST_NOMEM;
+    int64_t n = 0;
+    while (st != JOUST_OK) {
+        joust_error err;
+        joust_endpoint_answer a = {0};
+        int64_t live = joust_alloc_live();
+        joust_alloc_fail_at(++n);
+        st = parse_one(body, &a, &err);
+        joust_alloc_fail_at(0);
+        assert_true(st == JOUST_OK || st == JOUST_NOMEM);
+        joust_endpoint_answer_fini(&a);
+        assert_int_equal(joust_alloc_live(), live);
+    }
+    assert_true(n > 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bodies_say_how_to_sample),
+        cmocka_unit_test(vllm_gives_ids_and_logprobs),
+        cmocka_unit_test(other_servers_give_them_elsewhere),
+        cmocka_unit_test(hostile_answers_are_refused_by_name),
+        cmocka_unit_test(twice_the_same_choice_is_refused),
+        cmocka_unit_test(models_tell_whose_server_it_is),
+        cmocka_unit_test(reasons_are_one_printable_line),
+        cmocka_unit_test(running_out_of_memory_leaves_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

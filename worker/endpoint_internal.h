@@ -1,0 +1,104 @@
+/* Inside the endpoint client: endpoint.c (requests), endpoint_transfer.c (libcurl), endpoint_look.c (looking at
+ * servers). */
+#ifndef JOUST_WORKER_ENDPOINT_INTERNAL_H
+#define JOUST_WORKER_ENDPOINT_INTERNAL_H
+
+#include <curl/curl.h>
+
+#include "worker/endpoint.h"
+#include "worker/endpoint_pool.h"
+
+#define JOUST_FINGERPRINT_TOKENS 8u
+
+/* What a server answers to the fixed text. */
+typedef struct joust_fingerprint {
+    joust_digest text;
+    uint32_t n;
+    float logps[JOUST_FINGERPRINT_TOKENS]; /* (n) */
+} joust_fingerprint;
+
+typedef enum joust_look { /* what is known of a server since its last look began */
+                          JOUST_LOOK_DUE,
+                          JOUST_LOOK_MODELS, /* it is asked for its models */
+                          JOUST_LOOK_TEXT,   /* it answers the fixed text */
+                          JOUST_LOOK_HELD, /* it has a fingerprint, others haven't been looked at yet */
+                          JOUST_LOOK_READY
+} joust_look;
+
+typedef struct joust_endpoint_server_state {
+    const char *url;
+    joust_endpoint_server kind;
+    joust_look look;
+    bool tried;     /* its first look of the endpoint's life has ended, well or badly */
+    uint32_t unfit; /* looks in a row that found what time won't mend */
+    bool has_fingerprint;
+    joust_fingerprint fingerprint;
+    int64_t told_ms; /* when the log last spoke of it */
+    char why[320];   /* the last failure */
+} joust_endpoint_server_state;
+
+/* One exchange under way. */
+typedef struct joust_transfer {
+    struct joust_transfer *next; /* in the list of idle ones */
+    CURL *easy;
+    struct curl_slist *headers;
+    joust_buf sent, received;
+    size_t limit;
+    bool too_large;
+    uint32_t server, request; /* request: JOUST_NONE for a look */
+    int64_t begun_us;
+    char problem[CURL_ERROR_SIZE];
+} joust_transfer;
+
+/* What came of an exchange. */
+typedef struct joust_exchange {
+    joust_endpoint_outcome outcome; /* ANSWERED with refused: the request's own fault */
+    bool refused;
+    int64_t retry_after_ms;
+    char why[320]; /* without secrets; "" if there is a body to read */
+} joust_exchange;
+
+struct joust_endpoint {
+    const joust_job_endpoint *settings;
+    char *authorization; /* the header, or NULL */
+    const char *key;     /* the part of it that is secret */
+    uint32_t round;
+    joust_endpoint_pool *pool;
+    joust_endpoint_server_state servers[JOUST_MAX_URLS];
+    bool has_reference;
+    joust_fingerprint reference;
+    CURLM *multi;
+    joust_transfer *idle;
+    uint32_t n_transfers; /* under way */
+    joust_transfer **transfers;
+    uint32_t capacity;
+};
+
+/* endpoint_transfer.c. body: NULL for GET; taken otherwise. Errors: JOUST_NOMEM, JOUST_IO. */
+JOUST_MUST_USE joust_status joust_transfer_begin(joust_endpoint *e, uint32_t server,
+                                                 uint32_t request, const char *path,
+                                                 joust_buf *body, const char *id, size_t limit,
+                                                 joust_error *err);
+/* The next exchange that is over, or NULL; *ret says how it went. End it with joust_transfer_end. */
+joust_transfer *joust_transfer_next(joust_endpoint *e, joust_exchange *ret);
+void joust_transfer_end(joust_endpoint *e, joust_transfer *t);
+/* Ends all that are under way: nobody waits for them. */
+void joust_transfer_abandon(joust_endpoint *e, int64_t now_ms);
+void joust_transfer_fini(joust_endpoint *e);
+/* Takes the key out of a text. */
+void joust_endpoint_redact(const joust_endpoint *e, char *text);
+
+/* endpoint_look.c */
+/* Begins the looks that are due. *ret_at_ms: lowered to when the next one is. */
+JOUST_MUST_USE joust_status joust_look_begin(joust_endpoint *e, int64_t now_ms, int64_t *ret_at_ms,
+                                             joust_error *err);
+/* An exchange of a look is over (the transfer stays the caller's). */
+JOUST_MUST_USE joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t,
+                                           const joust_exchange *x, int64_t now_ms,
+                                           joust_error *err);
+/* A request failed at the server: after a rest it is looked at again. */
+void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int64_t now_ms);
+/* Whether no server can be asked for reasons that time won't mend; why names each. */
+bool joust_look_hopeless(const joust_endpoint *e, char why[1024]);
+
+#endif

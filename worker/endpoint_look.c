@@ -1,0 +1,259 @@
+/* Looking at servers: which kind they are, whether they have the model, and whether it is the same one
+ * that the others have. */
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/log.h"
+#include "worker/endpoint_internal.h"
+
+#define MODELS_LIMIT  ((size_t)4 << 20)
+#define LOGP_SLACK    0.1f /* nats that the same weights may differ by: other batches, other GPUs */
+#define TELL_EVERY_MS 5000
+#define UNFIT_LOOKS   3u /* in a row: what they found won't go away */
+
+static const char probe_text[] =
+    "The quick brown fox jumps over the lazy dog. 1 2 3 5 8 13 21. One and one are";
+
+static void tell(joust_endpoint_server_state *s, const char *what, int64_t now_ms)
+{
+    if (s->told_ms && now_ms - s->told_ms < TELL_EVERY_MS)
+        return;
+    s->told_ms = now_ms;
+    joust_log_warn("endpoint", "%s %s: %s", s->url, what, s->why);
+}
+
+void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int64_t now_ms)
+{
+    joust_endpoint_server_state *s = &e->servers[server];
+    snprintf(s->why, sizeof(s->why), "%s", why);
+    bool rests = joust_endpoint_pool_breaker(e->pool, server) == JOUST_BREAKER_OPEN;
+    if (s->look != JOUST_LOOK_READY) {
+        s->look = JOUST_LOOK_DUE;
+        s->tried = true;
+    } else if (rests) {
+        s->look = JOUST_LOOK_DUE;
+        joust_endpoint_pool_set_ready(e->pool, server, false);
+    }
+    if (rests)
+        tell(s, "gets no work for now", now_ms);
+}
+
+bool joust_look_hopeless(const joust_endpoint *e, char why[1024])
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i < e->settings->n_urls; i++)
+        if (e->servers[i].unfit < UNFIT_LOOKS)
+            return false;
+    for (uint32_t i = 0; i < e->settings->n_urls && at < 900; i++)
+        at += (size_t)snprintf(why + at, 1024 - at, "%s%.100s: %.200s", i ? "; " : "",
+                               e->servers[i].url, e->servers[i].why);
+    return true;
+}
+
+/* ---- fingerprints ---- */
+
+static bool alike(const joust_fingerprint *a, const joust_fingerprint *b)
+{
+    if (!joust_digest_equal(&a->text, &b->text) || a->n != b->n)
+        return false;
+    for (uint32_t i = 0; i < a->n; i++)
+        if (a->logps[i] - b->logps[i] > LOGP_SLACK || b->logps[i] - a->logps[i] > LOGP_SLACK)
+            return false;
+    return true;
+}
+
+static joust_fingerprint fingerprint_of(const joust_endpoint_choice *c)
+{
+    joust_fingerprint f = {.text = joust_digest_of(c->text, strlen(c->text)), .n = c->n_tokens};
+    if (f.n > JOUST_FINGERPRINT_TOKENS)
+        f.n = JOUST_FINGERPRINT_TOKENS;
+    memcpy(f.logps, c->logps ? c->logps : f.logps, f.n * sizeof(*f.logps));
+    return f;
+}
+
+/* How many servers answer as this one does. */
+static uint32_t n_alike(const joust_endpoint *e, uint32_t server)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->settings->n_urls; i++)
+        n += e->servers[i].has_fingerprint &&
+             alike(&e->servers[i].fingerprint, &e->servers[server].fingerprint);
+    return n;
+}
+
+static bool all_tried(const joust_endpoint *e)
+{
+    for (uint32_t i = 0; i < e->settings->n_urls; i++)
+        if (!e->servers[i].tried)
+            return false;
+    return true;
+}
+
+/* The first reference is what most servers answer, the first URL's where as many answer otherwise. */
+static void choose_reference(joust_endpoint *e)
+{
+    uint32_t best = JOUST_NONE;
+    for (uint32_t i = 0; i < e->settings->n_urls; i++)
+        if (e->servers[i].has_fingerprint &&
+            (best == JOUST_NONE || n_alike(e, i) > n_alike(e, best)))
+            best = i;
+    if (best == JOUST_NONE)
+        return;
+    e->reference = e->servers[best].fingerprint;
+    e->has_reference = true;
+}
+
+/* A server whose look is over gets work, or is told apart. */
+static void admit(joust_endpoint *e, uint32_t server, int64_t now_ms)
+{
+    joust_endpoint_server_state *s = &e->servers[server];
+    if (alike(&s->fingerprint, &e->reference)) {
+        s->look = JOUST_LOOK_READY;
+        s->unfit = 0;
+        joust_endpoint_pool_set_ready(e->pool, server, true);
+        return;
+    }
+    snprintf(
+        s->why, sizeof(s->why),
+        "its model '%.100s' answers the probe otherwise than the other servers' (or than before)",
+        e->settings->model);
+    s->look = JOUST_LOOK_DUE;
+    s->unfit++;
+    /* It rests as if it had failed. */
+    joust_endpoint_pool_begin(e->pool, server);
+    joust_endpoint_pool_end(e->pool, server, JOUST_ENDPOINT_UNFIT, 0, now_ms);
+    tell(s, "gets no work", now_ms);
+}
+
+static void admit_held(joust_endpoint *e, int64_t now_ms)
+{
+    if (!e->has_reference && all_tried(e))
+        choose_reference(e);
+    for (uint32_t i = 0; e->has_reference && i < e->settings->n_urls; i++)
+        if (e->servers[i].look == JOUST_LOOK_HELD)
+            admit(e, i, now_ms);
+}
+
+/* ---- exchanges ---- */
+
+static joust_status ask_text(joust_endpoint *e, uint32_t server, joust_error *err)
+{
+    const joust_sampling greedy = {.top_p = 1, .max_tokens = JOUST_FINGERPRINT_TOKENS};
+    joust_job_endpoint settings = *e->settings;
+    settings.n_stops = 0;
+    joust_endpoint_ask ask = {.endpoint = &settings,
+                              .server = e->servers[server].kind,
+                              .sampling = &greedy,
+                              .prompt = probe_text,
+                              .n = 1};
+    joust_buf body = {0};
+    joust_status st = joust_endpoint_body(&ask, &body, err);
+    if (st == JOUST_OK)
+        st = joust_transfer_begin(
+            e, server, JOUST_NONE,
+            e->settings->mode == JOUST_ENDPOINT_CHAT ? "/chat/completions" : "/completions", &body,
+            "probe", joust_endpoint_answer_limit(1, JOUST_FINGERPRINT_TOKENS), err);
+    joust_buf_fini(&body);
+    if (st == JOUST_OK)
+        e->servers[server].look = JOUST_LOOK_TEXT;
+    return st;
+}
+
+joust_status joust_look_begin(joust_endpoint *e, int64_t now_ms, int64_t *ret_at_ms,
+                              joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < e->settings->n_urls; i++) {
+        joust_endpoint_server_state *s = &e->servers[i];
+        int64_t at = joust_endpoint_pool_look_at(e->pool, i);
+        if (s->look != JOUST_LOOK_DUE)
+            continue;
+        if (at > now_ms) {
+            *ret_at_ms = at < *ret_at_ms ? at : *ret_at_ms;
+            continue;
+        }
+        st = joust_transfer_begin(e, i, JOUST_NONE, "/models", NULL, "probe", MODELS_LIMIT, err);
+        if (st == JOUST_OK)
+            s->look = JOUST_LOOK_MODELS;
+    }
+    return st;
+}
+
+/* Reads the list of models. *ret_why: what is wrong, or "". */
+static joust_status read_models(joust_endpoint *e, const joust_transfer *t, joust_exchange *ret)
+{
+    joust_endpoint_server_state *s = &e->servers[t->server];
+    joust_error why;
+    bool listed = false;
+    joust_endpoint_server kind = JOUST_SERVER_OPENAI;
+    joust_status st = joust_endpoint_parse_models(t->received.data, t->received.n,
+                                                  e->settings->model, &kind, &listed, &why);
+    if (st != JOUST_OK) {
+        ret->outcome = JOUST_ENDPOINT_FAILED;
+        snprintf(ret->why, sizeof(ret->why), "%.250s", why.text);
+    } else if (!listed) {
+        ret->outcome = JOUST_ENDPOINT_UNFIT;
+        snprintf(ret->why, sizeof(ret->why), "it has no model '%.200s'", e->settings->model);
+    } else {
+        s->kind = e->settings->server == JOUST_SERVER_AUTO ? kind : e->settings->server;
+    }
+    return st == JOUST_NOMEM ? st : JOUST_OK;
+}
+
+static joust_status read_text(joust_endpoint *e, const joust_transfer *t, joust_exchange *ret)
+{
+    joust_endpoint_server_state *s = &e->servers[t->server];
+    joust_endpoint_answer answer;
+    joust_error why;
+    joust_status st = joust_endpoint_parse(t->received.data, t->received.n, e->settings, 1,
+                                           JOUST_FINGERPRINT_TOKENS, &answer, &why);
+    if (st == JOUST_OK) {
+        s->fingerprint = fingerprint_of(&answer.choices[0]);
+        s->has_fingerprint = true;
+        joust_endpoint_answer_fini(&answer);
+        return st;
+    }
+    ret->outcome = st == JOUST_STALE ? JOUST_ENDPOINT_UNFIT : JOUST_ENDPOINT_FAILED;
+    snprintf(ret->why, sizeof(ret->why), "%.300s", why.text);
+    return st == JOUST_NOMEM ? st : JOUST_OK;
+}
+
+/* The look's last exchange went well. */
+static void hold(joust_endpoint *e, uint32_t server)
+{
+    joust_endpoint_server_state *s = &e->servers[server];
+    s->tried = true;
+    if (e->settings->probe) {
+        s->look = JOUST_LOOK_HELD;
+        return;
+    }
+    s->look = JOUST_LOOK_READY;
+    s->unfit = 0;
+    joust_endpoint_pool_set_ready(e->pool, server, true);
+}
+
+joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t, const joust_exchange *given,
+                            int64_t now_ms, joust_error *err)
+{
+    joust_endpoint_server_state *s = &e->servers[t->server];
+    bool models = s->look == JOUST_LOOK_MODELS;
+    joust_exchange x = *given;
+    joust_status st = JOUST_OK;
+    if (x.refused)
+        x.outcome = JOUST_ENDPOINT_UNFIT;
+    if (!x.why[0])
+        st = models ? read_models(e, t, &x) : read_text(e, t, &x);
+    joust_endpoint_pool_end(e->pool, t->server, x.outcome, x.retry_after_ms, now_ms);
+    if (st != JOUST_OK)
+        return joust_fail(err, st, "endpoint: out of memory");
+    if (x.why[0]) {
+        s->unfit = x.outcome == JOUST_ENDPOINT_UNFIT ? s->unfit + 1 : 0;
+        joust_look_failed(e, t->server, x.why, now_ms);
+    } else if (models && e->settings->probe) {
+        st = ask_text(e, t->server, err);
+    } else {
+        hold(e, t->server);
+    }
+    admit_held(e, now_ms);
+    return st;
+}

@@ -1,0 +1,88 @@
+/* Bodies of requests. */
+#include <string.h>
+
+#include "proto/base/text.h"
+#include "worker/endpoint_wire.h"
+
+static void add_text(joust_buf *to, const char *name, const char *text)
+{
+    joust_buf_format(to, ",\"%s\":", name);
+    joust_json_string(to, text, strlen(text));
+}
+
+static void add_float(joust_buf *to, const char *name, float value)
+{
+    joust_buf_format(to, ",\"%s\":", name);
+    joust_json_float(to, value);
+}
+
+static void add_prompt(const joust_endpoint_ask *ask, joust_buf *to)
+{
+    const joust_job_endpoint *e = ask->endpoint;
+    if (e->mode == JOUST_ENDPOINT_COMPLETIONS) {
+        add_text(to, "prompt", ask->prompt);
+        return;
+    }
+    joust_buf_text(to, ",\"messages\":[");
+    if (e->system) {
+        joust_buf_text(to, "{\"role\":\"system\",\"content\":");
+        joust_json_string(to, e->system, strlen(e->system));
+        joust_buf_text(to, "},");
+    }
+    joust_buf_text(to, "{\"role\":\"user\",\"content\":");
+    joust_json_string(to, ask->prompt, strlen(ask->prompt));
+    joust_buf_text(to, "}]");
+}
+
+static joust_status add_sampling(const joust_endpoint_ask *ask, joust_buf *to, joust_error *err)
+{
+    const joust_sampling *s = ask->sampling;
+    bool extended = ask->server != JOUST_SERVER_OPENAI;
+    if (!extended && (s->top_k || s->min_p > 0))
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "the server isn't known to take top_k and min_p: leave them out, or say "
+                          "endpoint.server: vllm, sglang or llama.cpp");
+    joust_buf_format(to, ",\"n\":%u,\"seed\":%llu,\"max_tokens\":%u", ask->n,
+                     (unsigned long long)ask->seed, s->max_tokens);
+    add_float(to, "temperature", s->temperature);
+    add_float(to, "top_p", s->top_p);
+    if (s->min_p > 0)
+        add_float(to, "min_p", s->min_p);
+    if (s->top_k)
+        joust_buf_format(to, ",\"top_k\":%u", s->top_k);
+    else if (ask->server == JOUST_SERVER_LLAMA_CPP) /* its default cuts */
+        joust_buf_text(to, ",\"top_k\":0");
+    if (ask->server == JOUST_SERVER_LLAMA_CPP && !(s->min_p > 0))
+        joust_buf_text(to, ",\"min_p\":0");
+    return JOUST_OK;
+}
+
+static void add_logprobs(const joust_endpoint_ask *ask, joust_buf *to)
+{
+    if (ask->endpoint->mode == JOUST_ENDPOINT_CHAT)
+        joust_buf_text(to, ",\"logprobs\":true,\"top_logprobs\":1");
+    else
+        joust_buf_text(to, ",\"logprobs\":1");
+    if (ask->server == JOUST_SERVER_VLLM)
+        joust_buf_text(to, ",\"return_token_ids\":true");
+}
+
+joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to, joust_error *err)
+{
+    const joust_job_endpoint *e = ask->endpoint;
+    joust_buf_text(to, "{\"model\":");
+    joust_json_string(to, e->model, strlen(e->model));
+    add_prompt(ask, to);
+    joust_status st = add_sampling(ask, to, err);
+    if (st != JOUST_OK)
+        return st;
+    for (uint32_t i = 0; i < e->n_stops; i++) {
+        joust_buf_text(to, i ? "," : ",\"stop\":[");
+        joust_json_string(to, e->stops[i], strlen(e->stops[i]));
+    }
+    joust_buf_text(to, e->n_stops ? "]" : "");
+    if (e->logprobs)
+        add_logprobs(ask, to);
+    joust_buf_text(to, ",\"stream\":false}");
+    return joust_buf_status(to, err);
+}

@@ -1,0 +1,229 @@
+#include "worker/endpoint_rollout.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+
+typedef struct task {
+    joust_unit_result result;
+    char *prompt;
+    uint32_t n_left; /* requests to come */
+    bool failed;
+} task;
+
+typedef struct place { /* of a request */
+    uint32_t unit, sample;
+} place;
+
+typedef struct run {
+    const joust_endpoint_rollout *r;
+    const joust_lease_unit *units;
+    task *tasks;
+    uint32_t n_requests;
+    joust_endpoint_request *requests;
+    place *places;
+} run;
+
+static void task_clear(task *t)
+{
+    joust_unit_result_fini(&t->result);
+    joust_free(t->prompt);
+    *t = (task){0};
+}
+
+/* The template with the prompt in its slots. Owned. */
+static char *render(const char *template_text, const char *prompt)
+{
+    static const char slot[] = "{prompt}";
+    joust_buf text = {0};
+    for (const char *at = template_text ? template_text : slot; *at;) {
+        const char *next = strstr(at, slot);
+        joust_buf_add(&text, at, next ? (size_t)(next - at) : strlen(at));
+        joust_buf_text(&text, next ? prompt : "");
+        at = next ? next + strlen(slot) : at + strlen(at);
+    }
+    char *ret = joust_buf_take_text(&text);
+    joust_buf_fini(&text);
+    return ret;
+}
+
+static uint32_t requests_of(const joust_endpoint_rollout *r, uint32_t samples)
+{
+    uint32_t each = r->settings->samples_per_request;
+    return (samples + each - 1) / each;
+}
+
+/* The records of a unit with everything that is known before it is asked. */
+static joust_status open_records(const run *x, uint32_t unit, joust_error *err)
+{
+    const joust_lease_unit *u = &x->units[unit];
+    task *t = &x->tasks[unit];
+    t->prompt = render(x->r->job->rollout.template_text, u->prompt.text);
+    t->result.trajectories = joust_calloc(u->samples, sizeof(*t->result.trajectories));
+    t->n_left = requests_of(x->r, u->samples);
+    t->result.provenance.served = joust_calloc(t->n_left, sizeof(joust_served));
+    if (!t->prompt || !t->result.trajectories || !t->result.provenance.served)
+        return joust_fail(err, JOUST_NOMEM, "rollout: %u samples", u->samples);
+    t->result.id = (joust_unit_id){u->unit, u->lease, u->attempt};
+    t->result.n_trajectories = u->samples;
+    t->result.provenance.n_served = t->n_left;
+    for (uint32_t i = 0; i < u->samples; i++) {
+        joust_trajectory *r = &t->result.trajectories[i];
+        r->key = u->unit;
+        r->sample = i;
+        r->prompt = u->prompt.digest;
+        r->prompt_occurrence = u->prompt.occurrence;
+        r->policy = u->model;
+        r->sampling = x->r->stage->sampling;
+        r->stream = joust_plan_sample_stream(x->r->job, &u->unit, i);
+    }
+    return JOUST_OK;
+}
+
+static void open_requests(run *x, uint32_t unit)
+{
+    const joust_lease_unit *u = &x->units[unit];
+    task *t = &x->tasks[unit];
+    uint32_t each = x->r->settings->samples_per_request;
+    for (uint32_t sample = 0; sample < u->samples; sample += each) {
+        uint32_t i = x->n_requests++, left = u->samples - sample;
+        joust_endpoint_request *q = &x->requests[i];
+        x->places[i] = (place){unit, sample};
+        *q = (joust_endpoint_request){.prompt = t->prompt,
+                                      .sampling = &x->r->stage->sampling,
+                                      .n = left < each ? left : each,
+                                      .stream = t->result.trajectories[sample].stream,
+                                      .key = joust_checksum(t->prompt, strlen(t->prompt))};
+        snprintf(q->id, sizeof(q->id), "r%u.s%u.p%llu.%u", u->unit.round, u->unit.stage,
+                 (unsigned long long)u->unit.position, sample);
+    }
+}
+
+/* A choice becomes a trajectory's answer; ids and log-probs only together, and only with the prompt's ids if
+ * the server gave any. */
+static joust_status fill_record(joust_trajectory *to, joust_endpoint_choice *c,
+                                const joust_endpoint_answer *a, joust_error *err)
+{
+    to->finish = c->finish;
+    to->text = c->text;
+    c->text = NULL;
+    if (a->n_prompt_tokens && c->n_tokens) {
+        to->prompt_tokens = joust_memdup(a->prompt_tokens, a->n_prompt_tokens * sizeof(uint32_t));
+        if (!to->prompt_tokens)
+            return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", a->n_prompt_tokens);
+        to->n_prompt_tokens = a->n_prompt_tokens;
+    }
+    if (c->n_tokens == 0)
+        return JOUST_OK;
+    to->logps = joust_memdup(c->logps, c->n_tokens * sizeof(*c->logps));
+    if (!to->logps)
+        return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", c->n_tokens);
+    to->n_tokens = c->n_tokens;
+    to->tokens = c->tokens;
+    to->raw_logps = c->logps;
+    c->tokens = NULL;
+    c->logps = NULL;
+    return JOUST_OK;
+}
+
+static joust_status fill_served(joust_served *to, uint32_t sample, const joust_endpoint_answer *a,
+                                const joust_endpoint_report *report, joust_error *err)
+{
+    *to = (joust_served){.url = joust_strdup(report->url),
+                         .sample = sample,
+                         .tries = report->tries,
+                         .latency_us = report->latency_us,
+                         .prompt_tokens = a->usage_prompt,
+                         .tokens = a->usage_completion,
+                         .fingerprint = report->fingerprint};
+    return to->url ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "rollout: out of memory");
+}
+
+/* Tokens of an answer: as the server counts, else those that it gave. */
+static uint64_t count_tokens(const joust_endpoint_answer *a)
+{
+    uint64_t n = a->usage_completion;
+    for (uint32_t i = 0; n == 0 && i < a->n; i++)
+        n += a->choices[i].n_tokens;
+    return n;
+}
+
+static joust_status answered(void *context, uint32_t request, joust_endpoint_answer *a,
+                             const joust_endpoint_report *report, joust_error *err)
+{
+    run *x = context;
+    place at = x->places[request];
+    task *t = &x->tasks[at.unit];
+    uint32_t each = x->r->settings->samples_per_request;
+    if (t->failed)
+        return JOUST_OK;
+    assert(t->n_left > 0 && at.sample + a->n <= t->result.n_trajectories);
+    joust_status st =
+        fill_served(&t->result.provenance.served[at.sample / each], at.sample, a, report, err);
+    t->result.provenance.n_tokens += count_tokens(a);
+    for (uint32_t i = 0; st == JOUST_OK && i < a->n; i++)
+        st = fill_record(&t->result.trajectories[at.sample + i], &a->choices[i], a, err);
+    if (st != JOUST_OK || --t->n_left > 0)
+        return st;
+    st = x->r->done(x->r->context, at.unit, &t->result, err);
+    if (st == JOUST_OK)
+        t->result = (joust_unit_result){0};
+    return st;
+}
+
+static joust_status failed(void *context, uint32_t request, const joust_error *why,
+                           joust_error *err)
+{
+    run *x = context;
+    task *t = &x->tasks[x->places[request].unit];
+    if (t->failed) /* told already */
+        return JOUST_OK;
+    t->failed = true;
+    return x->r->failed(x->r->context, x->places[request].unit, why, err);
+}
+
+static joust_status step(void *context, uint64_t n_answered, joust_error *err)
+{
+    run *x = context;
+    return x->r->step ? x->r->step(x->r->context, n_answered, err) : JOUST_OK;
+}
+
+static joust_status open_run(run *x, uint32_t n, joust_error *err)
+{
+    size_t n_requests = 0;
+    for (uint32_t i = 0; i < n; i++)
+        n_requests += requests_of(x->r, x->units[i].samples);
+    x->tasks = joust_calloc(n, sizeof(*x->tasks));
+    x->requests = joust_calloc(n_requests, sizeof(*x->requests));
+    x->places = joust_calloc(n_requests, sizeof(*x->places));
+    if (!x->tasks || !x->requests || !x->places)
+        return joust_fail(err, JOUST_NOMEM, "rollout: %u units", n);
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
+        st = open_records(x, i, err);
+        if (st == JOUST_OK)
+            open_requests(x, i);
+    }
+    return st;
+}
+
+joust_status joust_endpoint_rollout_run(const joust_endpoint_rollout *r,
+                                        const joust_lease_unit *units, uint32_t n, joust_error *err)
+{
+    run x = {.r = r, .units = units};
+    joust_endpoint_calls calls = {
+        .answered = answered, .failed = failed, .step = step, .context = &x};
+    joust_status st = open_run(&x, n, err);
+    if (st == JOUST_OK && n > 0) {
+        joust_endpoint_begin_round(r->endpoint, units[0].unit.round + 1);
+        st = joust_endpoint_run(r->endpoint, x.requests, x.n_requests, &calls, err);
+    }
+    for (uint32_t i = 0; x.tasks && i < n; i++)
+        task_clear(&x.tasks[i]);
+    joust_free(x.tasks);
+    joust_free(x.requests);
+    joust_free(x.places);
+    return st;
+}

@@ -1,0 +1,29 @@
+/* Rollouts by servers: GENERATE units of a served model become trajectories. Thread: the compute thread. */
+#ifndef JOUST_WORKER_ENDPOINT_ROLLOUT_H
+#define JOUST_WORKER_ENDPOINT_ROLLOUT_H
+
+#include "proto/messages.h"
+#include "proto/plan.h"
+#include "worker/endpoint.h"
+
+typedef struct joust_endpoint_rollout {
+    joust_endpoint *endpoint;
+    const joust_job_endpoint *settings;
+    const joust_job *job;
+    const joust_stage *stage; /* a GENERATE stage of a served model */
+    /* As those of worker/rollout.h; the provenance has n_tokens and served. */
+    joust_status (*done)(void *context, uint32_t unit, joust_unit_result *result, joust_error *err);
+    joust_status (*failed)(void *context, uint32_t unit, const joust_error *why, joust_error *err);
+    joust_status (*step)(void *context, uint64_t done, joust_error *err);
+    void *context;
+} joust_endpoint_rollout;
+
+/* Generates for units[0 .. n-1], all of r's stage. Each ends in one call of done or failed. A unit's
+ * samples are asked for by ceil(samples / samples_per_request) requests that go to one server where that can be. Token ids
+ * and log-probs are recorded where the server gives both of the whole answer; what it gives are log-probs of one
+ * kind, which stand for the raw ones too. Errors: those of joust_endpoint_run. */
+JOUST_MUST_USE joust_status joust_endpoint_rollout_run(const joust_endpoint_rollout *r,
+                                                       const joust_lease_unit *units, uint32_t n,
+                                                       joust_error *err);
+
+#endif
