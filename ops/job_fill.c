@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/hub.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/base/text.h"
@@ -161,6 +162,25 @@ static joust_status fill_text(filler *f, const joust_key *key, const joust_yaml_
     return JOUST_OK;
 }
 
+/* A folder that isn't there may be a model of the hub's cache: *path becomes its snapshot there. */
+static joust_status find_in_hub(filler *f, const joust_yaml_node *node, char **path)
+{
+    joust_error why = {0};
+    char *found = NULL;
+    joust_status st = joust_hub_find(node->text, &found, &why);
+    if (st == JOUST_NOMEM)
+        return out_of_memory(f);
+    if (st != JOUST_OK) {
+        joust_problem_add(f->problems, node->place,
+                          "%s: no folder %.400s (paths are relative to the job file), and %s",
+                          f->path, *path, why.text);
+        return JOUST_OK;
+    }
+    joust_free(*path);
+    *path = found;
+    return JOUST_OK;
+}
+
 static joust_status fill_path(filler *f, const joust_key *key, const joust_yaml_node *node,
                               char **to)
 {
@@ -172,13 +192,16 @@ static joust_status fill_path(filler *f, const joust_key *key, const joust_yaml_
     if (!path)
         return out_of_memory(f);
     bool folder = key->kind == JOUST_KEY_FOLDER;
-    if (f->folder && !(folder ? joust_dir_exists(path) : joust_file_exists(path)))
+    joust_status st = JOUST_OK;
+    if (f->folder && folder && !joust_dir_exists(path) && joust_hub_is_id(node->text))
+        st = find_in_hub(f, node, &path);
+    else if (f->folder && !(folder ? joust_dir_exists(path) : joust_file_exists(path)))
         joust_problem_add(f->problems, node->place,
                           "%s: no %s %.400s (paths are relative to the job file)", f->path,
                           folder ? "folder" : "file", path);
     joust_free(*to);
     *to = path;
-    return JOUST_OK;
+    return st;
 }
 
 /* ---- lists ---- */

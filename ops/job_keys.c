@@ -79,7 +79,7 @@ void joust_key_expectation(const joust_key *key, joust_buf *to)
         joust_buf_text(to, "the path of a file");
         break;
     case JOUST_KEY_FOLDER:
-        joust_buf_text(to, "the path of a folder");
+        joust_buf_text(to, "the path of a folder, or owner/name in the hub's cache");
         break;
     case JOUST_KEY_CHOICE:
         joust_buf_text(to, key->choices[1].name ? "one of " : "");

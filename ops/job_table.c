@@ -187,7 +187,8 @@ static const joust_key MODEL_KEYS[] = {
      .offset = AT(path),
      .required = true,
      .unless = "endpoint",
-     .help = "folder with config.json, model.safetensors and tokenizer.json"},
+     .help = "folder with config.json, model.safetensors and tokenizer.json, or a hub id in the "
+             "local cache: Qwen/Qwen2.5-0.5B"},
     {.name = "init",
      .kind = JOUST_KEY_U64,
      .offset = AT(init_seed),

@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+#include "ops/hub.h"
+#include "proto/base/alloc.h"
+
 joust_status joust_local_model_check(const char *dir, const joust_tokenizer *tokenizer,
                                      const joust_model_config *config, joust_error *err)
 {
@@ -12,18 +15,22 @@ joust_status joust_local_model_check(const char *dir, const joust_tokenizer *tok
                       dir, joust_tokenizer_size(tokenizer), config->vocab_size);
 }
 
-joust_status joust_local_model_open(const char *dir, uint32_t n_threads, joust_local_model *ret,
+joust_status joust_local_model_open(const char *name, uint32_t n_threads, joust_local_model *ret,
                                     joust_error *err)
 {
     joust_local_model m = {0};
     joust_engine_options options = {.n_threads = n_threads};
-    joust_status st = joust_tokenizer_load(dir, &m.tokenizer, err);
+    char *dir = NULL;
+    joust_status st = joust_hub_resolve(name, &dir, err);
+    if (st == JOUST_OK)
+        st = joust_tokenizer_load(dir, &m.tokenizer, err);
     if (st == JOUST_OK)
         st = joust_model_load(dir, &m.model, err);
     if (st == JOUST_OK)
         st = joust_local_model_check(dir, m.tokenizer, joust_model_get_config(m.model), err);
     if (st == JOUST_OK)
         st = joust_engine_create(&options, &m.engine, err);
+    joust_free(dir);
     if (st == JOUST_OK)
         *ret = m;
     else

@@ -17,8 +17,8 @@ JOUST_MUST_USE joust_status joust_local_model_check(const char *dir,
                                                     const joust_tokenizer *tokenizer,
                                                     const joust_model_config *config,
                                                     joust_error *err);
-/* Loads the folder dir. n_threads 0: as many as the processor has. Errors name the file. ret is caller's storage. */
-JOUST_MUST_USE joust_status joust_local_model_open(const char *dir, uint32_t n_threads,
+/* Loads the folder, or the hub id, called name. n_threads 0: as many as the processor has. Errors name the file. ret is caller's storage. */
+JOUST_MUST_USE joust_status joust_local_model_open(const char *name, uint32_t n_threads,
                                                    joust_local_model *ret, joust_error *err);
 void joust_local_model_close(joust_local_model *m);
 /* Appends what a person wrote, special tokens recognised; bos: before it the model's bos, if it has one and the text

@@ -116,7 +116,7 @@ int joust_verb_generate(int argc, char **argv)
 {
     arguments args = {.prompt = "", .temperature = 1, .top_p = 1, .max_tokens = 128};
     const joust_option options[] = {
-        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR", "folder of the model"},
+        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR", "folder of the model, or a hub id in the local cache"},
         {"--prompt", JOUST_OPTION_TEXT, &args.prompt, "TEXT",
          "text to go on with; none by default"},
         {"--temperature", JOUST_OPTION_DOUBLE, &args.temperature, "T", "0: greedy; 1 by default"},

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ops/cli.h"
+#include "ops/hub.h"
 #include "ops/verbs.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
@@ -83,23 +84,28 @@ static bool has_tokenizer(const char *dir)
 static int model_info(int argc, char **argv)
 {
     bool json = false;
-    const char *dir = NULL;
+    const char *name = NULL;
     const joust_option options[] = {
         {"--json", JOUST_OPTION_FLAG, &json, NULL, "as one line of JSON"}};
-    const joust_usage usage = {.verb = "model info",
-                               .synopsis = "joust model info DIR [--json]",
-                               .about = "Reads a model's folder whole and says what is in it.",
-                               .options = options,
-                               .n_options = 1,
-                               .min_positional = 1,
-                               .max_positional = 1};
-    int status = joust_cli_parse(&usage, argc, argv, &dir, NULL);
+    const joust_usage usage = {
+        .verb = "model info",
+        .synopsis = "joust model info MODEL [--json]",
+        .about =
+            "Reads a model whole, a folder or a hub id in the local cache, and says what is in it.",
+        .options = options,
+        .n_options = 1,
+        .min_positional = 1,
+        .max_positional = 1};
+    int status = joust_cli_parse(&usage, argc, argv, &name, NULL);
     if (status >= 0)
         return status;
     joust_error err = {0};
     joust_model *model = NULL;
     joust_tokenizer *tokenizer = NULL;
-    joust_status st = joust_model_load(dir, &model, &err);
+    char *dir = NULL;
+    joust_status st = joust_hub_resolve(name, &dir, &err);
+    if (st == JOUST_OK)
+        st = joust_model_load(dir, &model, &err);
     if (st == JOUST_OK && has_tokenizer(dir))
         st = joust_tokenizer_load(dir, &tokenizer, &err);
     joust_digest weights;
@@ -111,6 +117,7 @@ static int model_info(int argc, char **argv)
         print_page(model, tokenizer, &weights);
     joust_model_free(&model);
     joust_tokenizer_free(&tokenizer);
+    joust_free(dir);
     return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("model info", &err);
 }
 
@@ -146,14 +153,16 @@ static joust_status parse_dtype(const char *name, joust_dtype *ret, joust_error 
     return joust_fail(err, JOUST_INVALID, "--dtype %s: must be f32, bf16 or f16", name);
 }
 
-static joust_status convert(const char *in, const char *out, const char *tokenizer,
+static joust_status convert(const char *name, const char *out, const char *tokenizer,
                             joust_dtype dtype, joust_error *err)
 {
     joust_model *model = NULL;
     joust_buf text = {0};
-    bool llama2c = joust_llama2c_is(in);
-    char *path = joust_path_join(out, "tokenizer.json");
+    bool llama2c = joust_llama2c_is(name);
+    char *path = joust_path_join(out, "tokenizer.json"), *in = NULL;
     joust_status st = path ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "out of memory");
+    if (st == JOUST_OK)
+        st = joust_hub_resolve(name, &in, err);
     if (st == JOUST_OK)
         st = llama2c ? joust_llama2c_load(in, &model, err) : joust_model_load(in, &model, err);
     if (st == JOUST_OK && tokenizer)
@@ -164,6 +173,7 @@ static joust_status convert(const char *in, const char *out, const char *tokeniz
         st = joust_file_write(path, text.data, text.n, err);
     joust_buf_fini(&text);
     joust_free(path);
+    joust_free(in);
     joust_model_free(&model);
     return st;
 }
@@ -180,9 +190,9 @@ static int model_convert(int argc, char **argv)
         .verb = "model convert",
         .synopsis = "joust model convert IN OUT [--dtype NAME] [--tokenizer FILE]",
         .about =
-            "Reads a Hugging Face folder or a llama2.c checkpoint (.bin, version 0) and writes\n"
-            "the folder OUT: config.json, model.safetensors (in shards above 5 GB) and the\n"
-            "tokenizer's files, as transformers reads them.",
+            "Reads a Hugging Face folder, a hub id in the local cache or a llama2.c checkpoint\n"
+            "(.bin, version 0) and writes the folder OUT: config.json, model.safetensors (in\n"
+            "shards above 5 GB) and the tokenizer's files, as transformers reads them.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options),
         .min_positional = 2,
@@ -202,7 +212,7 @@ int joust_verb_model(int argc, char **argv)
 {
     const joust_usage usage = {
         .verb = "model",
-        .synopsis = "joust model info DIR | joust model convert IN OUT [--dtype NAME]",
+        .synopsis = "joust model info MODEL | joust model convert IN OUT [--dtype NAME]",
         .about = "What a checkpoint is, and how it becomes a Hugging Face folder.\n"
                  "`joust model info --help` and `joust model convert --help` say more.",
         .min_positional = 1,

@@ -91,7 +91,7 @@ int joust_verb_score(int argc, char **argv)
 {
     arguments args = {.prompt = ""};
     const joust_option options[] = {
-        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR", "folder of the model"},
+        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR", "folder of the model, or a hub id in the local cache"},
         {"--prompt", JOUST_OPTION_TEXT, &args.prompt, "TEXT",
          "what stands before; none by default"},
         {"--response", JOUST_OPTION_TEXT, &args.response, "TEXT", "what is scored"},

@@ -256,7 +256,8 @@ static void all_problems_are_reported_in_the_files_order(void **state)
               "j.yaml:3:15: train.beta: expected a number above 0, at most 1000; found "
               "x\n"
               "j.yaml:4:13: models.p.path: missing (folder with config.json, "
-              "model.safetensors and tokenizer.json)\n"
+              "model.safetensors and tokenizer.json, or a hub id in the local cache: "
+              "Qwen/Qwen2.5-0.5B)\n"
               "j.yaml:4:14: models.p.pth: unknown key; did you mean 'path'?\n"
               "j.yaml:5:1: name: given twice; first in line 1\n",
               &file),
