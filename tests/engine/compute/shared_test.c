@@ -68,14 +68,12 @@ static void pass_do(run *r, const uint32_t *tokens, uint32_t first, uint32_t n, 
         joust_pass_run(r->pass);
 }
 
-static void test_bits(void **state)
+static void check_bits(joust_model_config c, uint32_t fewest_threads)
 {
-    (void)state;
     const uint32_t sizes[] = {1, 2, 127, 1, 90, 5, 127, 127, 16, 1, 1, 2};
-    const joust_model_config c = wide_config();
     joust_model *m = fixture_model(&c, 3);
     uint32_t *tokens = fixture_tokens(LONG + 1, c.vocab_size, 8);
-    for (uint32_t n_threads = 1; n_threads <= MOST_THREADS; n_threads++) {
+    for (uint32_t n_threads = fewest_threads; n_threads <= MOST_THREADS; n_threads++) {
         joust_engine *e = fixture_engine(n_threads, JOUST_ISA_AUTO);
         run alone = run_make(e, m, false), shared = run_make(e, m, true);
         uint32_t first = 0;
@@ -94,6 +92,20 @@ static void test_bits(void **state)
     }
     joust_free(tokens);
     joust_model_free(&m);
+}
+
+static void test_bits(void **state)
+{
+    (void)state;
+    joust_model_config qwen3 = wide_config(), qwen2 = wide_config();
+    qwen3.family = JOUST_FAMILY_QWEN3;
+    qwen3.window = 100;
+    qwen2.family = JOUST_FAMILY_QWEN2;
+    qwen2.window = 31;
+    qwen2.first_window_layer = 1;
+    check_bits(wide_config(), 1);
+    check_bits(qwen3, 4);
+    check_bits(qwen2, 5);
 }
 
 typedef struct answers {
