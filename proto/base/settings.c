@@ -23,6 +23,7 @@ static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
                         .keys = JOUST_TAKES_KTO_WEIGHTS},
     [JOUST_LOSS_DNO] = {"dno", .of_pairs = true, .keys = JOUST_TAKES_REWARD_SCALE},
     [JOUST_LOSS_REBEL] = {"rebel", .of_pairs = true, .keys = JOUST_TAKES_REWARD_SCALE},
+    [JOUST_LOSS_POLICY] = {"policy"},
 };
 
 joust_objective joust_objective_neutral(void)

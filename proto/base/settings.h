@@ -43,9 +43,10 @@ typedef enum joust_loss {
     JOUST_LOSS_ORPO = 15,
     JOUST_LOSS_KTO = 16,
     JOUST_LOSS_DNO = 17,
-    JOUST_LOSS_REBEL = 18
+    JOUST_LOSS_REBEL = 18,
+    JOUST_LOSS_POLICY = 19 /* policy gradients, by joust_policy_settings */
 } joust_loss;
-#define JOUST_N_LOSSES 19u /* one more than the last */
+#define JOUST_N_LOSSES 20u /* one more than the last */
 
 typedef enum joust_schedule {
     JOUST_SCHEDULE_CONSTANT = 1,
@@ -65,6 +66,39 @@ typedef struct joust_objective {
     uint32_t reference_sync_steps; /* the reference moves after every so many steps; 0: never */
     double reference_mixup;        /* by this share of the way to the policy; 0.6 */
 } joust_objective;
+
+typedef enum joust_surrogate {
+    JOUST_SURROGATE_CLIPPED = 1,   /* PPO, GRPO: the lesser of ratio and clipped ratio times advantage */
+    JOUST_SURROGATE_TRUNCATED = 2, /* CISPO: a constant min(ratio, 1 + epsilon_high) times advantage times logp */
+    JOUST_SURROGATE_PLAIN = 3      /* REINFORCE, RLOO: advantage times logp */
+} joust_surrogate;
+typedef enum joust_importance {
+    JOUST_IMPORTANCE_TOKEN = 1,
+    JOUST_IMPORTANCE_SEQUENCE = 2 /* GSPO: e^(mean log-ratio) for each token of the answer */
+} joust_importance;
+typedef enum joust_aggregation {
+    JOUST_AGGREGATE_ROWS = 1,    /* GRPO: mean over answers of their tokens' mean */
+    JOUST_AGGREGATE_TOKENS = 2,  /* DAPO: mean over the step's tokens */
+    JOUST_AGGREGATE_CONSTANT = 3 /* Dr. GRPO: sum / (answers * max_tokens) */
+} joust_aggregation;
+typedef enum joust_kl { JOUST_KL_K1 = 1, JOUST_KL_K2 = 2, JOUST_KL_K3 = 3 } joust_kl;
+typedef enum joust_advantage {
+    JOUST_ADVANTAGE_CENTRED = 1,       /* reward - mean of the group */
+    JOUST_ADVANTAGE_STANDARDISED = 2,  /* that / (deviation + 1e-4) */
+    JOUST_ADVANTAGE_LEAVE_ONE_OUT = 3  /* reward - mean of the others */
+} joust_advantage;
+
+typedef struct joust_policy_settings {
+    joust_surrogate surrogate;
+    joust_importance importance;
+    joust_aggregation aggregation;
+    double epsilon_low, epsilon_high; /* the ratio is clipped to 1 - low … 1 + high */
+    double max_ratio;                 /* of a negative advantage's ratio; 0: none */
+    joust_kl kl;
+    double kl_weight, entropy_weight; /* 0: off */
+    double sampler_cap;               /* of the weight of an external sampler's tokens; 0: no weights */
+    uint32_t max_tokens;              /* AGGREGATE_CONSTANT */
+} joust_policy_settings;
 
 /* How a loss reads a pair. Bits of joust_loss_traits.keys name what of joust_objective it takes. */
 enum joust_objective_key {
@@ -96,6 +130,7 @@ typedef struct joust_train_settings {
     double beta, sft_weight;                       /* of losses on pairs */
     bool no_reference;                             /* the reference's log-probabilities are 0 */
     joust_objective objective;
+    joust_policy_settings policy;                  /* JOUST_LOSS_POLICY */
     double learning_rate, min_learning_rate_ratio; /* peak; final / peak */
     joust_schedule schedule;
     uint32_t warmup_steps, max_steps;

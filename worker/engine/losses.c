@@ -23,6 +23,16 @@ static joust_status length_check(const joust_model_config *c, uint32_t name, uin
                       (unsigned long long)n, c->context);
 }
 
+joust_status joust_answer_check(const joust_model_config *c, uint32_t name, const uint32_t *prompt,
+                                uint32_t n_prompt, const char *what, const uint32_t *response,
+                                uint32_t n_response, joust_error *err)
+{
+    joust_status st = length_check(c, name, (uint64_t)n_prompt + n_response, err);
+    if (!st)
+        st = tokens_check(c, name, "prompt token", prompt, n_prompt, err);
+    return st ? st : tokens_check(c, name, what, response, n_response, err);
+}
+
 joust_status joust_pair_row_check(const joust_model_config *c, const joust_pair_row *row,
                                   bool by_example, uint32_t name, joust_error *err)
 {
@@ -34,16 +44,11 @@ joust_status joust_pair_row_check(const joust_model_config *c, const joust_pair_
         return joust_fail(
             err, JOUST_INVALID,
             "training row %u: a reference log-probability or the margin is not finite", name);
-    joust_status st = length_check(c, name, (uint64_t)row->n_prompt + row->n_chosen, err);
-    if (!st)
-        st = length_check(c, name, (uint64_t)row->n_prompt + row->n_rejected, err);
-    if (!st)
-        st = tokens_check(c, name, "prompt token", row->prompt, row->n_prompt, err);
-    if (!st)
-        st = tokens_check(c, name, "chosen token", row->chosen, row->n_chosen, err);
-    if (!st)
-        st = tokens_check(c, name, "rejected token", row->rejected, row->n_rejected, err);
-    return st;
+    joust_status st = joust_answer_check(c, name, row->prompt, row->n_prompt, "chosen token",
+                                         row->chosen, row->n_chosen, err);
+    return st ? st
+              : joust_answer_check(c, name, row->prompt, row->n_prompt, "rejected token",
+                                   row->rejected, row->n_rejected, err);
 }
 
 static joust_status target_check(const joust_model_config *c, const joust_sft_row *row,
@@ -191,7 +196,8 @@ joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row,
     response_logp(t, at.rejected, row->rejected, row->n_rejected, shared, alpha, &pair.rejected,
                   &unused);
     const joust_pair_slopes y = joust_pair_objective(step->settings, &pair);
-    *ret = (joust_row_report){y.loss, y.chosen_reward, y.rejected_reward};
+    *ret = (joust_row_report){
+        .loss = y.loss, .chosen_reward = y.chosen_reward, .rejected_reward = y.rejected_reward};
     response_pull(t, at.chosen, row->chosen, row->n_chosen, shared,
                   step->share * (y.chosen + y.plain_chosen),
                   step->share * (alpha * y.chosen + y.plain_chosen));

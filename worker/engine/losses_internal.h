@@ -5,10 +5,12 @@
 #define JOUST_WORKER_ENGINE_LOSSES_INTERNAL_H
 
 #include "tape_internal.h"
+#include "worker/engine/policy_gradient.h"
 #include "worker/engine/train.h"
 
 typedef struct joust_row_report {
     double loss, chosen_reward, rejected_reward; /* not multiplied by share */
+    double entropy, kl, ratio, n_clipped;        /* policy gradients: sums over tokens */
 } joust_row_report;
 
 /* What a step's rows have in common. */
@@ -19,7 +21,7 @@ typedef struct joust_pair_step {
     double sft_mean; /* rows / chosen tokens */
 } joust_pair_step;
 
-/* Errors of both: JOUST_INVALID; name is the row's number in the step. by_example: one of the two
+/* Errors of these: JOUST_INVALID; name is the row's number in the step. by_example: one of the two
  * answers may be absent. */
 JOUST_MUST_USE joust_status joust_pair_row_check(const joust_model_config *c,
                                                  const joust_pair_row *row, bool by_example,
@@ -27,6 +29,15 @@ JOUST_MUST_USE joust_status joust_pair_row_check(const joust_model_config *c,
 JOUST_MUST_USE joust_status joust_sft_row_check(const joust_model_config *c,
                                                 const joust_sft_row *row, uint32_t name,
                                                 joust_error *err);
+JOUST_MUST_USE joust_status joust_policy_row_check(const joust_model_config *c,
+                                                   const joust_policy_row *row,
+                                                   const joust_policy_settings *p, uint32_t name,
+                                                   joust_error *err);
+/* The report's loss is the row's part of the step's. Errors: as below. */
+JOUST_MUST_USE joust_status joust_policy_row_loss(joust_tape *t, const joust_policy_row *row,
+                                                  const joust_policy_settings *p,
+                                                  joust_policy_shares shares,
+                                                  joust_row_report *ret, joust_error *err);
 /* Errors of both: JOUST_NOMEM, JOUST_NOT_FINITE. */
 JOUST_MUST_USE joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row,
                                                 const joust_pair_step *step,
@@ -40,5 +51,11 @@ JOUST_MUST_USE joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_ro
 JOUST_MUST_USE joust_status joust_pair_row_logps(joust_tape *t, const joust_pair_row *row,
                                                  float *ret_chosen, float *ret_rejected,
                                                  joust_error *err);
+
+/* Whether prompt and response fit the model. Errors: JOUST_INVALID. */
+JOUST_MUST_USE joust_status joust_answer_check(const joust_model_config *c, uint32_t name,
+                                               const uint32_t *prompt, uint32_t n_prompt,
+                                               const char *what, const uint32_t *response,
+                                               uint32_t n_response, joust_error *err);
 
 #endif

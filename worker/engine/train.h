@@ -37,11 +37,21 @@ typedef struct joust_sft_row {
     uint32_t n_targets;
 } joust_sft_row;
 
+/* One answer for policy gradients; arrays of n_response, as in joust_policy_tokens. */
+typedef struct joust_policy_row {
+    const uint32_t *prompt, *response;
+    uint32_t n_prompt, n_response;
+    const float *old_logps, *ref_logps, *sampler_logps; /* each may be NULL */
+    const double *advantages;
+} joust_policy_row;
+
 typedef struct joust_step_report {
     uint32_t step; /* index of the step just done, from 0 */
     double loss, gradient_norm, learning_rate;
     double accuracy; /* pairs: share with chosen - rejected implicit reward > 0; else 0 */
     double chosen_reward, rejected_reward; /* means of beta * (logp - ref) */
+    /* policy gradients, means over tokens: */
+    double entropy, kl, ratio, clipped; /* entropy only where it weighs; clipped: share */
 } joust_step_report;
 
 typedef struct joust_trainer joust_trainer;
@@ -50,6 +60,7 @@ typedef struct joust_trainer joust_trainer;
  *   a loss on pairs: KERNELS.md, "Losses"; dpo, for one:
  *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
  *   sft: sum over targets of weight * -log p(token)
+ *   policy: worker/engine/policy_gradient.h, of its settings' aggregation
  * kto: mean over answers; a row may lack one of its two. Errors: JOUST_INVALID (a setting by name), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
                                                  const joust_train_settings *params,
@@ -68,6 +79,10 @@ JOUST_MUST_USE joust_status joust_trainer_step_pairs(joust_trainer *t, const jou
 JOUST_MUST_USE joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows,
                                                     uint32_t n, joust_step_report *ret,
                                                     joust_error *err);
+/* Settings' loss JOUST_LOSS_POLICY. Errors: the same; JOUST_INVALID where kl_weight > 0 and a row has no ref_logps. */
+JOUST_MUST_USE joust_status joust_trainer_step_policy(joust_trainer *t,
+                                                      const joust_policy_row *rows, uint32_t n,
+                                                      joust_step_report *ret, joust_error *err);
 /* Token log-probs of tokens[first .. n-1] by the forward pass that keeps activations for the backward pass. */
 JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens,
                                                 uint32_t n, uint32_t first, float *ret_logps,

@@ -51,6 +51,15 @@ static void hash_objective(joust_hasher *h, const joust_train_settings *p)
         hash_double(h, o->mix[i]);
 }
 
+static void hash_policy(joust_hasher *h, const joust_policy_settings *p)
+{
+    const double numbers[] = {p->surrogate,      p->importance,  p->aggregation, p->epsilon_low,
+                              p->epsilon_high,   p->max_ratio,   p->kl,          p->kl_weight,
+                              p->entropy_weight, p->sampler_cap, p->max_tokens};
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+        hash_double(h, numbers[i]);
+}
+
 static joust_digest settings_digest(const joust_train_settings *p)
 {
     const double numbers[] = {
@@ -67,6 +76,8 @@ static joust_digest settings_digest(const joust_train_settings *p)
         hash_double(&h, numbers[i]);
     if (p->no_reference || !joust_objective_is_neutral(&p->objective))
         hash_objective(&h, p);
+    if (p->loss == JOUST_LOSS_POLICY)
+        hash_policy(&h, &p->policy);
     return joust_hasher_end(&h);
 }
 

@@ -20,12 +20,13 @@
 
 static joust_status params_check(const joust_train_settings *p, joust_error *err)
 {
+    const joust_loss_traits *traits = joust_loss_traits_of(p->loss);
     const struct {
         const char *name;
         double value;
         bool good;
     } checks[] = {
-        {"beta", p->beta, p->loss == JOUST_LOSS_SFT || p->beta > 0},
+        {"beta", p->beta, !traits || !traits->of_pairs || p->beta > 0},
         {"sft_weight", p->sft_weight, p->sft_weight >= 0},
         {"learning_rate", p->learning_rate, p->learning_rate >= 0},
         {"min_learning_rate_ratio", p->min_learning_rate_ratio,
@@ -44,6 +45,8 @@ static joust_status params_check(const joust_train_settings *p, joust_error *err
     joust_status st = joust_objective_check(p, &key, err);
     if (st)
         return joust_blame(err, st, "train: %s", key);
+    if (p->loss == JOUST_LOSS_POLICY && (st = joust_policy_settings_check(&p->policy, err)))
+        return st;
     if (p->schedule < JOUST_SCHEDULE_CONSTANT || p->schedule > JOUST_SCHEDULE_COSINE)
         return joust_fail(err, JOUST_INVALID, "train: unknown schedule %d", (int)p->schedule);
     return JOUST_OK;
@@ -124,10 +127,12 @@ static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
 typedef struct step {
     joust_trainer *t;
     joust_pair_step pair;
-    const joust_pair_row *pairs; /* one of these two */
+    const joust_pair_row *pairs; /* one of these three */
     const joust_sft_row *rows;
-    uint32_t n, run; /* rows; rows of a run, a power of two */
-    double n_shares; /* what the loss is the mean over: rows or answers */
+    const joust_policy_row *answers;
+    uint64_t n_tokens; /* of all answers */
+    uint32_t n, run;   /* rows; rows of a run, a power of two */
+    double n_shares;   /* what the loss is the mean over: rows or answers */
     joust_row_report *reports;
 
     pthread_mutex_t lock; /* guards the rest */
@@ -141,9 +146,18 @@ static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, f
 {
     joust_trainer *t = s->t;
     joust_tape *tape = t->tapes[thread];
-    joust_status st =
-        s->pairs ? joust_pair_row_loss(tape, &s->pairs[row], &s->pair, &s->reports[row], err)
-                 : joust_sft_row_loss(tape, &s->rows[row], s->pair.share, &s->reports[row], err);
+    joust_row_report *report = &s->reports[row];
+    joust_status st;
+    if (s->pairs)
+        st = joust_pair_row_loss(tape, &s->pairs[row], &s->pair, report, err);
+    else if (s->rows)
+        st = joust_sft_row_loss(tape, &s->rows[row], s->pair.share, report, err);
+    else
+        st = joust_policy_row_loss(tape, &s->answers[row], &t->params.policy,
+                                   joust_policy_shares_of(&t->params.policy,
+                                                          s->answers[row].n_response, s->n,
+                                                          s->n_tokens),
+                                   report, err);
     if (st)
         return joust_blame(err, st, "training row %u", row);
     joust_tape_backward(tape, to);
@@ -269,6 +283,17 @@ static joust_status gradient_sum(step *s, joust_error *err)
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
+static void policy_average(const step *s, joust_step_report *to)
+{
+    for (uint32_t i = 0; s->answers && i < s->n; i++) {
+        const joust_row_report *r = &s->reports[i];
+        to->entropy += r->entropy / (double)s->n_tokens;
+        to->kl += r->kl / (double)s->n_tokens;
+        to->ratio += r->ratio / (double)s->n_tokens;
+        to->clipped += r->n_clipped / (double)s->n_tokens;
+    }
+}
+
 static void reports_average(const step *s, joust_step_report *to)
 {
     for (uint32_t i = 0; i < s->n; i++) {
@@ -279,6 +304,7 @@ static void reports_average(const step *s, joust_step_report *to)
         to->accuracy += r->chosen_reward > r->rejected_reward;
     }
     to->loss /= s->n_shares;
+    policy_average(s, to);
     to->chosen_reward /= s->n;
     to->rejected_reward /= s->n;
     to->accuracy /= s->n;
@@ -390,6 +416,23 @@ joust_status joust_trainer_step_rows(joust_trainer *t, const joust_sft_row *rows
             return st;
     }
     step s = {.t = t, .rows = rows, .n = n, .n_shares = n};
+    return step_do(&s, ret, err);
+}
+
+joust_status joust_trainer_step_policy(joust_trainer *t, const joust_policy_row *rows, uint32_t n,
+                                       joust_step_report *ret, joust_error *err)
+{
+    if (t->params.loss != JOUST_LOSS_POLICY || n == 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "training step: answers need the loss policy and at least one row");
+    step s = {.t = t, .answers = rows, .n = n, .n_shares = 1};
+    for (uint32_t i = 0; i < n; i++) {
+        joust_status st =
+            joust_policy_row_check(&t->model->config, &rows[i], &t->params.policy, i, err);
+        if (st)
+            return st;
+        s.n_tokens += rows[i].n_response;
+    }
     return step_do(&s, ret, err);
 }
 

@@ -7,6 +7,7 @@
 
 #include "proto/base/math.h"
 #include "worker/engine/links_internal.h"
+#include "worker/engine/policy_gradient.h"
 
 static json_t *load_golden(void)
 {
@@ -96,7 +97,7 @@ static void pairs_agree_with_pytorch(void **state)
         seen[p.loss] = true;
     }
     for (uint32_t k = 1; k < JOUST_N_LOSSES; k++)
-        assert_true(seen[k] || k == JOUST_LOSS_SFT);
+        assert_true(seen[k] || k == JOUST_LOSS_SFT || k == JOUST_LOSS_POLICY);
     json_decref(golden);
 }
 
@@ -195,12 +196,117 @@ static void what_a_loss_does_not_take_is_refused(void **state)
     assert_string_equal(refused(p), "loss");
 }
 
+/* ---- policy gradients ------------------------------------------------------------------------ */
+
+#define MAX_TOKENS 16u
+
+static int choice(const json_t *object, const char *name, const char *const *names)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    for (int i = 0; text && names[i]; i++)
+        if (!strcmp(names[i], text))
+            return i + 1;
+    fail_msg("%s: what is '%s'", name, text ? text : "");
+    return 0;
+}
+
+static uint32_t doubles(const json_t *object, const char *name, double *to)
+{
+    const json_t *list = json_object_get(object, name);
+    assert_true(json_array_size(list) > 0 && json_array_size(list) <= MAX_TOKENS);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        to[i] = json_number_value(json_array_get(list, i));
+    return (uint32_t)json_array_size(list);
+}
+
+static void floats(const json_t *object, const char *name, float *to)
+{
+    double wide[MAX_TOKENS];
+    uint32_t n = doubles(object, name, wide);
+    for (uint32_t i = 0; i < n; i++)
+        to[i] = (float)wide[i];
+}
+
+static joust_policy_settings policy_of(const json_t *s)
+{
+    const char *const surrogates[] = {"clipped", "truncated", "plain", NULL};
+    const char *const importances[] = {"token", "sequence", NULL};
+    const char *const kls[] = {"k1", "k2", "k3", NULL};
+    return (joust_policy_settings){.surrogate = (joust_surrogate)choice(s, "surrogate", surrogates),
+                                   .importance =
+                                       (joust_importance)choice(s, "importance", importances),
+                                   .aggregation = JOUST_AGGREGATE_ROWS,
+                                   .kl = (joust_kl)choice(s, "kl", kls),
+                                   .epsilon_low = number(s, "epsilon_low"),
+                                   .epsilon_high = number(s, "epsilon_high"),
+                                   .max_ratio = number(s, "max_ratio"),
+                                   .kl_weight = number(s, "kl_weight"),
+                                   .sampler_cap = number(s, "sampler_cap")};
+}
+
+static void policy_gradients_agree_with_pytorch(void **state)
+{
+    (void)state;
+    json_t *golden = load_golden(), *c;
+    size_t i;
+    uint32_t n_clipped = 0;
+    json_array_foreach(json_object_get(golden, "policy"), i, c)
+    {
+        double logps[MAX_TOKENS], advantages[MAX_TOKENS], expected[MAX_TOKENS], slopes[MAX_TOKENS];
+        float old[MAX_TOKENS], ref[MAX_TOKENS], sampler[MAX_TOKENS];
+        floats(c, "old", old);
+        floats(c, "ref", ref);
+        floats(c, "sampler", sampler);
+        doubles(c, "advantages", advantages);
+        doubles(c, "slopes", expected);
+        const joust_policy_tokens x = {.n = doubles(c, "logps", logps),
+                                       .logps = logps,
+                                       .old_logps = old,
+                                       .ref_logps = ref,
+                                       .sampler_logps = sampler,
+                                       .advantages = advantages};
+        const joust_policy_settings p = policy_of(json_object_get(c, "settings"));
+        const joust_policy_report y = joust_policy_objective(&p, &x, number(c, "share"), slopes);
+        assert_true(fabs(y.loss - number(c, "loss")) < 1e-9 * (1 + fabs(y.loss)));
+        for (uint32_t k = 0; k < x.n; k++)
+            if (!(fabs(slopes[k] - expected[k]) < 1e-9 * (1 + fabs(expected[k]))))
+                fail_msg("case %zu, token %u: slope %.12g, PyTorch has %.12g", i, k, slopes[k],
+                         expected[k]);
+        n_clipped += y.n_clipped;
+    }
+    assert_true(i == 18 && n_clipped > 5);
+    json_decref(golden);
+}
+
+static void advantages_agree_with_pytorch(void **state)
+{
+    (void)state;
+    const char *const kinds[] = {"centred", "standardised", "leave_one_out", NULL};
+    json_t *golden = load_golden(), *c;
+    size_t i;
+    json_array_foreach(json_object_get(golden, "advantages"), i, c)
+    {
+        double rewards[MAX_TOKENS], expected[MAX_TOKENS], got[MAX_TOKENS];
+        uint32_t n = doubles(c, "rewards", rewards);
+        doubles(c, "expected", expected);
+        bool differ = n > 1 && rewards[0] != rewards[1];
+        assert_int_equal(
+            joust_advantages((joust_advantage)choice(c, "kind", kinds), rewards, n, got), differ);
+        for (uint32_t k = 0; k < n; k++)
+            assert_true(fabs(got[k] - expected[k]) < 1e-12 && (differ || got[k] == 0));
+    }
+    assert_int_equal(i, 12);
+    json_decref(golden);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pairs_agree_with_pytorch),
         cmocka_unit_test(far_out_is_finite),
         cmocka_unit_test(what_a_loss_does_not_take_is_refused),
+        cmocka_unit_test(policy_gradients_agree_with_pytorch),
+        cmocka_unit_test(advantages_agree_with_pytorch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,9 @@
 """Writes losses_golden.json: losses on pairs and their gradients by PyTorch's autograd in double (torch 2.15.0).
 
 Run by hand where torch is installed; the result is committed. Layout:
-  {"pairs": [{"loss", "settings": {...}, "pair": {...}, "value", "chosen", "rejected", "plain_chosen"}]}
+  {"pairs": [{"loss", "settings": {...}, "pair": {...}, "value", "chosen", "rejected", "plain_chosen"}],
+   "policy": [{"settings": {...}, "logps", "old", "ref", "sampler", "advantages", "share", "loss", "slopes"}],
+   "advantages": [{"kind", "rewards", "expected"}]}
 The formulas are written from the papers' and TRL's definitions; tests/evidence/trl_curves.sh runs TRL itself.
 """
 import json
@@ -96,14 +98,65 @@ def case(loss, **changes):
             **{k: 0.0 if g is None else g.item() for k, g in zip(("chosen", "rejected", "plain_chosen"), grads)}}
 
 
+def policy_case(surrogate, importance, kl, clip):
+    n = random.randint(1, 12)
+    logps = torch.tensor([-random.uniform(0, 4) for _ in range(n)], requires_grad=True)
+    single = lambda values: torch.tensor(values, dtype=torch.float32).double()  # as the engine stores them
+    old = single([x.item() + random.gauss(0, 0.4) for x in logps])
+    ref = single([x.item() + random.gauss(0, 0.4) for x in logps])
+    sampler = single([x.item() + random.gauss(0, 0.6) for x in old])
+    adv = torch.tensor([random.gauss(0, 1.5) for _ in range(n)])
+    s = {"surrogate": surrogate, "importance": importance, "kl": kl, "epsilon_low": clip[0], "epsilon_high": clip[1],
+         "max_ratio": clip[2], "kl_weight": random.choice([0.0, 0.04, 1.0]), "sampler_cap": random.choice([0.0, 2.0])}
+    share = random.uniform(0.01, 1)
+    log_ratio = logps - old
+    if importance == "sequence":
+        log_ratio = log_ratio.mean().expand(n)
+    ratio = torch.exp(log_ratio)
+    if surrogate == "clipped":
+        free = ratio.clamp(max=s["max_ratio"]) if s["max_ratio"] else ratio
+        held = ratio.clamp(1 - s["epsilon_low"], 1 + s["epsilon_high"])
+        loss = -torch.min(free * adv, held * adv)
+    elif surrogate == "truncated":
+        loss = -ratio.clamp(max=1 + s["epsilon_high"]).detach() * adv * logps
+    else:
+        loss = -adv * logps
+    if s["sampler_cap"]:
+        loss = loss * torch.exp(old - sampler).clamp(max=s["sampler_cap"])
+    d = logps - ref
+    loss = loss + s["kl_weight"] * {"k1": d, "k2": d ** 2 / 2, "k3": torch.exp(-d) + d - 1}[kl]
+    value = share * loss.sum()
+    value.backward()
+    return {"settings": s, "share": share, "logps": logps.tolist(), "old": old.tolist(), "ref": ref.tolist(),
+            "sampler": sampler.tolist(), "advantages": adv.tolist(), "loss": value.item(),
+            "slopes": logps.grad.tolist()}
+
+
+def advantage_case(kind, rewards):
+    r = torch.tensor(rewards)
+    if len(rewards) < 2:
+        return {"kind": kind, "rewards": rewards, "expected": [0.0] * len(rewards)}
+    others = (r.sum() - r) / (len(r) - 1)
+    expected = {"centred": r - r.mean(), "standardised": (r - r.mean()) / (r.std() + 1e-4),
+                "leave_one_out": r - others}[kind]
+    return {"kind": kind, "rewards": rewards, "expected": expected.tolist()}
+
+
 def main():
     cases = [case(loss) for loss in PAIRED for _ in range(4)]
     cases += [case(loss, no_reference=True, sft_weight=0.7) for loss in ("dpo", "ipo", "hinge")]
     cases += [case("dpo", mix={"dpo": 0.8, "bco_pair": 0.2, "sft": 1.0}),
               case("ipo", mix={"simpo": 0.5, "orpo": 0.1, "apo_zero": 2.0}, sft_weight=0.3),
               case("apo_down", mix={"discopop": 0.5, "nca_pair": 0.25})]
+    policy = [policy_case(surrogate, importance, kl, clip)
+              for surrogate in ("clipped", "truncated", "plain") for importance in ("token", "sequence")
+              for kl, clip in (("k1", (0.2, 0.2, 0.0)), ("k2", (0.2, 0.28, 1.3)), ("k3", (0.1, 0.1, 0.0)))]
+    advantages = [advantage_case(kind, rewards) for kind in ("centred", "standardised", "leave_one_out")
+                  for rewards in ([1.0, 0.0, 0.0, 1.0, 0.25], [3.5, -2.0], [0.1, 0.1, 0.1], [2.0])]
     with open("losses_golden.json", "w", encoding="utf-8") as f:
-        f.write('{"pairs": [\n' + ",\n".join(json.dumps(c) for c in cases) + "\n]}\n")
+        f.write('{"pairs": [\n' + ",\n".join(json.dumps(c) for c in cases) + "\n],\n")
+        f.write('"policy": [\n' + ",\n".join(json.dumps(c) for c in policy) + "\n],\n")
+        f.write('"advantages": [\n' + ",\n".join(json.dumps(c) for c in advantages) + "\n]}\n")
 
 
 main()

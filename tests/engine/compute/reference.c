@@ -1,6 +1,7 @@
 #include "engine/compute/reference.h"
 
 #include "worker/engine/links_internal.h"
+#include "worker/engine/policy_gradient.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -256,6 +257,56 @@ double reference_pairs_loss(const joust_model *m, const double *weights, const j
         n_answers += (r->n_chosen > 0) + (r->n_rejected > 0);
     }
     return sum / (p->loss == JOUST_LOSS_KTO ? n_answers : n);
+}
+
+/* Log-probs of the row's tokens; returns the sum of the entropies before them. */
+static double policy_logps(const joust_model *m, const double *weights, const joust_policy_row *r,
+                           double *logps)
+{
+    const uint32_t vocab = joust_model_get_config(m)->vocab_size, n = r->n_prompt + r->n_response;
+    uint32_t *tokens = calloc(n, sizeof(*tokens));
+    double *logits = calloc((size_t)n * vocab, sizeof(*logits)), entropy = 0;
+    memcpy(tokens, r->prompt, r->n_prompt * sizeof(*tokens));
+    memcpy(tokens + r->n_prompt, r->response, r->n_response * sizeof(*tokens));
+    reference_logits(m, weights, tokens, n, logits);
+    for (uint32_t i = 0; i < r->n_response; i++) {
+        const double *row = logits + (size_t)(r->n_prompt + i - 1) * vocab;
+        logps[i] = reference_logp(row, vocab, r->response[i]);
+        for (uint32_t k = 0; k < vocab; k++) {
+            const double logp = reference_logp(row, vocab, k);
+            entropy -= exp(logp) * logp;
+        }
+    }
+    free(tokens);
+    free(logits);
+    return entropy;
+}
+
+double reference_policy_loss(const joust_model *m, const double *weights,
+                             const joust_policy_row *rows, uint32_t n,
+                             const joust_policy_settings *p)
+{
+    double loss = 0, n_all = 0;
+    for (uint32_t i = 0; i < n; i++)
+        n_all += rows[i].n_response;
+    for (uint32_t i = 0; i < n; i++) {
+        const joust_policy_row *r = &rows[i];
+        double *logps = calloc(2 * r->n_response, sizeof(*logps));
+        const double entropy = policy_logps(m, weights, r, logps);
+        const double by_tokens = p->aggregation == JOUST_AGGREGATE_ROWS       ? n * r->n_response
+                                 : p->aggregation == JOUST_AGGREGATE_CONSTANT ? n * p->max_tokens
+                                                                              : n_all;
+        const joust_policy_tokens x = {.n = r->n_response,
+                                       .logps = logps,
+                                       .old_logps = r->old_logps,
+                                       .ref_logps = r->ref_logps,
+                                       .sampler_logps = r->sampler_logps,
+                                       .advantages = r->advantages};
+        loss += joust_policy_objective(p, &x, 1 / by_tokens, logps + r->n_response).loss;
+        loss -= p->entropy_weight * entropy / n_all;
+        free(logps);
+    }
+    return loss;
 }
 
 double reference_rows_loss(const joust_model *m, const double *weights, const joust_sft_row *rows,

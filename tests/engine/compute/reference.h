@@ -15,6 +15,10 @@ double reference_logp(const double *logits, uint32_t vocab_size, uint32_t token)
  * log-probabilities (losses_test compares those with PyTorch) of log-probabilities from here. */
 double reference_pairs_loss(const joust_model *m, const double *weights, const joust_pair_row *rows,
                             uint32_t n, const joust_train_settings *settings, double baseline);
+/* Rows with old_logps; the objective of an answer's tokens is the engine's, entropy and shares are written out here. */
+double reference_policy_loss(const joust_model *m, const double *weights,
+                             const joust_policy_row *rows, uint32_t n,
+                             const joust_policy_settings *settings);
 double reference_rows_loss(const joust_model *m, const double *weights, const joust_sft_row *rows,
                            uint32_t n);
 

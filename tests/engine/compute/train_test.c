@@ -22,6 +22,9 @@ typedef struct data {
     joust_pair_row pairs[N_PAIRS];
     joust_target targets[N_ROWS][4];
     joust_sft_row rows[N_ROWS];
+    joust_policy_row answers[N_ROWS];
+    float old[N_ROWS][8], ref[N_ROWS][8];
+    double advantages[N_ROWS][8];
     double baseline; /* KTO's, at the weights that the finite differences start from */
 } data;
 
@@ -52,6 +55,18 @@ static void data_make(data *d, uint32_t vocab)
             {.position = 3, .token = 5, .weight = 0.5f, .n_among = 2, .among = labels},
             {.position = 9, .token = 7, .weight = 1.5f}};
         memcpy(d->targets[i], targets, sizeof(targets));
+        for (uint32_t k = 0; k < 8; k++) {
+            d->old[i][k] = -2.5f - 0.3f * (float)k;
+            d->ref[i][k] = -3.5f + 0.2f * (float)k;
+            d->advantages[i][k] = 1.5 - 0.9 * i + 0.1 * k;
+        }
+        d->answers[i] = (joust_policy_row){.prompt = at,
+                                           .n_prompt = 2 + i,
+                                           .response = at + 10,
+                                           .n_response = i == 1 ? 1 : 4 + i,
+                                           .old_logps = d->old[i],
+                                           .ref_logps = d->ref[i],
+                                           .advantages = d->advantages[i]};
         d->rows[i] =
             (joust_sft_row){.tokens = at, .n = 9 + i, .targets = d->targets[i], .n_targets = 4};
     }
@@ -60,6 +75,8 @@ static void data_make(data *d, uint32_t vocab)
 static double loss_of(const joust_model *m, const double *weights, const data *d,
                       const joust_train_settings *p)
 {
+    if (p->loss == JOUST_LOSS_POLICY)
+        return reference_policy_loss(m, weights, d->answers, N_ROWS, &p->policy);
     return p->loss == JOUST_LOSS_SFT
                ? reference_rows_loss(m, weights, d->rows, N_ROWS)
                : reference_pairs_loss(m, weights, d->pairs, N_PAIRS, p, d->baseline);
@@ -67,6 +84,8 @@ static double loss_of(const joust_model *m, const double *weights, const data *d
 
 static joust_status step(joust_trainer *t, const data *d, joust_step_report *ret, joust_error *err)
 {
+    if (t->params.loss == JOUST_LOSS_POLICY)
+        return joust_trainer_step_policy(t, d->answers, N_ROWS, ret, err);
     return t->params.loss == JOUST_LOSS_SFT
                ? joust_trainer_step_rows(t, d->rows, N_ROWS, ret, err)
                : joust_trainer_step_pairs(t, d->pairs, N_PAIRS, ret, err);
@@ -167,7 +186,7 @@ static void test_objectives(void **state)
     (void)state;
     const joust_model_config config = fixture_odd_config();
     joust_train_settings p;
-    for (uint32_t i = JOUST_LOSS_HINGE; i < JOUST_N_LOSSES; i++) {
+    for (uint32_t i = JOUST_LOSS_HINGE; i <= JOUST_LOSS_REBEL; i++) {
         p = fixture_params((joust_loss)i);
         p.objective.label_smoothing =
             joust_loss_traits_of(p.loss)->keys & JOUST_TAKES_LABEL_SMOOTHING ? 0.1 : 0;
@@ -182,6 +201,75 @@ static void test_objectives(void **state)
     p = fixture_params(JOUST_LOSS_HINGE);
     p.no_reference = true;
     check_settings(&config, p, 1);
+}
+
+/* Each aggregation and level of importance, with entropy and a KL term. */
+static void test_policy_gradients(void **state)
+{
+    (void)state;
+    const joust_model_config config = fixture_odd_config();
+    joust_train_settings p = fixture_params(JOUST_LOSS_POLICY);
+    for (uint32_t i = 0; i < 6; i++) {
+        p.policy = (joust_policy_settings){.surrogate = 1 + i % 3,
+                                           .importance = 1 + i / 3,
+                                           .aggregation = 1 + i % 3,
+                                           .epsilon_low = 0.5,
+                                           .epsilon_high = 0.6,
+                                           .kl = 1 + i % 3,
+                                           .kl_weight = 0.2,
+                                           .entropy_weight = i % 2 ? 0.3 : 0,
+                                           .max_tokens = 7};
+        if (p.policy.surrogate !=
+            JOUST_SURROGATE_TRUNCATED) /* its weight is held in the gradient alone */
+            check_settings(&config, p, 1);
+    }
+}
+
+/* What the row or the settings lack is named; weights stay. */
+static void test_policy_bad_input(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_model *m = fixture_model(&config, 3);
+    joust_engine *e = fixture_engine(1, JOUST_ISA_AUTO);
+    joust_train_settings p = fixture_params(JOUST_LOSS_POLICY);
+    joust_trainer *t;
+    joust_step_report report;
+    data d;
+    data_make(&d, config.vocab_size);
+    check_status(JOUST_INVALID, joust_trainer_create(e, m, &p, &t, &err));
+    assert_non_null(strstr(err.text, "surrogate"));
+    p.policy = (joust_policy_settings){.surrogate = JOUST_SURROGATE_CLIPPED,
+                                       .importance = JOUST_IMPORTANCE_TOKEN,
+                                       .aggregation = JOUST_AGGREGATE_ROWS,
+                                       .kl = JOUST_KL_K3,
+                                       .kl_weight = 1,
+                                       .epsilon_low = 0.2,
+                                       .epsilon_high = 0.2};
+    check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    const joust_digest before = joust_model_digest(m);
+    d.answers[1].n_response = 0;
+    check_status(JOUST_INVALID, step(t, &d, &report, &err));
+    assert_non_null(strstr(err.text, "row 1"));
+    d.answers[1].n_response = 1;
+    d.answers[1].ref_logps = NULL;
+    check_status(JOUST_INVALID, step(t, &d, &report, &err));
+    d.answers[1].ref_logps = d.ref[1];
+    d.advantages[2][1] = NAN;
+    check_status(JOUST_INVALID, step(t, &d, &report, &err));
+    assert_non_null(strstr(err.text, "row 2: response token 1"));
+    d.advantages[2][1] = 0;
+    d.old[0][0] = -5000; /* a ratio beyond all numbers, with a negative advantage */
+    d.advantages[0][0] = -1;
+    check_status(JOUST_NOT_FINITE, step(t, &d, &report, &err));
+    assert_non_null(strstr(err.text, "step 0: row 0"));
+    const joust_digest after = joust_model_digest(m);
+    assert_true(joust_digest_equal(&before, &after));
+    joust_free(d.tokens);
+    joust_trainer_free(&t);
+    joust_model_free(&m);
+    joust_engine_free(&e);
 }
 
 /* A reference that moves: scored at each step, saved with the state, and gone to the policy where the share is 1. */
@@ -278,7 +366,7 @@ static void test_equal_bits(void **state)
     (void)state;
     joust_isa isas[3];
     uint32_t n_isas = fixture_isas(isas);
-    for (joust_loss loss = JOUST_LOSS_DPO; loss <= JOUST_LOSS_SFT; loss++) {
+    for (joust_loss loss = JOUST_LOSS_DPO; loss <= JOUST_LOSS_HINGE; loss++) {
         const joust_digest expected = trained(1, isas[0], loss, NULL, 0, 4);
         for (uint32_t i = 0; i < n_isas; i++)
             for (uint32_t n_threads = 1; n_threads <= 3; n_threads++)
@@ -605,6 +693,8 @@ int main(void)
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_objectives),
         cmocka_unit_test(test_moving_reference),
+        cmocka_unit_test(test_policy_gradients),
+        cmocka_unit_test(test_policy_bad_input),
         cmocka_unit_test(test_equal_bits),
         cmocka_unit_test(test_tree),
         cmocka_unit_test(test_resume),

@@ -1,0 +1,155 @@
+#include "worker/engine/policy_gradient.h"
+
+#include <math.h> /* isfinite, sqrt */
+
+#include "proto/base/math.h"
+
+#define STD_FLOOR 1e-4 /* added to a group's deviation, as TRL does */
+
+joust_status joust_policy_settings_check(const joust_policy_settings *p, joust_error *err)
+{
+    const struct {
+        const char *name;
+        double value, low, high;
+    } numbers[] = {
+        {"surrogate", p->surrogate, JOUST_SURROGATE_CLIPPED, JOUST_SURROGATE_PLAIN},
+        {"importance", p->importance, JOUST_IMPORTANCE_TOKEN, JOUST_IMPORTANCE_SEQUENCE},
+        {"aggregation", p->aggregation, JOUST_AGGREGATE_ROWS, JOUST_AGGREGATE_CONSTANT},
+        {"kl", p->kl, JOUST_KL_K1, JOUST_KL_K3},
+        {"epsilon_low", p->epsilon_low, 0, 1},
+        {"epsilon_high", p->epsilon_high, 0, 1e6},
+        {"max_ratio", p->max_ratio, 0, 1e6},
+        {"kl_weight", p->kl_weight, 0, 1e6},
+        {"entropy_weight", p->entropy_weight, -1e6, 1e6},
+        {"sampler_cap", p->sampler_cap, 0, 1e6},
+        {"max_tokens", p->max_tokens, p->aggregation == JOUST_AGGREGATE_CONSTANT, UINT32_MAX},
+    };
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+        if (!(numbers[i].value >= numbers[i].low && numbers[i].value <= numbers[i].high))
+            return joust_fail(err, JOUST_INVALID, "train: policy %s is %g, expected %g to %g",
+                              numbers[i].name, numbers[i].value, numbers[i].low, numbers[i].high);
+    return JOUST_OK;
+}
+
+joust_policy_shares joust_policy_shares_of(const joust_policy_settings *p, uint32_t n_tokens,
+                                           uint32_t n_rows, uint64_t n_all)
+{
+    joust_policy_shares shares = {.of_step = 1.0 / (double)n_all};
+    switch (p->aggregation) {
+    case JOUST_AGGREGATE_ROWS:
+        shares.of_row = 1.0 / ((double)n_rows * n_tokens);
+        break;
+    case JOUST_AGGREGATE_TOKENS:
+        shares.of_row = shares.of_step;
+        break;
+    case JOUST_AGGREGATE_CONSTANT:
+        shares.of_row = 1.0 / ((double)n_rows * p->max_tokens);
+        break;
+    }
+    return shares;
+}
+
+/* A token's surrogate by its ratio: value, slope by the log-ratio, slope by the log-prob where it is no ratio. */
+typedef struct surrogate {
+    double value, by_log_ratio, by_logp;
+    bool clipped;
+} surrogate;
+
+static surrogate clipped_surrogate(const joust_policy_settings *p, double ratio, double advantage)
+{
+    double low = 1 - p->epsilon_low, high = 1 + p->epsilon_high;
+    const bool capped = p->max_ratio > 0 && ratio > p->max_ratio;
+    const double free = (capped ? p->max_ratio : ratio) * advantage;
+    const double held = (ratio < low ? low : ratio > high ? high : ratio) * advantage;
+    if (held < free) /* only where the clip holds the ratio */
+        return (surrogate){.value = -held, .clipped = true};
+    return (surrogate){.value = -free, .by_log_ratio = capped ? 0 : -free, .clipped = capped};
+}
+
+static surrogate surrogate_of(const joust_policy_settings *p, double ratio, double logp,
+                              double advantage)
+{
+    const double high = 1 + p->epsilon_high;
+    if (p->surrogate == JOUST_SURROGATE_CLIPPED)
+        return clipped_surrogate(p, ratio, advantage);
+    double weight = 1;
+    if (p->surrogate == JOUST_SURROGATE_TRUNCATED)
+        weight = ratio < high ? ratio : high;
+    return (surrogate){.value = -weight * advantage * logp,
+                       .by_logp = -weight * advantage,
+                       .clipped = p->surrogate == JOUST_SURROGATE_TRUNCATED && ratio > high};
+}
+
+/* An estimate of KL(policy || reference) from one token; d = logp - ref. */
+static double kl_of(joust_kl kind, double d, double *ret_slope)
+{
+    const double e = kind == JOUST_KL_K3 ? joust_exp(-d) : 0;
+    *ret_slope = kind == JOUST_KL_K1 ? 1 : kind == JOUST_KL_K2 ? d : 1 - e;
+    return kind == JOUST_KL_K1 ? d : kind == JOUST_KL_K2 ? d * d / 2 : e + d - 1;
+}
+
+static double old_of(const joust_policy_tokens *x, uint32_t i)
+{
+    return x->old_logps ? (double)x->old_logps[i] : x->logps[i];
+}
+
+/* min(policy that sampled as the trainer sees it / as the sampler saw it, cap). */
+static double sampler_weight(const joust_policy_settings *p, const joust_policy_tokens *x,
+                             uint32_t i)
+{
+    if (!x->sampler_logps || p->sampler_cap == 0)
+        return 1;
+    const double weight = joust_exp(old_of(x, i) - (double)x->sampler_logps[i]);
+    return weight < p->sampler_cap ? weight : p->sampler_cap;
+}
+
+joust_policy_report joust_policy_objective(const joust_policy_settings *p,
+                                           const joust_policy_tokens *x, double share,
+                                           double *slopes)
+{
+    joust_policy_report y = {0};
+    const bool whole = p->importance == JOUST_IMPORTANCE_SEQUENCE;
+    double log_ratio = 0, by_sequence = 0; /* mean log-ratio; slope by it */
+    for (uint32_t i = 0; whole && i < x->n; i++)
+        log_ratio += (x->logps[i] - old_of(x, i)) / x->n;
+    for (uint32_t i = 0; i < x->n; i++) {
+        const double ratio = joust_exp(whole ? log_ratio : x->logps[i] - old_of(x, i));
+        const double weight = share * sampler_weight(p, x, i);
+        const surrogate s = surrogate_of(p, ratio, x->logps[i], x->advantages[i]);
+        slopes[i] = weight * s.by_logp;
+        *(whole ? &by_sequence : &slopes[i]) += weight * s.by_log_ratio;
+        y.loss += weight * s.value;
+        y.ratio += ratio;
+        y.n_clipped += s.clipped;
+        if (!x->ref_logps || p->kl_weight == 0)
+            continue;
+        double slope;
+        const double kl = kl_of(p->kl, x->logps[i] - (double)x->ref_logps[i], &slope);
+        y.kl += kl;
+        y.loss += share * p->kl_weight * kl;
+        slopes[i] += share * p->kl_weight * slope;
+    }
+    for (uint32_t i = 0; whole && i < x->n; i++)
+        slopes[i] += by_sequence / x->n;
+    return y;
+}
+
+bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, double *ret)
+{
+    double mean = 0, squares = 0;
+    bool any = false;
+    for (uint32_t i = 0; i < n; i++)
+        mean += rewards[i] / n;
+    for (uint32_t i = 0; i < n; i++) {
+        any = any || rewards[i] != rewards[0];
+        squares += (rewards[i] - mean) * (rewards[i] - mean);
+    }
+    double factor = any; /* equal rewards: exactly 0, whatever rounding made of the mean */
+    if (any && kind == JOUST_ADVANTAGE_LEAVE_ONE_OUT)
+        factor = n / (n - 1.0);
+    if (any && kind == JOUST_ADVANTAGE_STANDARDISED)
+        factor = 1 / (sqrt(squares / (n - 1.0)) + STD_FLOOR);
+    for (uint32_t i = 0; i < n; i++)
+        ret[i] = factor * (rewards[i] - mean);
+    return any;
+}

@@ -1,0 +1,45 @@
+/* Policy gradients: a clipped surrogate over a dense map of credit, one number a token. REINFORCE, RLOO, GRPO, GSPO, DAPO,
+ * Dr. GRPO and CISPO are settings of it. Formulas: KERNELS.md, "Policy gradients". Pure; thread: any. */
+#ifndef JOUST_WORKER_ENGINE_POLICY_GRADIENT_H
+#define JOUST_WORKER_ENGINE_POLICY_GRADIENT_H
+
+#include "proto/base/settings.h"
+
+/* Log-probs of one answer's n tokens, in nats, and what each is worth. */
+typedef struct joust_policy_tokens {
+    uint32_t n;
+    const double *logps;    /* under the policy now */
+    const float *old_logps; /* under the policy that the step began from; NULL: the policy now */
+    const float *ref_logps; /* under the reference; NULL where kl_weight is 0 */
+    const float *sampler_logps; /* as an external sampler computed them; NULL: as old_logps */
+    const double *advantages;
+} joust_policy_tokens;
+
+/* Shares of a token in the step's loss. */
+typedef struct joust_policy_shares {
+    double of_row;  /* of the surrogate and the KL term: by the aggregation */
+    double of_step; /* of the entropy: 1 / tokens of the step */
+} joust_policy_shares;
+
+typedef struct joust_policy_report {
+    double loss;        /* the row's part of the step's loss, without entropy */
+    double kl, ratio;   /* sums over tokens: of the KL estimates, of the ratios */
+    uint32_t n_clipped; /* tokens whose gradient the clip removed */
+} joust_policy_report;
+
+/* Errors: JOUST_INVALID (a setting by name). */
+JOUST_MUST_USE joust_status joust_policy_settings_check(const joust_policy_settings *p,
+                                                        joust_error *err);
+/* Shares of a row of n_tokens among n_rows rows of n_all tokens. */
+joust_policy_shares joust_policy_shares_of(const joust_policy_settings *p, uint32_t n_tokens,
+                                           uint32_t n_rows, uint64_t n_all);
+/* slopes (n): d loss / d logps. */
+joust_policy_report joust_policy_objective(const joust_policy_settings *p,
+                                           const joust_policy_tokens *tokens, double share,
+                                           double *slopes);
+
+/* Advantages of a group's n rewards into ret (n). A group of one, and one whose rewards are equal, has none: all 0.
+ * Returns whether any differs from 0 (what dynamic sampling keeps). */
+bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, double *ret);
+
+#endif

@@ -1,0 +1,96 @@
+/* Policy gradients of one answer: forward pass, loss, gradient with respect to the logits. */
+#include <math.h> /* isfinite */
+
+#include "losses_internal.h"
+#include "proto/base/alloc.h"
+#include "proto/base/math.h"
+
+joust_status joust_policy_row_check(const joust_model_config *c, const joust_policy_row *row,
+                                    const joust_policy_settings *p, uint32_t name, joust_error *err)
+{
+    if (row->n_prompt == 0 || row->n_response == 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "training row %u: prompt and response must not be empty", name);
+    if (p->kl_weight > 0 && !row->ref_logps)
+        return joust_fail(err, JOUST_INVALID,
+                          "training row %u: no log-probabilities of the reference", name);
+    const float *const logps[] = {row->old_logps, row->ref_logps, row->sampler_logps};
+    for (uint32_t i = 0; i < row->n_response; i++) {
+        bool good = isfinite(row->advantages[i]);
+        for (uint32_t k = 0; k < 3; k++)
+            good = good && (!logps[k] || isfinite(logps[k][i]));
+        if (!good)
+            return joust_fail(
+                err, JOUST_INVALID,
+                "training row %u: response token %u: a log-probability or the advantage is not "
+                "finite",
+                name, i);
+    }
+    return joust_answer_check(c, name, row->prompt, row->n_prompt, "response token", row->response,
+                              row->n_response, err);
+}
+
+/* Entropy after wanted row i, in nats; d_logits += factor times its gradient. In double, in order of the vocabulary. */
+static double entropy_pull(joust_tape *t, uint32_t i, double factor)
+{
+    const size_t ld = t->forward.w.vocab_ld;
+    const float *logits = t->logits + i * ld;
+    float *d = t->d_logits + i * ld;
+    const uint32_t n = t->forward.model->config.vocab_size;
+    const double log_total = (double)t->sums[i].max + (double)t->sums[i].log_sum;
+    double entropy = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        const double logp = (double)logits[k] - log_total;
+        entropy -= joust_exp(logp) * logp;
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        const double logp = (double)logits[k] - log_total;
+        d[k] -= (float)(factor * joust_exp(logp) * (logp + entropy));
+    }
+    return entropy;
+}
+
+/* The stem is prompt and response without its last token; the row after token i - 1 predicts token i. */
+static joust_status answer_forward(joust_tape *t, const joust_policy_row *row, joust_error *err)
+{
+    const joust_tape_part parts[] = {{row->prompt, row->n_prompt},
+                                     {row->response, row->n_response - 1}};
+    joust_status st = joust_tape_begin(t, parts, 2, err);
+    if (st)
+        return st;
+    for (uint32_t i = 0; i < row->n_response; i++)
+        joust_tape_want(t, row->n_prompt - 1 + i);
+    return joust_tape_forward(t, err);
+}
+
+joust_status joust_policy_row_loss(joust_tape *t, const joust_policy_row *row,
+                                   const joust_policy_settings *p, joust_policy_shares shares,
+                                   joust_row_report *ret, joust_error *err)
+{
+    joust_status st = answer_forward(t, row, err);
+    if (st)
+        return st;
+    double *logps = joust_calloc(2 * (size_t)row->n_response, sizeof(*logps));
+    if (!logps)
+        return joust_fail(err, JOUST_NOMEM, "training: no memory for %u tokens", row->n_response);
+    double *slopes = logps + row->n_response;
+    for (uint32_t i = 0; i < row->n_response; i++)
+        logps[i] = (double)joust_tape_logp(t, i, row->response[i]);
+    const joust_policy_tokens tokens = {.n = row->n_response,
+                                        .logps = logps,
+                                        .old_logps = row->old_logps,
+                                        .ref_logps = row->ref_logps,
+                                        .sampler_logps = row->sampler_logps,
+                                        .advantages = row->advantages};
+    const joust_policy_report y = joust_policy_objective(p, &tokens, shares.of_row, slopes);
+    *ret =
+        (joust_row_report){.loss = y.loss, .kl = y.kl, .ratio = y.ratio, .n_clipped = y.n_clipped};
+    for (uint32_t i = 0; i < row->n_response; i++) {
+        joust_tape_pull(t, i, row->response[i], (float)slopes[i]);
+        if (p->entropy_weight != 0)
+            ret->entropy += entropy_pull(t, i, -p->entropy_weight * shares.of_step);
+    }
+    ret->loss -= p->entropy_weight * shares.of_step * ret->entropy;
+    joust_free(logps);
+    return JOUST_OK;
+}
