@@ -16,6 +16,7 @@ joust_package(curl libcurl)
 joust_package(sodium libsodium)
 joust_package(xxhash libxxhash)
 joust_package(pcre2 libpcre2-8)
+joust_package(utf8proc libutf8proc)
 
 find_library(JOUST_ROCKSDB rocksdb REQUIRED)
 add_library(joust_rocksdb_import INTERFACE)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/bytes.h"
 
 enum {
     MAX_PATTERN_BYTES = 4096,
@@ -63,6 +64,72 @@ static joust_status compile(joust_regex *r, const char *pattern, size_t n, bool 
     return joust_fail(err, st, "regular expression, byte %zu: %s", (size_t)at, (const char *)text);
 }
 
+/* Oniguruma's \w. */
+#define ONIGURUMA_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+
+/* What stands for \c in a pattern; NULL: the same, "": nothing can. */
+static const char *translate_escape(char c, bool in_class)
+{
+    switch (c) {
+    case 's':
+        return "\\p{White_Space}";
+    case 'S':
+        return "\\P{White_Space}";
+    case 'w':
+        return in_class ? ONIGURUMA_WORD : "[" ONIGURUMA_WORD "]";
+    case 'W':
+        return in_class ? "" : "[^" ONIGURUMA_WORD "]";
+    case 'h': /* a hexadecimal digit there, a blank here */
+    case 'H':
+    case 'K':
+        return "";
+    default:
+        return NULL;
+    }
+}
+
+/* A pattern of Oniguruma as one of PCRE2. */
+static joust_status translate(const char *pattern, size_t n, joust_buf *to, joust_error *err)
+{
+    bool in_class = false;
+    size_t class_begin = 0;
+    for (size_t i = 0; i < n; i++) {
+        char c = pattern[i];
+        if (c == '\\' && i + 1 < n) {
+            const char *other = translate_escape(pattern[i + 1], in_class);
+            if (other && !*other)
+                return joust_fail(err, JOUST_UNSUPPORTED, "regular expression, byte %zu: \\%c%s", i,
+                                  pattern[i + 1], in_class ? " in brackets" : "");
+            if (other)
+                joust_buf_text(to, other);
+            else
+                joust_buf_add(to, pattern + i, 2);
+            i++;
+            continue;
+        }
+        if (in_class && c == '&' && i + 1 < n && pattern[i + 1] == '&')
+            return joust_fail(err, JOUST_UNSUPPORTED,
+                              "regular expression, byte %zu: intersections of classes (&&)", i);
+        if (in_class && c == '[' && !(i + 1 < n && pattern[i + 1] == ':'))
+            return joust_fail(err, JOUST_UNSUPPORTED,
+                              "regular expression, byte %zu: a class within a class", i);
+        if (!in_class && c == '[') {
+            in_class = true;
+            class_begin = i + 1 < n && pattern[i + 1] == '^' ? i + 2 : i + 1;
+        } else if (in_class && c == '[') { /* [:name:] */
+            const char *end = memchr(pattern + i, ']', n - i);
+            size_t length = end ? (size_t)(end - pattern) + 1 - i : n - i;
+            joust_buf_add(to, pattern + i, length);
+            i += length - 1;
+            continue;
+        } else if (in_class && c == ']' && i > class_begin) {
+            in_class = false;
+        }
+        joust_buf_u8(to, (uint8_t)c);
+    }
+    return joust_buf_status(to, err);
+}
+
 joust_status joust_regex_compile(const char *pattern, size_t n, bool literal, joust_regex **ret,
                                  joust_error *err)
 {
@@ -71,15 +138,17 @@ joust_status joust_regex_compile(const char *pattern, size_t n, bool literal, jo
     if (n > MAX_PATTERN_BYTES)
         return joust_fail(err, JOUST_TOO_LARGE, "regular expression: longer than %d bytes",
                           MAX_PATTERN_BYTES);
-    for (size_t i = 0; !literal && i + 1 < n; i++) {
-        if (pattern[i] == '&' && pattern[i + 1] == '&')
-            return joust_fail(err, JOUST_UNSUPPORTED,
-                              "regular expression, byte %zu: intersections of classes (&&)", i);
+    joust_buf translated = {0};
+    joust_status st = literal ? JOUST_OK : translate(pattern, n, &translated, err);
+    if (st == JOUST_OK && !literal) {
+        pattern = (const char *)translated.data;
+        n = translated.n;
     }
-    joust_status st;
-    pcre2_general_context *memory = memory_create(err);
-    if (!memory)
-        return JOUST_NOMEM;
+    pcre2_general_context *memory = st == JOUST_OK ? memory_create(err) : NULL;
+    if (!memory) {
+        joust_buf_fini(&translated);
+        return st == JOUST_OK ? JOUST_NOMEM : st;
+    }
     joust_regex *r = joust_calloc(1, sizeof(*r));
     pcre2_compile_context *context = pcre2_compile_context_create(memory);
     if (!r || !context) {
@@ -93,6 +162,7 @@ joust_status joust_regex_compile(const char *pattern, size_t n, bool literal, jo
     r = NULL;
 out:
     joust_free(r);
+    joust_buf_fini(&translated);
     pcre2_compile_context_free(context);
     pcre2_general_context_free(memory);
     return st;

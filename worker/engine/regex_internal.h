@@ -12,7 +12,12 @@
 typedef struct joust_regex joust_regex;
 typedef struct joust_regex_scratch joust_regex_scratch;
 
-/* literal: the text itself is searched for. Errors: JOUST_INVALID (with PCRE2's reason), JOUST_UNSUPPORTED,
+/* Inside a class: the characters of words where the ecosystem's tokenizers use Rust's expressions. */
+#define JOUST_WORD_CLASS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"
+
+/* Patterns mean what they mean to Oniguruma, which the ecosystem's tokenizers use: \s is White_Space, \w has letters,
+ * marks, decimal digits, connectors and six characters of Latin-1. What the two read differently otherwise is refused.
+ * literal: the text itself is searched for. Errors: JOUST_INVALID (with PCRE2's reason), JOUST_UNSUPPORTED,
  * JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_regex_compile(const char *pattern, size_t n, bool literal,
                                                 joust_regex **ret, joust_error *err);

@@ -41,12 +41,19 @@ joust_status joust_tokenizer_load(const char *dir, joust_tokenizer **ret, joust_
 {
     joust_buf text = {0};
     char *path = joust_path_join(dir, "tokenizer.json");
-    joust_status st = path ? joust_file_read(path, JOUST_MAX_TOKENIZER_BYTES, &text, err)
-                           : joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
+    char *merges = joust_path_join(dir, "merges.txt");
+    joust_status st = JOUST_OK;
+    if (!path || !merges)
+        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
+    else if (!joust_file_exists(path) && joust_file_exists(merges))
+        st = joust_tokenizer_read_merges(dir, &text, err);
+    else
+        st = joust_file_read(path, JOUST_MAX_TOKENIZER_BYTES, &text, err);
     if (st == JOUST_OK)
         st = joust_tokenizer_parse(text.data, text.n, path, ret, err);
     joust_buf_fini(&text);
     joust_free(path);
+    joust_free(merges);
     return st;
 }
 
@@ -81,6 +88,7 @@ void joust_tokenizer_free(joust_tokenizer **pointer)
     joust_steps_fini(&t->pre_tokenizer);
     joust_steps_fini(&t->decoder);
     joust_regex_free(&t->word);
+    joust_free(t->cache);
     joust_free(t);
     *pointer = NULL;
 }
@@ -113,7 +121,7 @@ joust_status joust_tokenizer_fail_word(const uint8_t *word, size_t n, joust_erro
 typedef struct encoding {
     const joust_tokenizer *t;
     joust_tokenizer_scratch scratch;
-    bool special;
+    bool special;      /* added tokens that are special count in normalized text */
     joust_place place; /* of the next segment */
     joust_tokens *to;
 } encoding;
@@ -160,8 +168,9 @@ static joust_status add_raw(void *context, const uint8_t *text, size_t n, uint32
     joust_tokenizer_scratch *s = &e->scratch;
     if (id != JOUST_NO_TOKEN)
         return add_normalized(context, text, n, id, err);
+    joust_added_rule rule = {.special = e->special, .normalized = true};
     if (e->t->normalizer.n == 0)
-        return joust_added_cut(e->t, text, n, e->special, true, s->regex, add_normalized, e, err);
+        return joust_added_cut(e->t, text, n, &rule, s->regex, add_normalized, e, err);
     joust_pieces_clear(&s->pieces);
     joust_status st = joust_pieces_add(&s->pieces, text, n, e->place, err);
     if (st == JOUST_OK)
@@ -171,15 +180,14 @@ static joust_status add_raw(void *context, const uint8_t *text, size_t n, uint32
     joust_buf normal = s->pieces.text; /* the next steps reuse the pieces */
     memset(&s->pieces.text, 0, sizeof(s->pieces.text));
     if (normal.n > 0)
-        st = joust_added_cut(e->t, normal.data, normal.n, e->special, true, s->regex,
-                             add_normalized, e, err);
+        st = joust_added_cut(e->t, normal.data, normal.n, &rule, s->regex, add_normalized, e, err);
     joust_buf_fini(&normal);
     return st;
 }
 
-joust_status joust_tokenizer_encode_at(const joust_tokenizer *t, const char *text, size_t n,
-                                       bool special, joust_place place, joust_tokens *to,
-                                       joust_error *err)
+static joust_status encode(const joust_tokenizer *t, const char *text, size_t n,
+                           const joust_added_rule *rule, joust_place place, joust_tokens *to,
+                           joust_error *err)
 {
     size_t bad;
     uint32_t n_before = to->n;
@@ -188,15 +196,34 @@ joust_status joust_tokenizer_encode_at(const joust_tokenizer *t, const char *tex
                           MAX_TEXT_BYTES);
     if (!joust_text_is_utf8(text, n, &bad))
         return joust_fail(err, JOUST_INVALID, "text: byte %zu is not UTF-8", bad);
-    encoding e = {.t = t, .special = special, .place = place, .to = to};
+    encoding e = {.t = t, .special = rule->special && !rule->trust, .place = place, .to = to};
     joust_status st = joust_regex_scratch_create(&e.scratch.regex, err);
+    if (t->cache && !atomic_flag_test_and_set(&t->cache->taken))
+        e.scratch.cache = t->cache;
     if (st == JOUST_OK && n > 0)
-        st = joust_added_cut(t, (const uint8_t *)text, n, special, false, e.scratch.regex, add_raw,
-                             &e, err);
+        st = joust_added_cut(t, (const uint8_t *)text, n, rule, e.scratch.regex, add_raw, &e, err);
+    if (e.scratch.cache)
+        atomic_flag_clear(&t->cache->taken);
     joust_tokenizer_scratch_fini(&e.scratch);
     if (st != JOUST_OK)
         to->n = n_before;
     return st;
+}
+
+joust_status joust_tokenizer_encode_at(const joust_tokenizer *t, const char *text, size_t n,
+                                       bool special, joust_place place, joust_tokens *to,
+                                       joust_error *err)
+{
+    joust_added_rule rule = {.special = special};
+    return encode(t, text, n, &rule, place, to, err);
+}
+
+joust_status joust_tokenizer_encode_trusted(const joust_tokenizer *t, const char *text, size_t n,
+                                            const uint8_t *trust, joust_tokens *to,
+                                            joust_error *err)
+{
+    joust_added_rule rule = {.special = true, .trust = trust};
+    return encode(t, text, n, &rule, JOUST_PLACE_START, to, err);
 }
 
 joust_status joust_tokenizer_encode(const joust_tokenizer *t, const char *text, size_t n,
@@ -214,29 +241,43 @@ joust_place joust_tokenizer_place_after(const joust_tokenizer *t, const joust_to
     return special ? JOUST_PLACE_SEGMENT : JOUST_PLACE_INSIDE;
 }
 
-joust_status joust_tokenizer_decode(const joust_tokenizer *t, const uint32_t *ids, uint32_t n,
-                                    bool skip_special, joust_buf *to, joust_error *err)
+joust_status joust_tokenizer_decode_in(const joust_tokenizer *t, joust_tokenizer_scratch *s,
+                                       const uint32_t *ids, uint32_t n, bool skip_special,
+                                       joust_buf *to, joust_error *err)
 {
-    joust_tokenizer_scratch s = {0};
-    joust_status st = joust_regex_scratch_create(&s.regex, err);
+    joust_status st = JOUST_OK;
+    joust_pieces_clear(&s->pieces);
     for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
         size_t length;
         const uint8_t *piece = joust_vocabulary_piece(&t->vocabulary, ids[i], &length);
         if (!piece || (skip_special && t->special[ids[i]]))
             continue;
-        joust_place place = s.pieces.n ? JOUST_PLACE_SEGMENT : JOUST_PLACE_START;
-        st = joust_pieces_add(&s.pieces, piece, length, place, err);
+        joust_place place = s->pieces.n ? JOUST_PLACE_SEGMENT : JOUST_PLACE_START;
+        st = joust_pieces_add(&s->pieces, piece, length, place, err);
     }
     if (st == JOUST_OK)
-        st = joust_steps_run(&t->decoder, &s, err);
-    for (size_t i = 0; st == JOUST_OK && i < s.pieces.n; i++) {
-        const joust_piece *piece = &s.pieces.items[i];
-        if (t->decoder.n == 0 && i > 0) /* without a decoder the ecosystem joins words by spaces */
+        st = joust_steps_run(&t->decoder, s, err);
+    for (size_t i = 0; st == JOUST_OK && i < s->pieces.n; i++) {
+        const joust_piece *piece = &s->pieces.items[i];
+        const uint8_t *text = s->pieces.text.data + piece->begin;
+        /* without a decoder the ecosystem joins words by spaces */
+        if (t->decoder.n == 0 && (i > 0 || s->inside))
             joust_buf_u8(to, ' ');
-        joust_utf8_add_lossy(to, s.pieces.text.data + piece->begin, piece->end - piece->begin);
+        if (s->raw)
+            joust_buf_add(to, text, piece->end - piece->begin);
+        else
+            joust_utf8_add_lossy(to, text, piece->end - piece->begin);
     }
+    return st == JOUST_OK ? joust_buf_status(to, err) : st;
+}
+
+joust_status joust_tokenizer_decode(const joust_tokenizer *t, const uint32_t *ids, uint32_t n,
+                                    bool skip_special, joust_buf *to, joust_error *err)
+{
+    joust_tokenizer_scratch s = {0};
+    joust_status st = joust_regex_scratch_create(&s.regex, err);
     if (st == JOUST_OK)
-        st = joust_buf_status(to, err);
+        st = joust_tokenizer_decode_in(t, &s, ids, n, skip_special, to, err);
     joust_tokenizer_scratch_fini(&s);
     return st;
 }

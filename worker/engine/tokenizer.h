@@ -18,11 +18,14 @@ typedef struct joust_tokens {
 void joust_tokens_fini(joust_tokens *t);
 JOUST_MUST_USE joust_status joust_tokens_add(joust_tokens *t, const uint32_t *ids, uint32_t n, joust_error *err);
 
-/* Reads dir/tokenizer.json. Errors name file and place; JOUST_UNSUPPORTED names the component. */
+/* Reads dir/tokenizer.json or, where there is none, GPT-2's vocab.json and merges.txt. Errors name file and place;
+ * JOUST_UNSUPPORTED names the component. */
 JOUST_MUST_USE joust_status joust_tokenizer_load(const char *dir, joust_tokenizer **ret, joust_error *err);
 /* The same from the file's bytes; name stands for it in errors. */
 JOUST_MUST_USE joust_status joust_tokenizer_parse(const void *json, size_t n, const char *name, joust_tokenizer **ret, joust_error *err);
 void joust_tokenizer_free(joust_tokenizer **t);
+/* Appends to `to` the tokenizer.json that says what GPT-2's vocab.json and merges.txt (their bytes) say. */
+JOUST_MUST_USE joust_status joust_tokenizer_convert_merges(const void *vocabulary, size_t n_vocabulary, const void *merges, size_t n_merges, joust_buf *to, joust_error *err);
 
 /* Appends the tokens of text. special: added tokens written in the text ("<eos>") are recognised; without it they
  * are ordinary text (so that text from a model or a user can't forge them). No bos or eos is added.
@@ -30,6 +33,18 @@ void joust_tokenizer_free(joust_tokenizer **t);
 JOUST_MUST_USE joust_status joust_tokenizer_encode(const joust_tokenizer *t, const char *text, size_t n, bool special, joust_tokens *to, joust_error *err);
 /* Appends the text of ids, as decode(skip_special_tokens) of the ecosystem gives it. Bytes that form no UTF-8 become U+FFFD. */
 JOUST_MUST_USE joust_status joust_tokenizer_decode(const joust_tokenizer *t, const uint32_t *ids, uint32_t n, bool skip_special, joust_buf *to, joust_error *err);
+
+/* Decoding token by token: what each token completes is appended at once, and bytes of a character that isn't whole yet
+ * are held back. All that was appended, with what the end adds, is joust_tokenizer_decode's text of the same tokens; only
+ * where byte tokens (<0xNN>) form no UTF-8 the number of U+FFFD may differ. Borrows t until it is freed.
+ * Errors: JOUST_UNSUPPORTED (a decoder that must see the whole text), JOUST_NOMEM. Thread: one a decoding. */
+typedef struct joust_decoding joust_decoding;
+JOUST_MUST_USE joust_status joust_decoding_create(const joust_tokenizer *t, bool skip_special, joust_decoding **ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_decoding_add(joust_decoding *d, uint32_t id, joust_buf *to, joust_error *err);
+/* Appends U+FFFD for what was never completed; the decoding begins anew. */
+JOUST_MUST_USE joust_status joust_decoding_end(joust_decoding *d, joust_buf *to, joust_error *err);
+void joust_decoding_free(joust_decoding **d);
+
 uint32_t joust_tokenizer_size(const joust_tokenizer *t);          /* ids are below it */
 bool joust_tokenizer_find(const joust_tokenizer *t, const char *token, uint32_t *ret); /* exact piece */
 joust_digest joust_tokenizer_digest(const joust_tokenizer *t);    /* of the file's bytes */

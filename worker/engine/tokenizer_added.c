@@ -8,12 +8,17 @@ typedef struct matcher {
     const joust_tokenizer *t;
     const uint8_t *text;
     size_t n;
-    bool special, normalized;
+    const joust_added_rule *rule;
 } matcher;
 
-static bool eligible(const matcher *m, const joust_added *a)
+static bool eligible(const matcher *m, const joust_added *a, size_t at)
 {
-    return a->normalized == m->normalized && (m->special || !a->special) && a->text.n > 0;
+    const joust_added_rule *rule = m->rule;
+    if (a->text.n == 0 || (a->special && !rule->special))
+        return false;
+    if (!a->special || !rule->trust)
+        return a->normalized == rule->normalized && !a->trusted_only;
+    return !a->normalized && !memchr(rule->trust + at, 0, a->text.n);
 }
 
 /* The longest added token that begins at byte `at`. The list is sorted: those that share a prefix with the
@@ -45,7 +50,7 @@ static const joust_added *longest_at(const matcher *m, size_t at)
         }
         high = first;
         for (uint32_t i = low; i < high && list[i].text.n == depth + 1; i++) {
-            if (eligible(m, &list[i]))
+            if (eligible(m, &list[i], at))
                 best = &list[i];
         }
     }
@@ -96,11 +101,11 @@ static size_t white_after(const uint8_t *text, size_t n, size_t begin)
     return begin;
 }
 
-joust_status joust_added_cut(const joust_tokenizer *t, const uint8_t *text, size_t n, bool special,
-                             bool normalized, joust_regex_scratch *regex, joust_segment_fn *each,
-                             void *context, joust_error *err)
+joust_status joust_added_cut(const joust_tokenizer *t, const uint8_t *text, size_t n,
+                             const joust_added_rule *rule, joust_regex_scratch *regex,
+                             joust_segment_fn *each, void *context, joust_error *err)
 {
-    matcher m = {.t = t, .text = text, .n = n, .special = special, .normalized = normalized};
+    matcher m = {.t = t, .text = text, .n = n, .rule = rule};
     joust_status st = JOUST_OK;
     size_t done = 0; /* all before is handed out */
     for (size_t at = 0; st == JOUST_OK && at < n;) {

@@ -147,8 +147,8 @@ static joust_status split(const joust_tokenizer *t, joust_tokenizer_scratch *s, 
     return JOUST_OK;
 }
 
-joust_status joust_bpe_encode(const joust_tokenizer *t, joust_tokenizer_scratch *s,
-                              const uint8_t *word, size_t n, joust_tokens *to, joust_error *err)
+static joust_status encode_anew(const joust_tokenizer *t, joust_tokenizer_scratch *s,
+                                const uint8_t *word, size_t n, joust_tokens *to, joust_error *err)
 {
     if (t->ignore_merges) {
         uint32_t id = joust_vocabulary_find(&t->vocabulary, word, n);
@@ -165,5 +165,25 @@ joust_status joust_bpe_encode(const joust_tokenizer *t, joust_tokenizer_scratch 
     merge_all(t, s, n_symbols);
     for (uint32_t at = 0; st == JOUST_OK && at < n_symbols; at = s->symbols[at].next)
         st = joust_tokens_add(to, &s->symbols[at].id, 1, err);
+    return st;
+}
+
+joust_status joust_bpe_encode(const joust_tokenizer *t, joust_tokenizer_scratch *s,
+                              const uint8_t *word, size_t n, joust_tokens *to, joust_error *err)
+{
+    if (!s->cache || n == 0 || n > JOUST_CACHED_WORD_BYTES)
+        return encode_anew(t, s, word, n, to, err);
+    struct joust_cached_word *known =
+        &s->cache->words[joust_checksum(word, n) & (JOUST_CACHED_WORDS - 1)];
+    if (known->n == n && memcmp(known->word, word, n) == 0)
+        return joust_tokens_add(to, known->ids, known->n_ids, err);
+    uint32_t before = to->n;
+    joust_status st = encode_anew(t, s, word, n, to, err);
+    if (st == JOUST_OK && to->n - before <= JOUST_CACHED_WORD_IDS) {
+        known->n = (uint8_t)n;
+        known->n_ids = (uint8_t)(to->n - before);
+        memcpy(known->word, word, n);
+        memcpy(known->ids, to->ids + before, known->n_ids * sizeof(*known->ids));
+    }
     return st;
 }

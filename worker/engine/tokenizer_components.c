@@ -9,8 +9,18 @@
 /* GPT-2's words, as its ByteLevel pre-tokenizer has them. */
 #define GPT2_PATTERN                                                                               \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-/* ASCII punctuation and Unicode's P. */
-#define PUNCTUATION_PATTERN "[\\p{P}$+<=>^`|~]"
+/* ASCII punctuation and Unicode's P as the ecosystem's tokenizers have it: by the tables of an early version, which lack
+ * what the first brackets list and had two characters more. */
+#define PUNCTUATION_PATTERN                                                                        \
+    "(?!["                                                                                         \
+    "\\x{61d}\\x{9fd}\\x{a76}\\x{c77}\\x{c84}\\x{1b7d}-\\x{1b7e}\\x{2e43}-\\x{2e4f}"               \
+    "\\x{2e52}-\\x{2e5d}\\x{10ead}\\x{10f55}-\\x{10f59}\\x{10f86}-\\x{10f89}"                      \
+    "\\x{1144b}-\\x{1144f}\\x{1145a}-\\x{1145b}\\x{1145d}\\x{11660}-\\x{1166c}"                    \
+    "\\x{116b9}\\x{1183b}\\x{11944}-\\x{11946}\\x{119e2}\\x{11a3f}-\\x{11a46}"                     \
+    "\\x{11a9a}-\\x{11a9c}\\x{11a9e}-\\x{11aa2}\\x{11c41}-\\x{11c45}"                              \
+    "\\x{11c70}-\\x{11c71}\\x{11ef7}-\\x{11ef8}\\x{11fff}\\x{12ff1}-\\x{12ff2}"                    \
+    "\\x{16e97}-\\x{16e9a}\\x{16fe2}\\x{1e95e}-\\x{1e95f}"                                         \
+    "])[\\p{P}$+<=>^`|~\\x{166d}\\x{111c9}]"
 
 #define MAX_STEP_TEXT 256u
 
@@ -206,6 +216,19 @@ static joust_status read_normalizer(const component *c, joust_error *err)
             st = joust_json_bool(c->json, c->place, "strip_right", true, &step->right, err);
         return st;
     }
+    static const char *const forms[] = {"NFC", "NFD", "NFKC", "NFKD"}; /* by joust_normal_form */
+    for (size_t i = 0; i < sizeof(forms) / sizeof(*forms); i++) {
+        if (strcmp(c->type, forms[i]) != 0)
+            continue;
+        st = add_step(c, JOUST_STEP_COMPOSE, &step, err);
+        if (st == JOUST_OK)
+            step->form = (joust_normal_form)i;
+        return st;
+    }
+    if (strcmp(c->type, "Lowercase") == 0)
+        return add_step(c, JOUST_STEP_LOWER, &step, err);
+    if (strcmp(c->type, "StripAccents") == 0)
+        return add_step(c, JOUST_STEP_UNMARK, &step, err);
     return unsupported(c, "as a normalizer", err);
 }
 
@@ -219,7 +242,8 @@ static joust_status read_pre_tokenizer(const component *c, joust_error *err)
     if (strcmp(c->type, "Metaspace") == 0)
         return add_metaspace(c, JOUST_STEP_METASPACE, err);
     if (strcmp(c->type, "Whitespace") == 0)
-        return add_split(c, "\\w+|[^\\w\\s]+", JOUST_SPLIT_REMOVED, true, err);
+        return add_split(c, "[" JOUST_WORD_CLASS "]+|[^" JOUST_WORD_CLASS "\\s]+",
+                         JOUST_SPLIT_REMOVED, true, err);
     if (strcmp(c->type, "WhitespaceSplit") == 0)
         return add_split(c, "\\s+", JOUST_SPLIT_REMOVED, false, err);
     if (strcmp(c->type, "Digits") == 0) {
@@ -267,6 +291,10 @@ static joust_status read_decoder(const component *c, joust_error *err)
             st = joust_json_u32(c->json, c->place, "start", 0, &step->n_left, err);
         if (st == JOUST_OK)
             st = joust_json_u32(c->json, c->place, "stop", 0, &step->n_right, err);
+        if (st == JOUST_OK && c->to->n > 1) {
+            joust_step_kind before = c->to->items[c->to->n - 2].kind;
+            step->whole = before == JOUST_STEP_FUSE || before == JOUST_STEP_UNBYTES;
+        }
         return st;
     }
     return unsupported(c, "as a decoder", err);

@@ -32,14 +32,17 @@ static void add_unspelled(joust_buf *to, view piece)
     }
 }
 
-static joust_status unbytes(const joust_pieces *in, joust_pieces *to, joust_error *err)
+static joust_status unbytes(const joust_pieces *in, bool raw, joust_pieces *to, joust_error *err)
 {
     joust_buf bytes = {0};
     for (size_t i = 0; i < in->n; i++)
         add_unspelled(&bytes, piece_of(in, i));
     joust_status st = joust_buf_status(&bytes, err);
     if (st == JOUST_OK) {
-        joust_utf8_add_lossy(&to->text, bytes.data, bytes.n);
+        if (raw)
+            joust_buf_add(&to->text, bytes.data, bytes.n);
+        else
+            joust_utf8_add_lossy(&to->text, bytes.data, bytes.n);
         st = joust_pieces_end(to, 0, JOUST_PLACE_START, err);
     }
     joust_buf_fini(&bytes);
@@ -64,10 +67,10 @@ static int fallback_byte(view piece)
 }
 
 /* A run of bytes that isn't UTF-8 as a whole becomes one U+FFFD a byte. */
-static joust_status end_run(joust_buf *run, joust_pieces *to, joust_error *err)
+static joust_status end_run(joust_buf *run, bool raw, joust_pieces *to, joust_error *err)
 {
     size_t begin = to->text.n;
-    bool whole = joust_text_is_utf8(run->data, run->n, NULL);
+    bool whole = raw || joust_text_is_utf8(run->data, run->n, NULL);
     if (whole)
         joust_buf_add(&to->text, run->data, run->n);
     for (size_t i = 0; !whole && i < run->n; i++)
@@ -76,7 +79,8 @@ static joust_status end_run(joust_buf *run, joust_pieces *to, joust_error *err)
     return joust_pieces_end(to, begin, JOUST_PLACE_SEGMENT, err);
 }
 
-static joust_status byte_fallback(const joust_pieces *in, joust_pieces *to, joust_error *err)
+static joust_status byte_fallback(const joust_pieces *in, bool raw, joust_pieces *to,
+                                  joust_error *err)
 {
     joust_status st = JOUST_OK;
     joust_buf run = {0};
@@ -89,20 +93,21 @@ static joust_status byte_fallback(const joust_pieces *in, joust_pieces *to, jous
             continue;
         }
         if (run.n > 0)
-            st = end_run(&run, to, err);
+            st = end_run(&run, raw, to, err);
         if (st == JOUST_OK)
             st = joust_pieces_add(to, piece.text, piece.n, JOUST_PLACE_SEGMENT, err);
     }
     if (st == JOUST_OK && run.n > 0)
-        st = end_run(&run, to, err);
+        st = end_run(&run, raw, to, err);
     joust_buf_fini(&run);
     return st;
 }
 
-static joust_status strip(const joust_step *step, view piece, joust_pieces *to, joust_error *err)
+static joust_status strip(const joust_step *step, bool inside, view piece, joust_pieces *to,
+                          joust_error *err)
 {
     size_t n = step->n_text;
-    for (uint32_t k = 0; k < step->n_left && piece.n >= n; k++) {
+    for (uint32_t k = 0; !inside && k < step->n_left && piece.n >= n; k++) {
         if (memcmp(piece.text, step->text, n) != 0)
             break;
         piece.text += n;
@@ -132,21 +137,21 @@ static joust_status unmetaspace(const joust_step *step, view piece, bool first, 
     return joust_pieces_end(to, begin, JOUST_PLACE_SEGMENT, err);
 }
 
-joust_status joust_step_decode(const joust_step *step, const joust_pieces *in, joust_pieces *to,
-                               joust_error *err)
+joust_status joust_step_decode(const joust_step *step, const joust_tokenizer_scratch *s,
+                               const joust_pieces *in, joust_pieces *to, joust_error *err)
 {
     if (step->kind == JOUST_STEP_UNBYTES)
-        return unbytes(in, to, err);
+        return unbytes(in, s->raw, to, err);
     if (step->kind == JOUST_STEP_BYTE_FALLBACK)
-        return byte_fallback(in, to, err);
+        return byte_fallback(in, s->raw, to, err);
     if (step->kind == JOUST_STEP_FUSE)
         return joust_pieces_add(to, in->text.data, in->text.n, JOUST_PLACE_START, err);
     joust_status st = JOUST_OK;
     for (size_t i = 0; st == JOUST_OK && i < in->n; i++) {
         if (step->kind == JOUST_STEP_STRIP)
-            st = strip(step, piece_of(in, i), to, err);
+            st = strip(step, s->inside && step->whole, piece_of(in, i), to, err);
         else
-            st = unmetaspace(step, piece_of(in, i), i == 0, to, err);
+            st = unmetaspace(step, piece_of(in, i), i == 0 && !s->inside, to, err);
     }
     return st;
 }

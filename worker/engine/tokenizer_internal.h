@@ -5,8 +5,11 @@
 #ifndef JOUST_WORKER_ENGINE_TOKENIZER_INTERNAL_H
 #define JOUST_WORKER_ENGINE_TOKENIZER_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "json_internal.h"
 #include "regex_internal.h"
+#include "unicode_internal.h"
 #include "worker/engine/tokenizer.h"
 
 #define JOUST_MAX_TOKENIZER_BYTES (64u << 20)
@@ -47,6 +50,9 @@ typedef enum joust_step_kind {
     JOUST_STEP_PREPEND, /* text */
     JOUST_STEP_REPLACE, /* regex by text; also a decoder */
     JOUST_STEP_TRIM,    /* white space at left and right */
+    JOUST_STEP_COMPOSE, /* Unicode's normal form `form` */
+    JOUST_STEP_LOWER,
+    JOUST_STEP_UNMARK, /* combining marks go */
     /* pre-tokenizers */
     JOUST_STEP_SPLIT,       /* regex, behavior, invert */
     JOUST_STEP_SPACE_FIRST, /* a space before a piece that has none */
@@ -82,7 +88,9 @@ typedef struct joust_step {
     joust_split_behavior behavior;
     bool invert;
     bool left, right;
+    bool whole; /* a decoder that gets all the text as one piece */
     joust_prefix_scheme scheme;
+    joust_normal_form form;
     uint32_t n_left, n_right;
 } joust_step;
 
@@ -104,7 +112,10 @@ typedef struct joust_bpe_merge {
 
 typedef struct joust_tokenizer_scratch {
     joust_pieces pieces, other;
+    bool raw;    /* decoders leave bytes that form no UTF-8 as they are */
+    bool inside; /* the pieces go on from text that was decoded before */
     joust_regex_scratch *regex;
+    struct joust_word_cache *cache; /* or NULL */
     joust_bpe_symbol *symbols;
     joust_bpe_merge *heap;
     size_t n_heap, symbols_capacity, heap_capacity;
@@ -116,8 +127,10 @@ void joust_tokenizer_scratch_fini(joust_tokenizer_scratch *s);
 JOUST_MUST_USE joust_status joust_steps_run(const joust_steps *steps, joust_tokenizer_scratch *s,
                                             joust_error *err);
 /* One decoder step (JOUST_STEP_UNBYTES and after): `in` is read, `to` (cleared before) is filled. */
-JOUST_MUST_USE joust_status joust_step_decode(const joust_step *step, const joust_pieces *in,
-                                              joust_pieces *to, joust_error *err);
+JOUST_MUST_USE joust_status joust_step_decode(const joust_step *step,
+                                              const joust_tokenizer_scratch *s,
+                                              const joust_pieces *in, joust_pieces *to,
+                                              joust_error *err);
 
 /* GPT-2's table: byte -> code point that is printable, and back (-1: none). */
 uint32_t joust_byte_letter(uint8_t byte);
@@ -168,11 +181,26 @@ typedef enum joust_tokenizer_model {
 typedef struct joust_added {
     uint32_t id;
     bool special, single_word, left, right, normalized;
-    joust_buf text; /* as it is matched: normalized if it is to be found in normalized text */
+    bool trusted_only; /* stands in for a special token with `normalized` where trust is known */
+    joust_buf text;    /* as it is matched: normalized if it is to be found in normalized text */
 } joust_added;
+
+/* Words met before and their ids: most of a text's words are. One call of encode has it at a time; others go without. */
+#define JOUST_CACHED_WORDS      8192u
+#define JOUST_CACHED_WORD_BYTES 30u
+#define JOUST_CACHED_WORD_IDS   8u
+typedef struct joust_word_cache {
+    atomic_flag taken;
+    struct joust_cached_word {
+        uint8_t n, n_ids; /* n = 0: free */
+        uint8_t word[JOUST_CACHED_WORD_BYTES];
+        uint32_t ids[JOUST_CACHED_WORD_IDS];
+    } words[JOUST_CACHED_WORDS];
+} joust_word_cache;
 
 struct joust_tokenizer {
     joust_digest digest;
+    joust_word_cache *cache; /* of BPE models */
     joust_tokenizer_model model;
     joust_vocabulary vocabulary;
     uint8_t *special; /* (vocabulary.size) 1: an added token marked special */
@@ -200,12 +228,21 @@ JOUST_MUST_USE joust_status joust_steps_read(joust_steps *to, joust_steps_role r
 JOUST_MUST_USE joust_status joust_tokenizer_read(joust_tokenizer *t, const void *json, size_t n,
                                                  const char *name, joust_error *err);
 
-/* Cuts text at added tokens: `each` is called for every segment (id = JOUST_NO_TOKEN) and token, in order.
- * normalized: looks for those that are matched after normalization, else for the others. */
+/* Which added tokens count, and where: trust is NULL, or a flag for each byte of the text (then normalized is not set). */
+typedef struct joust_added_rule {
+    bool special;    /* special tokens too */
+    bool normalized; /* those that are matched after normalization, else the others */
+    const uint8_t *trust;
+} joust_added_rule;
+/* dir's vocab.json and merges.txt as the bytes of a tokenizer.json. */
+JOUST_MUST_USE joust_status joust_tokenizer_read_merges(const char *dir, joust_buf *to,
+                                                        joust_error *err);
+
+/* Cuts text at added tokens: `each` is called for every segment (id = JOUST_NO_TOKEN) and token, in order. */
 typedef joust_status joust_segment_fn(void *context, const uint8_t *text, size_t n, uint32_t id,
                                       joust_error *err);
 JOUST_MUST_USE joust_status joust_added_cut(const joust_tokenizer *t, const uint8_t *text, size_t n,
-                                            bool special, bool normalized,
+                                            const joust_added_rule *rule,
                                             joust_regex_scratch *regex, joust_segment_fn *each,
                                             void *context, joust_error *err);
 
@@ -214,10 +251,22 @@ JOUST_MUST_USE joust_status joust_bpe_encode(const joust_tokenizer *t, joust_tok
                                              const uint8_t *word, size_t n, joust_tokens *to,
                                              joust_error *err);
 
+/* joust_tokenizer_encode of a text some of whose bytes may write special tokens: those whose flag in trust is set. A
+ * special token is found where all its bytes are trusted, always in the text as it is (not in normalized text). */
+JOUST_MUST_USE joust_status joust_tokenizer_encode_trusted(const joust_tokenizer *t,
+                                                           const char *text, size_t n,
+                                                           const uint8_t *trust, joust_tokens *to,
+                                                           joust_error *err);
 /* joust_tokenizer_encode for text that stands at `place` of a larger one. */
 JOUST_MUST_USE joust_status joust_tokenizer_encode_at(const joust_tokenizer *t, const char *text,
                                                       size_t n, bool special, joust_place place,
                                                       joust_tokens *to, joust_error *err);
+/* joust_tokenizer_decode as it is set up in s: its raw and inside. Appends to `to` without a check of its UTF-8 if raw. */
+JOUST_MUST_USE joust_status joust_tokenizer_decode_in(const joust_tokenizer *t,
+                                                      joust_tokenizer_scratch *s,
+                                                      const uint32_t *ids, uint32_t n,
+                                                      bool skip_special, joust_buf *to,
+                                                      joust_error *err);
 /* The place of text that follows tokens: START if there are none, SEGMENT after a special token. */
 joust_place joust_tokenizer_place_after(const joust_tokenizer *t, const joust_tokens *before);
 /* Fails with "'word' is not in the vocabulary, which has no unknown token". */

@@ -129,6 +129,11 @@ static joust_status read_bpe(joust_tokenizer *t, const json_t *model, joust_erro
     if (st == JOUST_OK)
         st = read_merges(t, model, err);
     find_fallback_bytes(t);
+    t->cache = st == JOUST_OK ? joust_calloc(1, sizeof(*t->cache)) : NULL;
+    if (st == JOUST_OK && !t->cache)
+        st = joust_fail(err, JOUST_NOMEM, "model: out of memory");
+    if (t->cache)
+        atomic_flag_clear(&t->cache->taken);
     return st;
 }
 
@@ -227,6 +232,21 @@ static joust_status read_added(joust_tokenizer *t, joust_added *a, const json_t 
     return st;
 }
 
+/* The same token as it is written, for text whose special tokens are found before normalization. */
+static joust_status add_trusted(joust_tokenizer *t, const joust_added *a, joust_error *err)
+{
+    size_t n = 0;
+    const uint8_t *content = joust_vocabulary_piece(&t->vocabulary, a->id, &n);
+    joust_added *copy = &t->added[t->n_added++];
+    *copy = *a;
+    copy->text = (joust_buf){0};
+    copy->normalized = false;
+    copy->trusted_only = true;
+    joust_buf_add(&copy->text, content, n);
+    t->begins[content[0]] = true;
+    return joust_buf_status(&copy->text, err);
+}
+
 static int by_text(const void *left, const void *right)
 {
     const joust_added *a = left, *b = right;
@@ -245,7 +265,7 @@ static joust_status read_all_added(joust_tokenizer *t, const json_t *document, j
     if (list && !json_is_null(list) && !json_is_array(list))
         return joust_fail(err, JOUST_INVALID, "added_tokens: expected a list, found %s",
                           joust_json_kind(list));
-    t->added = joust_calloc(n, sizeof(*t->added));
+    t->added = joust_calloc(2 * n, sizeof(*t->added));
     if (!t->added)
         return joust_fail(err, JOUST_NOMEM, "added_tokens: out of memory");
     for (size_t i = 0; i < n; i++) {
@@ -258,9 +278,14 @@ static joust_status read_all_added(joust_tokenizer *t, const json_t *document, j
         words |= a->single_word;
         if (a->text.n > 0)
             t->begins[a->text.data[0]] = true;
+        st = a->special && a->normalized ? add_trusted(t, a, err) : JOUST_OK;
+        if (st != JOUST_OK)
+            return st;
     }
     qsort(t->added, t->n_added, sizeof(*t->added), by_text);
-    return words ? joust_regex_compile("\\w", 2, false, &t->word, err) : JOUST_OK;
+    return words ? joust_regex_compile("[" JOUST_WORD_CLASS "]", strlen("[" JOUST_WORD_CLASS "]"),
+                                       false, &t->word, err)
+                 : JOUST_OK;
 }
 
 static joust_status mark_special(joust_tokenizer *t, joust_error *err)

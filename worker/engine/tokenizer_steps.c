@@ -264,6 +264,15 @@ static joust_status encode_piece(const joust_step *step, const uint8_t *text, si
     case JOUST_STEP_TRIM:
         trim(step, text, n, &to->text);
         break;
+    case JOUST_STEP_COMPOSE:
+        st = joust_unicode_normalize(text, n, step->form, &to->text, err);
+        break;
+    case JOUST_STEP_LOWER:
+        joust_unicode_lower(text, n, &to->text);
+        break;
+    case JOUST_STEP_UNMARK:
+        joust_unicode_unmark(text, n, &to->text);
+        break;
     case JOUST_STEP_BYTES:
         spell_bytes(text, n, &to->text);
         break;
@@ -281,7 +290,7 @@ joust_status joust_steps_run(const joust_steps *steps, joust_tokenizer_scratch *
         const joust_pieces *in = &s->pieces;
         joust_pieces_clear(&s->other);
         if (step->kind >= JOUST_STEP_UNBYTES)
-            st = joust_step_decode(step, in, &s->other, err);
+            st = joust_step_decode(step, s, in, &s->other, err);
         for (size_t k = 0; st == JOUST_OK && step->kind < JOUST_STEP_UNBYTES && k < in->n; k++)
             st = encode_piece(step, in->text.data + in->items[k].begin,
                               in->items[k].end - in->items[k].begin, in->items[k].place, s->regex,

@@ -21,20 +21,8 @@ static joust_tokenizer *load_gpt2(const char *encoder_path, const char *merges_p
     joust_error err = {0};
     joust_buf encoder = unpack(encoder_path), merges = {0}, json = {0};
     check_ok(joust_file_read(merges_path, 1u << 24, &merges, &err));
-    joust_buf_text(&json, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
-                          "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\","
-                          "\"vocab\":");
-    joust_buf_add(&json, encoder.data, encoder.n);
-    joust_buf_text(&json, ",\"merges\":[");
-    char *line = strchr((char *)merges.data, '\n') + 1; /* after the version */
-    for (const char *comma = ""; *line; comma = ",") {
-        size_t n = strcspn(line, "\n");
-        joust_buf_text(&json, comma);
-        joust_json_string(&json, line, n);
-        line += n + (line[n] == '\n');
-    }
-    joust_buf_text(&json, "]}}");
-    assert_true(joust_buf_ok(&json));
+    check_ok(joust_tokenizer_convert_merges(encoder.data, encoder.n, merges.data, merges.n, &json,
+                                            &err));
     joust_tokenizer *t = NULL;
     check_ok(joust_tokenizer_parse(json.data, json.n, "gpt2", &t, &err));
     joust_buf_fini(&encoder);
