@@ -5,7 +5,7 @@
 #include "coordinator/coordinator_internal.h"
 #include "proto/base/alloc.h"
 
-#define MAX_SENDING_BYTES (8u << 20) /* of leases, about */
+#define MAX_SENDING_BYTES (256u << 10) /* of leases, about */
 
 static void release_leases(joust_sending *s)
 {

@@ -22,13 +22,15 @@
 #define WRITE_BUFFERS_BYTES ((size_t)128 << 20) /* of all families together */
 #define WRITE_BUFFER_BYTES  ((size_t)16 << 20)  /* of one family */
 #define WRITE_BUFFERS       2                   /* of one family: one fills while one is written */
-#define WAL_BYTES           ((uint64_t)256 << 20)
-#define BLOCK_BYTES         ((size_t)16 << 10)
-#define MAX_OPEN_FILES      1000
-#define INFO_LOG_BYTES      ((size_t)4 << 20)
-#define INFO_LOGS           3u
-#define SYNC_EVERY_BYTES    ((uint64_t)1 << 20)
-#define OPEN_TRIES          5 /* of a view while its writer replaces files */
+#define ARENA_BLOCK_BYTES                                                                          \
+    ((size_t)4 << 20) /* of a write buffer: goes back when freed, see alloc.h */
+#define WAL_BYTES        ((uint64_t)256 << 20)
+#define BLOCK_BYTES      ((size_t)16 << 10)
+#define MAX_OPEN_FILES   1000
+#define INFO_LOG_BYTES   ((size_t)4 << 20)
+#define INFO_LOGS        3u
+#define SYNC_EVERY_BYTES ((uint64_t)1 << 20)
+#define OPEN_TRIES       5 /* of a view while its writer replaces files */
 
 #define N_COLUMNS (JOUST_FAMILY_N + 1) /* RocksDB wants its "default" too; it stays empty */
 
@@ -181,6 +183,7 @@ static rocksdb_options_t *options_make(const joust_db *db, int compression)
     rocksdb_options_set_paranoid_checks(o, 1);
     rocksdb_options_set_write_buffer_size(o, WRITE_BUFFER_BYTES);
     rocksdb_options_set_db_write_buffer_size(o, WRITE_BUFFERS_BYTES);
+    rocksdb_options_set_arena_block_size(o, ARENA_BLOCK_BYTES);
     rocksdb_options_set_max_write_buffer_number(o, WRITE_BUFFERS);
     rocksdb_options_set_max_total_wal_size(o, WAL_BYTES);
     /* a torn last record is a write nobody was told of; damage before it is an error, never a silent loss */

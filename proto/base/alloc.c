@@ -8,7 +8,8 @@
 #include <malloc.h>
 #endif
 
-#define LARGE_BYTES (128 << 10)
+#define LARGE_BYTES (4 << 20)
+#define KEPT_BYTES  (64 << 20) /* free at the end of the heap, given back only beyond that */
 
 static atomic_int_least64_t live_blocks;
 static atomic_int_least64_t fail_countdown; /* 0: never fail */
@@ -17,6 +18,7 @@ void joust_alloc_give_back(void)
 {
 #ifdef M_MMAP_THRESHOLD
     (void)mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 #endif
 }
 

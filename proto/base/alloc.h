@@ -20,9 +20,9 @@ void *joust_calloc_aligned(size_t n, size_t size);
 void joust_free_aligned(void *block);
 void joust_free(void *block); /* NULL is fine */
 
-/* From now on memory of large blocks goes back to the system when they are freed, so that what is resident follows what is
- * live. For processes that run for days with little; one that makes and frees tensors pays for it. Where the C library
- * has no such setting: nothing. Source: mallopt(3), M_MMAP_THRESHOLD, which is otherwise raised to 32 MiB by use. */
+/* From now on blocks of 4 MiB and more go back to the system when they are freed, so that what is resident follows what is
+ * live. For processes that run for days; one that makes and frees tensors pays for it. Where the C library has no such
+ * setting: nothing. Source: mallopt(3): M_MMAP_THRESHOLD is otherwise raised to 32 MiB by use. */
 void joust_alloc_give_back(void);
 
 /* Live blocks, for leak tests. */
