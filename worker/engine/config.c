@@ -182,8 +182,12 @@ static joust_status read_rope(const reader *r, joust_model_config *c)
     const char *type = json_string_value(json_object_get(below.json, "rope_type"));
     if (!type)
         type = json_string_value(json_object_get(below.json, "type"));
-    if (type && strcmp(type, "default") == 0)
-        return JOUST_OK;
+    float share = 1;
+    st = number(&below, "partial_rotary_factor", 1, &share);
+    if (st == JOUST_OK && share != 1.0f)
+        st = unsupported(r, "partial_rotary_factor", "only 1 is");
+    if (st != JOUST_OK || (type && strcmp(type, "default") == 0))
+        return st;
     if (type && (strcmp(type, "linear") == 0 || strcmp(type, "llama3") == 0))
         return read_scaling(&below, type, &c->rope_scaling);
     return joust_fail(r->err, JOUST_UNSUPPORTED,
@@ -192,7 +196,8 @@ static joust_status read_rope(const reader *r, joust_model_config *c)
                       r->path, type ? type : "(none)");
 }
 
-/* layer_types says by layer what max_window_layers says by a number; only such lists are read. */
+/* layer_types says by layer what the other keys say by numbers; only such lists are read. Qwen's list wins over
+ * max_window_layers; Mistral has a window in every layer or in none. */
 static joust_status read_layer_types(const reader *r, joust_model_config *c)
 {
     const json_t *list = json_object_get(r->json, "layer_types");
@@ -204,16 +209,17 @@ static joust_status read_layer_types(const reader *r, joust_model_config *c)
                           r->path, c->n_layers);
     for (size_t i = 0; i < n; i++) {
         const char *type = json_string_value(json_array_get(list, i));
-        bool slides = type && strcmp(type, "sliding_attention") == 0;
-        if ((!slides && (!type || strcmp(type, "full_attention") != 0)) || (!slides && first < n) ||
-            (slides && c->window == 0))
+        const bool slides = type && strcmp(type, "sliding_attention") == 0,
+                   full = type && strcmp(type, "full_attention") == 0;
+        if ((!slides && !full) || (full && first < n) || (slides && c->window == 0) ||
+            (full && c->window > 0 && c->family == JOUST_FAMILY_MISTRAL))
             return unsupported(r, "layer_types",
                                "only \"full_attention\", followed by \"sliding_attention\" where "
                                "there is a sliding_window, is");
         if (slides && first == n)
             first = i;
     }
-    c->first_window_layer = (uint32_t)first;
+    c->first_window_layer = c->window > 0 ? (uint32_t)first : 0;
     return JOUST_OK;
 }
 

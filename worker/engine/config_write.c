@@ -64,6 +64,12 @@ static void add_rope(joust_buf *to, const joust_model_config *c)
     joust_buf_text(to, "},\n");
 }
 
+/* Whether the source names the one label of a scalar head. */
+static bool has_label(const json_t *source)
+{
+    return json_object_size(json_object_get(source, "id2label")) == 1;
+}
+
 static void add_family(joust_buf *to, const joust_model_config *c, const json_t *source)
 {
     joust_buf_text(to, "  \"hidden_act\": \"silu\",\n");
@@ -79,7 +85,7 @@ static void add_family(joust_buf *to, const joust_model_config *c, const json_t 
         joust_buf_text(to, "  \"sliding_window\": null,\n");
     if (c->window > 0 && c->family != JOUST_FAMILY_MISTRAL)
         joust_buf_format(to, "  \"max_window_layers\": %u,\n", c->first_window_layer);
-    if (c->scalar_head && !json_object_get(source, "id2label"))
+    if (c->scalar_head && !has_label(source))
         joust_buf_text(to, "  \"id2label\": {\"0\": \"LABEL_0\"},\n"
                            "  \"label2id\": {\"LABEL_0\": 0},\n");
 }
@@ -101,12 +107,15 @@ static void add_tokens(joust_buf *to, const joust_model_config *c)
 }
 
 /* A window that is switched off is left as the source has it. */
-static bool is_own(const joust_model_config *c, const char *key)
+static bool is_own(const joust_model_config *c, const json_t *source, const char *key)
 {
     const bool qwen = c->family == JOUST_FAMILY_QWEN2 || c->family == JOUST_FAMILY_QWEN3;
     if (c->window == 0 && qwen &&
         (strcmp(key, "sliding_window") == 0 || strcmp(key, "max_window_layers") == 0))
         return false;
+    if (c->scalar_head && !has_label(source) &&
+        (strcmp(key, "id2label") == 0 || strcmp(key, "label2id") == 0))
+        return true;
     for (size_t i = 0; i < sizeof(own_keys) / sizeof(*own_keys); i++)
         if (strcmp(key, own_keys[i]) == 0)
             return true;
@@ -121,7 +130,7 @@ static joust_status add_carried(joust_buf *to, const joust_model_config *c, cons
     json_t *value;
     json_object_foreach((json_t *)source, key, value)
     {
-        if (is_own(c, key))
+        if (is_own(c, source, key))
             continue;
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
         if (!text)

@@ -97,6 +97,12 @@ static void test_refused(void **state)
         {"{" SIZES ",\"rope_scaling\":[]}", "rope_scaling", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"use_sliding_window\":true}", "use_sliding_window", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"partial_rotary_factor\":0.5}", "partial_rotary_factor", JOUST_UNSUPPORTED},
+        {"{" SIZES
+         ",\"rope_parameters\":{\"rope_type\":\"default\",\"partial_rotary_factor\":0.5}}",
+         "partial_rotary_factor", JOUST_UNSUPPORTED},
+        {"{\"model_type\":\"mistral\",\"num_key_value_heads\":2,\"layer_types\":"
+         "[\"full_attention\",\"sliding_attention\"]," NUMBERS "}",
+         "layer_types", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"layer_types\":[\"full_attention\"]}", "layer_types: expected a list of 2",
          JOUST_INVALID},
         {"{" SIZES ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "layer_types",
