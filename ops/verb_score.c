@@ -8,6 +8,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/text.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/hidden.h"
 
 typedef struct arguments {
     const char *model, *prompt, *response;
@@ -44,6 +45,40 @@ static void report(const arguments *args, const joust_tokens *tokens, uint32_t f
         joust_buf_format(to, "logp %.6f nats over %u tokens, %.6f a token\n", sum, n, sum / n);
 }
 
+/* What a reward model makes of prompt and response. */
+static joust_status score_whole(const joust_local_model *m, const arguments *args,
+                                const joust_tokens *tokens, joust_buf *to, joust_error *err)
+{
+    float value = 0;
+    const joust_hidden_request request = {
+        .tokens = tokens->ids, .n = tokens->n, .ret_score = &value};
+    joust_status st = joust_hidden(m->engine, m->model, &request, 1, NULL, NULL, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_buf_text(to, args->json ? "{\"score\":" : "score ");
+    joust_json_float(to, value);
+    joust_buf_format(to, args->json ? ",\"n_tokens\":%u}\n" : " after %u tokens\n", tokens->n);
+    return joust_buf_status(to, err);
+}
+
+static joust_status score_tokens(const joust_local_model *m, const arguments *args,
+                                 const joust_tokens *tokens, uint32_t first, joust_buf *to,
+                                 joust_error *err)
+{
+    float *logps = joust_calloc(tokens->n - first, sizeof(*logps));
+    if (!logps)
+        return joust_fail(err, JOUST_NOMEM, "out of memory");
+    joust_score_request request = {
+        .tokens = tokens->ids, .n = tokens->n, .first = first, .ret_logps = logps};
+    joust_status st = joust_score(m->engine, m->model, &request, 1, NULL, NULL, err);
+    if (st == JOUST_OK) {
+        report(args, tokens, first, logps, to);
+        st = joust_buf_status(to, err);
+    }
+    joust_free(logps);
+    return st;
+}
+
 /* The response follows the prompt as one text would; tokens don't reach across the seam. */
 static joust_status score(const joust_local_model *m, const arguments *args, joust_buf *to,
                           joust_error *err)
@@ -51,7 +86,6 @@ static joust_status score(const joust_local_model *m, const arguments *args, jou
     joust_tokens tokens = {0};
     joust_template *response = NULL;
     static const char *const slots[] = {"prompt_tokens", "response"};
-    float *logps = NULL;
     joust_status st = joust_local_model_prompt(m, args->prompt, !args->no_bos, &tokens, err);
     uint32_t first = tokens.n;
     if (st == JOUST_OK)
@@ -67,21 +101,10 @@ static joust_status score(const joust_local_model *m, const arguments *args, jou
     }
     if (st == JOUST_OK && tokens.n == first)
         st = joust_fail(err, JOUST_INVALID, "--response: no tokens in it");
-    if (st == JOUST_OK) {
-        logps = joust_calloc(tokens.n - first, sizeof(*logps));
-        if (!logps)
-            st = joust_fail(err, JOUST_NOMEM, "out of memory");
-    }
-    if (st == JOUST_OK) {
-        joust_score_request request = {
-            .tokens = tokens.ids, .n = tokens.n, .first = first, .ret_logps = logps};
-        st = joust_score(m->engine, m->model, &request, 1, NULL, NULL, err);
-    }
-    if (st == JOUST_OK) {
-        report(args, &tokens, first, logps, to);
-        st = joust_buf_status(to, err);
-    }
-    joust_free(logps);
+    if (st == JOUST_OK && joust_model_get_config(m->model)->scalar_head)
+        st = score_whole(m, args, &tokens, to, err);
+    else if (st == JOUST_OK)
+        st = score_tokens(m, args, &tokens, first, to, err);
     joust_template_free(&response);
     joust_tokens_fini(&tokens);
     return st;
@@ -91,7 +114,8 @@ int joust_verb_score(int argc, char **argv)
 {
     arguments args = {.prompt = ""};
     const joust_option options[] = {
-        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR", "folder of the model, or a hub id in the local cache"},
+        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR",
+         "folder of the model, or a hub id in the local cache"},
         {"--prompt", JOUST_OPTION_TEXT, &args.prompt, "TEXT",
          "what stands before; none by default"},
         {"--response", JOUST_OPTION_TEXT, &args.response, "TEXT", "what is scored"},
@@ -104,7 +128,8 @@ int joust_verb_score(int argc, char **argv)
         .synopsis = "joust score --model DIR [--prompt TEXT] --response TEXT [--json]",
         .about =
             "Prints the log-probability, in nats, that the model gives the response after the\n"
-            "prompt. Special tokens are recognised in the prompt, not in the response.",
+            "prompt; of a reward model (a scalar head), its score after the last token. Special\n"
+            "tokens are recognised in the prompt, not in the response.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options)};
     int status = joust_cli_parse(&usage, argc, argv, NULL, NULL);
