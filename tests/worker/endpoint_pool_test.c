@@ -117,7 +117,8 @@ static void a_server_is_left_alone_as_long_as_it_asks(void **state)
     assert_int_equal(pick(pool, 1, 2999), JOUST_NO_SERVER);
     assert_int_equal(pick(pool, 1, 3000), 0);
     joust_endpoint_pool_begin(pool, 0);
-    joust_endpoint_pool_end(pool, 0, JOUST_ENDPOINT_BUSY, 86400000, 3000); /* a day: a minute at most */
+    joust_endpoint_pool_end(pool, 0, JOUST_ENDPOINT_BUSY, 86400000,
+                            3000); /* a day: a minute at most */
     assert_int_equal(pick(pool, 1, 3000 + JOUST_ENDPOINT_MAX_REST_MS), 0);
     joust_endpoint_pool_free(&pool);
 }

@@ -65,10 +65,11 @@ static void bodies_say_how_to_sample(void **state)
     e.mode = JOUST_ENDPOINT_CHAT;
     e.system = system_text;
     e.n_stops = 0;
-    check_body(&ask, "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
-                     "{\"role\":\"user\",\"content\":\"2 \\\"and\\\" 3\\n\"}],\"n\":2,\"seed\":77,"
-                     "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"logprobs\":true,"
-                     "\"top_logprobs\":1,\"stream\":false}");
+    check_body(&ask,
+               "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
+               "{\"role\":\"user\",\"content\":\"2 \\\"and\\\" 3\\n\"}],\"n\":2,\"seed\":77,"
+               "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"logprobs\":true,"
+               "\"top_logprobs\":1,\"stream\":false}");
     e.logprobs = false;
     ask.server = JOUST_SERVER_LLAMA_CPP; /* whose own defaults cut */
     e.mode = JOUST_ENDPOINT_COMPLETIONS;
@@ -157,19 +158,23 @@ static void hostile_answers_are_refused_by_name(void **state)
         {JOUST_MALFORMED, "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"?\"}]}", "unknown"},
         {JOUST_STALE, "{\"model\":\"mm\",\"choices\":[]}", "model 'mm' answers, expected 'm'"},
         {JOUST_MALFORMED,
-         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"]"
+         ","
          "\"token_logprobs\":[NaN]}}]}",
          "isn't JSON"},
         {JOUST_NOT_FINITE,
-         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"]"
+         ","
          "\"token_logprobs\":[null]}}]}",
          "token 0 has no log-prob"},
         {JOUST_NOT_FINITE,
-         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"]"
+         ","
          "\"token_logprobs\":[-1e200]}}]}",
          "isn't finite"},
         {JOUST_MALFORMED,
-         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"],"
+         "{\"choices\":[{\"text\":\"a\",\"finish_reason\":\"stop\",\"logprobs\":{\"tokens\":[\"a\"]"
+         ","
          "\"token_logprobs\":[0.5]}}]}",
          "log-prob of token 0 is 0.5"},
         {JOUST_TOO_LARGE,
@@ -211,7 +216,8 @@ static void models_tell_whose_server_it_is(void **state)
     assert_true(listed && server == JOUST_SERVER_VLLM);
     check_ok(joust_endpoint_parse_models(other, strlen(other), "m", &server, &listed, &err));
     assert_true(!listed && server == JOUST_SERVER_OPENAI);
-    check_status(JOUST_MALFORMED, joust_endpoint_parse_models("{}", 2, "m", &server, &listed, &err));
+    check_status(JOUST_MALFORMED,
+                 joust_endpoint_parse_models("{}", 2, "m", &server, &listed, &err));
 }
 
 static void reasons_are_one_printable_line(void **state)
