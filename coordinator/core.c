@@ -367,6 +367,8 @@ static joust_status on_start(const joust_step *s)
     uint64_t epoch = s->event->epoch ? s->event->epoch : s->core->epoch + 1;
     if (s->core->started)
         return joust_fail(s->err, JOUST_BUG, "core: started twice in one life");
+    if (s->core->epoch)
+        s->core->settled_ms = s->now_ms + 2 * (int64_t)s->core->job->cluster.heartbeat_ms;
     s->core->started = true;
     if (epoch <= s->core->epoch)
         return joust_fail(s->err, JOUST_FENCED, "epoch %llu is not above %llu, which has begun",

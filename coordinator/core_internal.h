@@ -66,6 +66,7 @@ struct joust_core {
     /* The volatile half. */
     bool started, stopped, superseded,
         announced;      /* announced: JOB_DONE has gone out in this life */
+    int64_t settled_ms; /* until then peers may say what they hold of served models: nothing of them is leased */
     uint64_t n_granted; /* leases of this life */
     uint32_t n_local;   /* RUN_LOCAL units under way */
     uint32_t n_peers, peer_capacity, turn;
@@ -116,6 +117,7 @@ uint64_t joust_core_groups_pending(const joust_core *core, uint32_t stage);
 JOUST_MUST_USE joust_status
 joust_core_make_runs(joust_core *core, joust_error *err); /* units of core->round, all WAITING */
 bool joust_stage_is_local(joust_stage_kind kind);
+bool joust_core_is_served(const joust_core *core, uint32_t stage); /* its answers come from servers */
 joust_peer_role joust_stage_role(joust_stage_kind kind);
 
 /* core_peers.c */

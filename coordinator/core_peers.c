@@ -246,9 +246,12 @@ static joust_status serve(joust_core *core, joust_peer *peer, uint32_t stage, in
     return JOUST_OK;
 }
 
-/* Rollouts pause while too many groups wait for their judges. */
-static bool held_back(const joust_core *core, uint32_t stage)
+/* Rollouts pause while too many groups wait for their judges; those of servers also after a restart, until workers had the
+ * time to say what they hold: what is asked twice is paid twice. */
+static bool held_back(const joust_core *core, uint32_t stage, int64_t now_ms)
 {
+    if (now_ms < core->settled_ms && joust_core_is_served(core, stage))
+        return true;
     return core->plan->stages[stage].kind == JOUST_STAGE_GENERATE &&
            joust_core_groups_pending(core, stage) >= core->options.max_pending_groups;
 }
@@ -258,7 +261,7 @@ static joust_status serve_stage(joust_core *core, uint32_t stage, int64_t now_ms
                                 joust_actions *out, joust_error *err)
 {
     uint32_t idle = 0;
-    while (idle < core->n_peers && core->runs[stage].n_queued && !held_back(core, stage)) {
+    while (idle < core->n_peers && core->runs[stage].n_queued && !held_back(core, stage, now_ms)) {
         bool served;
         core->turn = (core->turn + 1) % core->n_peers;
         joust_status st = serve(core, &core->peers[core->turn], stage, now_ms, out, &served, err);

@@ -77,6 +77,8 @@ const joust_upstream *joust_peer_upstream(joust_peer *peer);
  * n_tokens. Errors: JOUST_INTERRUPTED, JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_peer_deliver(joust_peer *peer, joust_unit_result *result,
                                                joust_error *err);
+/* Whether the result of units[i] of the batch is still waited for: it may have been revoked. */
+bool joust_peer_wants(const joust_peer *peer, uint32_t i);
 /* A unit of the batch can't be done here. Errors: as deliver. */
 JOUST_MUST_USE joust_status joust_peer_fail(joust_peer *peer, const joust_unit_key *unit,
                                             const joust_error *why, joust_error *err);

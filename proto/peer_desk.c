@@ -118,6 +118,11 @@ joust_status joust_peer_deliver(joust_peer *peer, joust_unit_result *result, jou
     return st;
 }
 
+bool joust_peer_wants(const joust_peer *peer, uint32_t i)
+{
+    return !atomic_load(&peer->batch.closed[i]);
+}
+
 joust_status joust_peer_fail(joust_peer *peer, const joust_unit_key *unit, const joust_error *why,
                              joust_error *err)
 {

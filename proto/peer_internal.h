@@ -37,7 +37,7 @@ joust_status joust_mailbox_take(joust_mailbox *box, joust_message *ret, joust_er
 /* The units that the compute thread works on. The thread itself reads units only. */
 typedef struct joust_peer_batch {
     joust_lease_unit *units; /* (n) */
-    bool *closed;            /* (n) delivered, failed or revoked. Thread: loop */
+    atomic_bool *closed; /* (n) delivered, failed or revoked. Written by the loop thread */
     uint32_t n, n_closed;
     joust_status status; /* of run */
     joust_error err;

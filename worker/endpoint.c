@@ -245,6 +245,11 @@ static joust_status send_due(run *r, int64_t now_ms, int64_t *ret_at_ms, joust_e
         int64_t at = s->at_ms;
         if (at == INT64_MAX)
             continue;
+        if (r->calls->wanted && !r->calls->wanted(r->calls->context, i)) {
+            s->at_ms = INT64_MAX;
+            r->n_open--;
+            continue;
+        }
         if (now_ms - s->begun_ms >= r->e->settings->deadline_ms) {
             st = expire(r, i, now_ms, err);
             continue;

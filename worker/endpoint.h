@@ -52,12 +52,14 @@ typedef struct joust_endpoint_calls {
     /* It was refused for what it says, or its deadline is over. */
     joust_status (*failed)(void *context, uint32_t request, const joust_error *why,
                            joust_error *err);
+    /* Whether its answer is still waited for; asked before each try. Without it none of its calls follows. May be NULL. */
+    bool (*wanted)(void *context, uint32_t request);
     /* Some ten times a second. */
     joust_status (*step)(void *context, uint64_t n_answered, joust_error *err);
     void *context;
 } joust_endpoint_calls;
 
-/* Asks all: each ends in one call of answered or failed, in any order. Errors: those of the calls; JOUST_NOMEM; JOUST_IO. */
+/* Asks all: each that stays wanted ends in one call of answered or failed, in any order. Errors: those of the calls; JOUST_NOMEM; JOUST_IO. */
 JOUST_MUST_USE joust_status joust_endpoint_run(joust_endpoint *endpoint,
                                                const joust_endpoint_request *requests, uint32_t n,
                                                const joust_endpoint_calls *calls, joust_error *err);

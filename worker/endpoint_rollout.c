@@ -184,6 +184,13 @@ static joust_status failed(void *context, uint32_t request, const joust_error *w
     return x->r->failed(x->r->context, x->places[request].unit, why, err);
 }
 
+static bool wanted(void *context, uint32_t request)
+{
+    const run *x = context;
+    uint32_t unit = x->places[request].unit;
+    return !x->tasks[unit].failed && (!x->r->wanted || x->r->wanted(x->r->context, unit));
+}
+
 static joust_status step(void *context, uint64_t n_answered, joust_error *err)
 {
     run *x = context;
@@ -214,7 +221,7 @@ joust_status joust_endpoint_rollout_run(const joust_endpoint_rollout *r,
 {
     run x = {.r = r, .units = units};
     joust_endpoint_calls calls = {
-        .answered = answered, .failed = failed, .step = step, .context = &x};
+        .answered = answered, .failed = failed, .wanted = wanted, .step = step, .context = &x};
     joust_status st = open_run(&x, n, err);
     if (st == JOUST_OK && n > 0) {
         joust_endpoint_begin_round(r->endpoint, units[0].unit.round + 1);

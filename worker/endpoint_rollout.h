@@ -14,6 +14,7 @@ typedef struct joust_endpoint_rollout {
     /* As those of worker/rollout.h; the provenance has n_tokens and served. */
     joust_status (*done)(void *context, uint32_t unit, joust_unit_result *result, joust_error *err);
     joust_status (*failed)(void *context, uint32_t unit, const joust_error *why, joust_error *err);
+    bool (*wanted)(void *context, uint32_t unit); /* may be NULL */
     joust_status (*step)(void *context, uint64_t done, joust_error *err);
     void *context;
 } joust_endpoint_rollout;

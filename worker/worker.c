@@ -25,7 +25,8 @@ typedef struct worker {
 typedef struct batch {
     worker *w;
     joust_peer *peer;
-    const joust_lease_unit *units;
+    const joust_lease_unit *units; /* those under way */
+    uint32_t first;                /* place of units[0] among all of the batch */
 } batch;
 
 static joust_status begin(void *context, const joust_job *job, joust_error *err)
@@ -86,6 +87,13 @@ static joust_status generate(batch *b, const joust_stage *stage, const joust_lea
     return joust_rollout_run(&rollout, units, n, err);
 }
 
+/* Whether a unit's result is still waited for. Units of the batch, from b->units on. */
+static bool unit_wanted(void *context, uint32_t unit)
+{
+    const batch *b = context;
+    return joust_peer_wants(b->peer, b->first + unit);
+}
+
 /* Units of one stage of a served model. */
 static joust_status ask(batch *b, const joust_stage *stage, const joust_lease_unit *units,
                         uint32_t n, joust_error *err)
@@ -105,6 +113,7 @@ static joust_status ask(batch *b, const joust_stage *stage, const joust_lease_un
                                       .stage = stage,
                                       .done = unit_done,
                                       .failed = unit_failed,
+                                      .wanted = unit_wanted,
                                       .step = check,
                                       .context = b};
     return joust_endpoint_rollout_run(&rollout, units, n, err);
@@ -148,6 +157,7 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
     const joust_stage *stage = &w->plan->stages[units[0].unit.stage];
     joust_status st = JOUST_OK;
     for (uint32_t i = 0, k; i < n && st == JOUST_OK; i += k) {
+        b.first = i;
         switch (stage->kind) {
         case JOUST_STAGE_GENERATE:
             k = same_model(units + i, n - i);

@@ -100,7 +100,8 @@ static joust_status step(void *context, uint64_t done, joust_error *err)
 
 static joust_status ask(bench *b, joust_error *err)
 {
-    const joust_endpoint_calls calls = {answered, failed, step, b};
+    const joust_endpoint_calls calls = {
+        .answered = answered, .failed = failed, .step = step, .context = b};
     b->n_answered = b->n_failed = 0;
     for (uint32_t i = 0; i < MAX_REQUESTS; i++) {
         joust_free(b->texts[i]);
