@@ -34,6 +34,7 @@ typedef struct joust_link {
 typedef struct joust_generate_count {
     uint32_t round;
     uint64_t groups, trajectories, tokens, stopped, identical;
+    uint64_t refused, cut; /* groups whose prompt was too long */
 } joust_generate_count;
 
 /* What a served model's GENERATE stage has been asked in a round, with what came before this process. */

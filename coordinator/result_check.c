@@ -64,7 +64,10 @@ static joust_status check_trajectory(const joust_lease_sources *s, const joust_s
     const joust_sampling *a = &t->sampling, *b = &stage->sampling;
     if (memcmp(&t->stream, &stream, sizeof(stream)) || a->temperature != b->temperature ||
         a->top_p != b->top_p || a->min_p != b->min_p || a->top_k != b->top_k ||
-        a->max_tokens != b->max_tokens || t->n_tokens > b->max_tokens)
+        a->max_tokens != b->max_tokens || a->min_tokens != b->min_tokens ||
+        a->repetition_penalty != b->repetition_penalty || a->stop != b->stop ||
+        t->n_tokens > b->max_tokens || (t->n_forced && !s->job->rollout.response_prefix) ||
+        (t->n_cut && s->job->rollout.long_prompts != JOUST_LONG_PROMPTS_CUT))
         return joust_fail(err, JOUST_INVALID, "trajectory sampled in another way");
     if (t->n_prompt_tokens == 0 && !s->job->models[stage->model].has_endpoint)
         return joust_fail(err, JOUST_INVALID, "trajectory without the tokens of its prompt");

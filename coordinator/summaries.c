@@ -39,6 +39,8 @@ static void count_group(joust_generate_count *c, const joust_trajectory *group, 
         c->stopped +=
             group[i].finish == JOUST_FINISH_STOP || group[i].finish == JOUST_FINISH_STOP_STRING;
     }
+    c->cut += n > 0 && group[0].n_cut > 0;
+    c->refused += n > 0 && group[0].n_tokens == 0 && group[0].finish == JOUST_FINISH_LENGTH;
     c->groups++;
     c->trajectories += n;
     c->identical += same;
@@ -104,6 +106,16 @@ static joust_status count_generate(joust_coordinator *c, uint32_t round, uint32_
     add(f, JOUST_METRIC_IDENTICAL_GROUPS, (double)n.identical, n.groups);
     if (st == JOUST_OK && joust_served_stage(c, stage))
         st = count_served(c, round, stage, f, err);
+    if (n.refused)
+        add(f, JOUST_METRIC_REFUSED_PROMPTS, (double)n.refused, n.groups);
+    if (n.cut)
+        add(f, JOUST_METRIC_CUT_PROMPTS, (double)n.cut, n.groups);
+    if (st == JOUST_OK && n.refused)
+        joust_log_warn("stage",
+                       "round %u %s: %llu of %llu prompts are too long: their responses "
+                       "have no token (rollout.long_prompts: cut keeps their ends)",
+                       round, c->plan.stages[stage].name, (unsigned long long)n.refused,
+                       (unsigned long long)n.groups);
     if (st == JOUST_OK && n.identical)
         joust_log_warn("stage", "round %u %s: %llu of %llu groups have only identical answers",
                        round, c->plan.stages[stage].name, (unsigned long long)n.identical,

@@ -162,7 +162,8 @@ static joust_status serve(judge *j, const joust_role_options *options, joust_err
 joust_status joust_judge_run(const joust_role_options *options, joust_error *err)
 {
     judge j = {.plan = joust_calloc(1, sizeof(*j.plan))};
-    joust_engine_options engine = {.n_threads = options->threads};
+    joust_engine_options engine = {.n_threads = options->threads,
+                                   .cache_bytes = (uint64_t)options->kv_memory_mb << 20};
     joust_status st = j.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "judge: out of memory");
     if (options->signals)
         joust_peer_block_signals();

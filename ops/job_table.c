@@ -13,6 +13,9 @@
 
 static const joust_choice ORDERS[] = {
     {"file", JOUST_ORDER_FILE, false}, {"shuffle", JOUST_ORDER_SHUFFLE, false}, {NULL, 0, false}};
+static const joust_choice LONG_PROMPTS[] = {{"refuse", JOUST_LONG_PROMPTS_REFUSE, false},
+                                            {"cut", JOUST_LONG_PROMPTS_CUT, false},
+                                            {NULL, 0, false}};
 static const joust_choice JUDGE_KINDS[] = {{"yes-no", JOUST_JUDGE_YES_NO, false},
                                            {"compare", JOUST_JUDGE_COMPARE, false},
                                            {"rule", JOUST_JUDGE_RULE, false},
@@ -276,6 +279,40 @@ static const joust_key ROLLOUT_KEYS[] = {
      .low = 1,
      .high = JOUST_MAX_TOKENS,
      .help = "response tokens at most"},
+    {.name = "min_tokens",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(sampling.min_tokens),
+     .low = 0,
+     .high = JOUST_MAX_TOKENS,
+     .help = "no end token and no stop string before so many response tokens"},
+    {.name = "repetition_penalty",
+     .kind = JOUST_KEY_FLOAT,
+     .offset = AT(sampling.repetition_penalty),
+     .low = 0,
+     .high = 100,
+     .help = "divides the logits above 0 of tokens in prompt and response, multiplies those below; "
+             "0 or 1: off"},
+    {.name = "stop",
+     .kind = JOUST_KEY_TEXTS,
+     .offset = AT(stop),
+     .count_offset = AT(n_stop),
+     .max_items = JOUST_MAX_STOP_STRINGS,
+     .help = "a response ends when its text holds one of these; the text ends before it"},
+    {.name = "response_prefix",
+     .kind = JOUST_KEY_TEXT,
+     .offset = AT(response_prefix),
+     .help = "what every response begins with; part of the response, but not drawn"},
+    {.name = "max_prompt_tokens",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(max_prompt_tokens),
+     .low = 0,
+     .high = JOUST_MAX_TOKENS,
+     .help = "a longer prompt is too long; 0: as many as the model's context holds"},
+    {.name = "long_prompts",
+     .kind = JOUST_KEY_CHOICE,
+     .offset = AT(long_prompts),
+     .choices = LONG_PROMPTS,
+     .help = "refuse: a prompt too long gives responses of no token; cut: its last tokens stay"},
     {.name = "template",
      .kind = JOUST_KEY_TEXT,
      .offset = AT(template_text),
@@ -690,6 +727,12 @@ static const joust_key CLUSTER_KEYS[] = {
      .low = 0,
      .high = 1024,
      .help = "threads a process; 0: cores / processes"},
+    {.name = "kv_memory_mb",
+     .kind = JOUST_KEY_U32,
+     .offset = JOB(cluster.kv_memory_mb),
+     .low = 0,
+     .high = 1 << 24,
+     .help = "MiB of key-value memory a process; 0: 256"},
     {.name = "device",
      .kind = JOUST_KEY_CHOICE,
      .offset = DRAFT(device),
@@ -820,13 +863,13 @@ static const joust_key JOB_KEYS[] = {
 static const joust_section WHOLE_JOB = {KEYS(JOB_KEYS), .size = sizeof(joust_job_draft)};
 
 #define NEVER_CUT                                                                                  \
-    "has no effect: prompts are never cut; one that leaves no room in the model's context is an "  \
+    "has no effect: rows are never cut; one that leaves no room in the model's context is an "     \
     "error"
 static const joust_key_alias ALIASES[] = {
     {"num_generations", "rollout", "samples", NULL},
     {"max_completion_length", "rollout", "max_tokens", NULL},
     {"max_new_tokens", "rollout", "max_tokens", NULL},
-    {"max_prompt_length", "rollout", NULL, NEVER_CUT},
+    {"max_prompt_length", "rollout", "max_prompt_tokens", NULL},
     {"max_length", "train", NULL, NEVER_CUT},
     {"loss_type", "train", "loss", NULL},
     {"rpo_alpha", "train", "sft_weight", NULL},

@@ -103,6 +103,8 @@ static void peer_command(const launcher *l, const char *role, uint32_t number, u
     argue(c, "--name");
     argue(c, c->name);
     argue_number(c, "--threads", threads);
+    if (l->options->kv_memory_mb)
+        argue_number(c, "--kv-memory", l->options->kv_memory_mb);
     argue(c, "--cache");
     argue(c, l->cache);
 }

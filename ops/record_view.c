@@ -268,6 +268,14 @@ static joust_status show_trajectory(joust_store *store, const joust_plan *plan,
                " tokens\n",
                "sampling", (double)t.sampling.temperature, (double)t.sampling.top_p,
                t.sampling.top_k, t.sampling.max_tokens);
+        if (t.sampling.min_tokens || t.sampling.repetition_penalty > 0 || t.sampling.stop)
+            printf("%-12s at least %" PRIu32 " tokens, repetition penalty %.6g, stop strings %s\n",
+                   "", t.sampling.min_tokens, (double)t.sampling.repetition_penalty,
+                   t.sampling.stop ? "of the job" : "none");
+        if (t.n_forced || t.n_cut)
+            printf("%-12s %" PRIu32 " tokens of the response given, %" PRIu32
+                   " of the prompt cut\n",
+                   "", t.n_forced, t.n_cut);
         show_provenance(store, "made", &t.key);
         show_prompt(&prompt);
         printf("\nresponse: %" PRIu32 " tokens, %s, logp %.6g\n%s\n", t.n_tokens,

@@ -90,6 +90,8 @@ int joust_role_parse(const joust_role_usage *usage, int argc, char **argv, joust
         {"--name", JOUST_OPTION_TEXT, &o->name, "NAME", "unique in the job"},
         {"--threads", JOUST_OPTION_U32, &o->threads, "N",
          "that compute; default: the processors this process may use"},
+        {"--kv-memory", JOUST_OPTION_U32, &o->kv_memory_mb, "MB",
+         "key-value memory at most, MiB; default 256"},
         {"--credit", JOUST_OPTION_U32, &o->credit, "N", "units of work held at once; default 64"},
         {"--cache", JOUST_OPTION_TEXT, &cache, "DIR",
          "fetched models go to DIR/NAME, which is emptied; default: the user's cache folder"},

@@ -9,11 +9,13 @@
 #include "proto/base/text.h"
 #include "proto/records.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/stop.h"
 
 typedef struct arguments {
-    const char *model, *prompt;
-    double temperature, top_p, min_p;
-    uint32_t top_k, max_tokens, threads;
+    const char *model, *prompt, *response_prefix;
+    double temperature, top_p, min_p, repetition_penalty;
+    uint32_t top_k, max_tokens, min_tokens, threads;
+    joust_text_list stop;
     uint64_t seed;
     bool no_bos, json;
 } arguments;
@@ -23,6 +25,7 @@ typedef struct output {
     const joust_tokenizer *tokenizer;
     const arguments *args;
     const joust_tokens *prompt;
+    joust_stop stop;
     joust_buf text;
 } output;
 
@@ -64,7 +67,7 @@ static joust_status take_result(void *context, uint32_t request, uint32_t sample
     output *o = context;
     joust_buf text = {0};
     joust_status st =
-        joust_tokenizer_decode(o->tokenizer, result->tokens, result->n, true, &text, err);
+        joust_stop_text(&o->stop, result->tokens, result->n, result->finish, &text, err);
     if (st == JOUST_OK && o->args->json)
         add_json(o, result, &text);
     else if (st == JOUST_OK)
@@ -73,26 +76,54 @@ static joust_status take_result(void *context, uint32_t request, uint32_t sample
     return st == JOUST_OK ? joust_buf_status(&o->text, err) : st;
 }
 
+static joust_status watch(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                          uint32_t n, joust_finish *ret_finish, joust_error *err)
+{
+    const output *o = context;
+    (void)request;
+    (void)sample;
+    bool found;
+    joust_status st = joust_stop_find(&o->stop, tokens, n, &found, err);
+    if (st == JOUST_OK && found)
+        *ret_finish = JOUST_FINISH_STOP_STRING;
+    return st;
+}
+
 static joust_status generate(const joust_local_model *m, const arguments *args, output *o,
                              joust_error *err)
 {
-    joust_tokens prompt = {0};
+    joust_tokens prompt = {0}, forced = {0};
     joust_stream_name name = {.job_seed = args->seed, .purpose = JOUST_PURPOSE_SAMPLE};
     joust_stream stream = joust_stream_open(&name);
     joust_status st = joust_local_model_prompt(m, args->prompt, !args->no_bos, &prompt, err);
+    if (st == JOUST_OK && args->response_prefix)
+        st = joust_tokenizer_encode(m->tokenizer, args->response_prefix,
+                                    strlen(args->response_prefix), true, &forced, err);
     if (st == JOUST_OK) {
-        joust_generate_request request = {.prompt = prompt.ids,
-                                          .n_prompt = prompt.n,
-                                          .n_samples = 1,
-                                          .streams = &stream,
-                                          .sampling = {.temperature = (float)args->temperature,
-                                                       .top_p = (float)args->top_p,
-                                                       .min_p = (float)args->min_p,
-                                                       .top_k = args->top_k,
-                                                       .max_tokens = args->max_tokens}};
+        o->stop = (joust_stop){.tokenizer = m->tokenizer,
+                               .texts = args->stop.items,
+                               .n = args->stop.n,
+                               .n_forced = forced.n};
+        joust_generate_request request = {
+            .prompt = prompt.ids,
+            .n_prompt = prompt.n,
+            .forced = forced.ids,
+            .n_forced = forced.n,
+            .watch = args->stop.n ? watch : NULL,
+            .context = o,
+            .n_samples = 1,
+            .streams = &stream,
+            .sampling = {.temperature = (float)args->temperature,
+                         .top_p = (float)args->top_p,
+                         .min_p = (float)args->min_p,
+                         .top_k = args->top_k,
+                         .max_tokens = args->max_tokens,
+                         .min_tokens = args->min_tokens,
+                         .repetition_penalty = (float)args->repetition_penalty}};
         o->prompt = &prompt;
         st = joust_generate(m->engine, m->model, &request, 1, take_result, NULL, o, err);
     }
+    joust_tokens_fini(&forced);
     joust_tokens_fini(&prompt);
     return st;
 }
@@ -109,6 +140,14 @@ static joust_status check(const arguments *a, joust_error *err)
         return joust_fail(err, JOUST_INVALID, "--min-p: expected a number from 0 to 1");
     if (a->max_tokens == 0)
         return joust_fail(err, JOUST_INVALID, "--max-tokens: expected at least 1");
+    if (a->min_tokens > a->max_tokens)
+        return joust_fail(err, JOUST_INVALID, "--min-tokens: %u, but --max-tokens is %u",
+                          a->min_tokens, a->max_tokens);
+    if (!(a->repetition_penalty >= 0))
+        return joust_fail(err, JOUST_INVALID, "--repetition-penalty: expected 0 (off) or more");
+    for (uint32_t i = 0; i < a->stop.n; i++)
+        if (!a->stop.items[i][0])
+            return joust_fail(err, JOUST_INVALID, "--stop: expected a text");
     return JOUST_OK;
 }
 
@@ -126,6 +165,14 @@ int joust_verb_generate(int argc, char **argv)
          "share of the likeliest; off by default"},
         {"--max-tokens", JOUST_OPTION_U32, &args.max_tokens, "N",
          "at most N tokens; 128 by default"},
+        {"--min-tokens", JOUST_OPTION_U32, &args.min_tokens, "N",
+         "no end before N tokens; 0 by default"},
+        {"--repetition-penalty", JOUST_OPTION_DOUBLE, &args.repetition_penalty, "R",
+         "on tokens of prompt and response; off by default"},
+        {"--stop", JOUST_OPTION_LIST, &args.stop, "TEXT",
+         "ends before TEXT; may be given several times"},
+        {"--response-prefix", JOUST_OPTION_TEXT, &args.response_prefix, "TEXT",
+         "what the answer begins with"},
         {"--seed", JOUST_OPTION_U64, &args.seed, "S", "of the random stream; 0 by default"},
         {"--threads", JOUST_OPTION_U32, &args.threads, "N", "the processor's by default"},
         {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,

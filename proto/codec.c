@@ -143,6 +143,16 @@ static bool record_present(const field_place *p)
 static joust_status build(const joust_record_type *type, const void *from, arena *a,
                           ProtobufCMessage **ret, joust_error *err);
 
+/* A number that is left out where it is 0. */
+static joust_status build_value_or_0(const field_place *p)
+{
+    static const uint8_t zero[8];
+    const size_t n = number_size(p->wire->type);
+    *(protobuf_c_boolean *)p->quantifier = memcmp(p->at, zero, n) != 0;
+    memcpy(p->pb_at, p->at, n);
+    return JOUST_OK;
+}
+
 static joust_status build_value(const field_place *p, joust_error *err)
 {
     if (p->optional) {
@@ -262,6 +272,8 @@ static joust_status build_records(const field_place *p, arena *a, joust_error *e
 static joust_status build_field(const field_place *p, arena *a, joust_error *err)
 {
     switch (p->field->kind) {
+    case JOUST_FIELD_VALUE_OR_0:
+        return build_value_or_0(p);
     case JOUST_FIELD_VALUE:
     case JOUST_FIELD_ENUM:
     case JOUST_FIELD_ENUM_OR_0:
@@ -445,6 +457,9 @@ static joust_status fill_records(const field_place *p, joust_error *err)
 static joust_status fill_field(const field_place *p, joust_error *err)
 {
     switch (p->field->kind) {
+    case JOUST_FIELD_VALUE_OR_0: /* protobuf-c's is 0 where it is absent */
+        memcpy(p->at, p->pb_at, number_size(p->wire->type));
+        return JOUST_OK;
     case JOUST_FIELD_VALUE:
     case JOUST_FIELD_ENUM:
     case JOUST_FIELD_ENUM_OR_0:

@@ -15,7 +15,8 @@
 
 typedef enum joust_field_kind {
     JOUST_FIELD_VALUE, /* a number or bool, by the protobuf type; optional: `count` is its bool */
-    JOUST_FIELD_ENUM,  /* an enum, 1 … limit */
+    JOUST_FIELD_VALUE_OR_0,  /* a number; absent where it is 0 */
+    JOUST_FIELD_ENUM,        /* an enum, 1 … limit */
     JOUST_FIELD_ENUM_OR_0,   /* an enum, 0 … limit */
     JOUST_FIELD_DIGEST,      /* joust_digest */
     JOUST_FIELD_NAME,        /* char[limit] */
@@ -51,6 +52,7 @@ struct joust_record_type {
 /* clang-format off */
 #define VALUE(T, tag, member)              {tag, JOUST_FIELD_VALUE, offsetof(T, member), 0, 0, NULL}
 #define VALUE_IF(T, tag, member, has)      {tag, JOUST_FIELD_VALUE, offsetof(T, member), offsetof(T, has), 0, NULL}
+#define VALUE_OR_0(T, tag, member)         {tag, JOUST_FIELD_VALUE_OR_0, offsetof(T, member), 0, 0, NULL}
 #define ENUM(T, tag, member, last)         {tag, JOUST_FIELD_ENUM, offsetof(T, member), 0, last, NULL}
 #define ENUM_OR_0(T, tag, member, last)    {tag, JOUST_FIELD_ENUM_OR_0, offsetof(T, member), 0, last, NULL}
 #define DIGEST(T, tag, member)             {tag, JOUST_FIELD_DIGEST, offsetof(T, member), 0, 0, NULL}

@@ -50,7 +50,11 @@ static const joust_record_type set_type =
 static const joust_field rollout_fields[] = {
     VALUE(joust_job_rollout, 1, samples),
     RECORD(joust_job_rollout, 2, sampling, joust_sampling_type),
-    TEXT(joust_job_rollout, 3, template_text, JOUST_MAX_TEXT_BYTES)};
+    TEXT(joust_job_rollout, 3, template_text, JOUST_MAX_TEXT_BYTES),
+    TEXT(joust_job_rollout, 4, response_prefix, JOUST_MAX_TEXT_BYTES),
+    TEXTS(joust_job_rollout, 5, stop, n_stop, JOUST_MAX_STOP_STRINGS),
+    VALUE_OR_0(joust_job_rollout, 6, long_prompts),
+    VALUE_OR_0(joust_job_rollout, 7, max_prompt_tokens)};
 static const joust_record_type rollout_type =
     RECORD_TYPE(joust_job_rollout, joust__wire__job_rollout__descriptor, rollout_fields);
 
@@ -159,9 +163,10 @@ static const joust_record_type stage_type =
     RECORD_TYPE(joust_job_stage, joust__wire__job_stage__descriptor, stage_fields);
 
 static const joust_field cluster_fields[] = {
-    VALUE(joust_job_cluster, 1, workers),  VALUE(joust_job_cluster, 2, judges),
-    VALUE(joust_job_cluster, 3, threads),  VALUE(joust_job_cluster, 4, heartbeat_ms),
-    VALUE(joust_job_cluster, 5, lease_ms), VALUE(joust_job_cluster, 6, grace_ms)};
+    VALUE(joust_job_cluster, 1, workers),          VALUE(joust_job_cluster, 2, judges),
+    VALUE(joust_job_cluster, 3, threads),          VALUE(joust_job_cluster, 4, heartbeat_ms),
+    VALUE(joust_job_cluster, 5, lease_ms),         VALUE(joust_job_cluster, 6, grace_ms),
+    VALUE_OR_0(joust_job_cluster, 7, kv_memory_mb)};
 static const joust_record_type cluster_type =
     RECORD_TYPE(joust_job_cluster, joust__wire__job_cluster__descriptor, cluster_fields);
 

@@ -22,10 +22,14 @@ static const joust_field prompt_fields[] = {DIGEST(joust_prompt, 1, digest),
 const joust_record_type joust_prompt_type =
     RECORD_TYPE(joust_prompt, joust__wire__prompt__descriptor, prompt_fields);
 
-static const joust_field sampling_fields[] = {
-    VALUE(joust_sampling, 1, temperature), VALUE(joust_sampling, 2, top_p),
-    VALUE(joust_sampling, 3, min_p), VALUE(joust_sampling, 4, top_k),
-    VALUE(joust_sampling, 5, max_tokens)};
+static const joust_field sampling_fields[] = {VALUE(joust_sampling, 1, temperature),
+                                              VALUE(joust_sampling, 2, top_p),
+                                              VALUE(joust_sampling, 3, min_p),
+                                              VALUE(joust_sampling, 4, top_k),
+                                              VALUE(joust_sampling, 5, max_tokens),
+                                              VALUE_OR_0(joust_sampling, 6, min_tokens),
+                                              VALUE_OR_0(joust_sampling, 7, repetition_penalty),
+                                              VALUE_OR_0(joust_sampling, 8, stop)};
 const joust_record_type joust_sampling_type =
     RECORD_TYPE(joust_sampling, joust__wire__sampling__descriptor, sampling_fields);
 
@@ -54,7 +58,9 @@ static const joust_field trajectory_fields[] = {
     NUMBERS_TOO(joust_trajectory, 10, raw_logps, n_tokens, JOUST_MAX_TOKENS),
     NUMBERS_TOO(joust_trajectory, 11, logps, n_tokens, JOUST_MAX_TOKENS),
     ENUM(joust_trajectory, 12, finish, JOUST_FINISH_ABORTED),
-    TEXT(joust_trajectory, 13, text, JOUST_MAX_TEXT_BYTES)};
+    TEXT(joust_trajectory, 13, text, JOUST_MAX_TEXT_BYTES),
+    VALUE_OR_0(joust_trajectory, 14, n_forced),
+    VALUE_OR_0(joust_trajectory, 15, n_cut)};
 const joust_record_type joust_trajectory_type =
     RECORD_TYPE(joust_trajectory, joust__wire__trajectory__descriptor, trajectory_fields);
 

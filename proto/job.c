@@ -139,3 +139,19 @@ joust_train_settings joust_job_train_settings(const joust_job_train *p)
                                   .weight_decay = p->weight_decay,
                                   .clip = p->clip};
 }
+
+uint64_t joust_stop_strings_id(const joust_job *job)
+{
+    const joust_job_rollout *r = &job->rollout;
+    if (r->n_stop == 0)
+        return 0;
+    joust_hasher hasher;
+    joust_hasher_init(&hasher);
+    for (uint32_t i = 0; i < r->n_stop; i++)
+        joust_hasher_field(&hasher, r->stop[i], strlen(r->stop[i]));
+    joust_digest digest = joust_hasher_end(&hasher);
+    uint64_t id = 0;
+    for (uint32_t i = 0; i < 8; i++)
+        id = id << 8 | digest.bytes[i];
+    return id ? id : 1;
+}

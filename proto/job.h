@@ -74,11 +74,27 @@ typedef struct joust_job_set {
     joust_order order;    /* SHUFFLE: one permutation of the file a pass, by the job's seed */
 } joust_job_set;
 
+#define JOUST_MAX_STOP_STRINGS 16u
+
+/* What happens to a prompt of more than max_prompt_tokens, or that leaves no room for a response. */
+typedef enum joust_long_prompts { /* stored: never renumber */
+                                  JOUST_LONG_PROMPTS_REFUSE =
+                                      0, /* its trajectories have no token and finish by length */
+                                  JOUST_LONG_PROMPTS_CUT =
+                                      1 /* its last tokens stay, as many as leave room for max_tokens */
+} joust_long_prompts;
+
 typedef struct joust_job_rollout {
     uint32_t samples;
     joust_sampling sampling;
     char *template_text; /* how a prompt becomes tokens: "{prompt}" is the slot; special tokens allowed
                             outside it. Default "{prompt}" with the tokenizer's own bos. */
+    char *
+        response_prefix; /* what every response begins with; NULL: nothing. Special tokens are recognised */
+    uint32_t n_stop;
+    char *stop[JOUST_MAX_STOP_STRINGS]; /* a response ends when its text holds one of them */
+    joust_long_prompts long_prompts;
+    uint32_t max_prompt_tokens; /* 0: as many as the context holds */
 } joust_job_rollout;
 
 typedef enum joust_judge_kind { /* stored: never renumber */
@@ -193,6 +209,7 @@ typedef struct joust_job_stage {
 typedef struct joust_job_cluster { /* not identity */
     uint32_t workers, judges, threads; /* threads a worker; 0 = cores / processes */
     uint32_t heartbeat_ms, lease_ms, grace_ms;
+    uint32_t kv_memory_mb; /* of a process, MiB; 0: the engine's default */
 } joust_job_cluster;
 
 typedef struct joust_job {
@@ -221,6 +238,9 @@ void joust_job_fini(joust_job *job); /* frees and zeroes */
  * Errors: JOUST_INVALID; err says which key. ret_key (may be NULL) gets its path ("judges[0].model"), a static
  * or job-owned-free small buffer of at least 128 bytes given by the caller. */
 JOUST_MUST_USE joust_status joust_job_validate(const joust_job *job, char ret_key[128], joust_error *err);
+/* What joust_sampling.stop says of the job's stop strings: the first 8 bytes, big-endian, of the digest of them as
+ * fields, in order; 0 without any. */
+uint64_t joust_stop_strings_id(const joust_job *job);
 /* Canonical bytes. identity: without name, rounds, paths and cluster; else everything (for the wire). */
 JOUST_MUST_USE joust_status joust_job_encode(const joust_job *job, bool identity, joust_buf *to, joust_error *err);
 JOUST_MUST_USE joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err);

@@ -167,6 +167,30 @@ static bool has_reward_judge(const joust_job *job)
     return false;
 }
 
+/* What only the built-in engine does. */
+static joust_status check_served_rollout(const check *c)
+{
+    const joust_job_rollout *r = &c->job->rollout;
+    const struct {
+        const char *key;
+        bool set;
+    } ours[] = {{"min_tokens", r->sampling.min_tokens > 0},
+                {"repetition_penalty", r->sampling.repetition_penalty > 0},
+                {"stop", r->n_stop > 0},
+                {"response_prefix", r->response_prefix != NULL},
+                {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE},
+                {"max_prompt_tokens", r->max_prompt_tokens > 0}};
+    for (uint32_t i = 0; i < c->job->n_models; i++)
+        for (size_t k = 0; c->job->models[i].has_endpoint && k < sizeof(ours) / sizeof(*ours); k++) {
+            set_key(c, "rollout.%s", ours[k].key);
+            if (ours[k].set)
+                REFUSE(c, "the built-in engine's alone; '%s' is served by an endpoint%s",
+                       c->job->models[i].name,
+                       strcmp(ours[k].key, "stop") == 0 ? ": name stop strings there" : "");
+        }
+    return JOUST_OK;
+}
+
 static joust_status check_rollout(const check *c)
 {
     const joust_job_rollout *r = &c->job->rollout;
@@ -181,7 +205,19 @@ static joust_status check_rollout(const check *c)
     set_key(c, "rollout.max_tokens");
     if (r->sampling.max_tokens == 0 || r->sampling.max_tokens > JOUST_MAX_TOKENS)
         REFUSE(c, "expected 1 … %u, not %u", JOUST_MAX_TOKENS, r->sampling.max_tokens);
-    return JOUST_OK;
+    set_key(c, "rollout.min_tokens");
+    if (r->sampling.min_tokens > r->sampling.max_tokens)
+        REFUSE(c, "%u, but max_tokens is %u", r->sampling.min_tokens, r->sampling.max_tokens);
+    set_key(c, "rollout.stop");
+    if (r->n_stop > JOUST_MAX_STOP_STRINGS)
+        REFUSE(c, "%u texts, at most %u are allowed", r->n_stop, JOUST_MAX_STOP_STRINGS);
+    for (uint32_t i = 0; i < r->n_stop; i++)
+        if (!r->stop[i] || !r->stop[i][0])
+            REFUSE(c, "an empty text would stop every response before its first token");
+    set_key(c, "rollout.long_prompts");
+    if (r->long_prompts != JOUST_LONG_PROMPTS_REFUSE && r->long_prompts != JOUST_LONG_PROMPTS_CUT)
+        REFUSE(c, "expected refuse or cut");
+    return check_served_rollout(c);
 }
 
 static joust_status check_pairs(const check *c)

@@ -42,6 +42,7 @@ typedef struct joust_role_options {
     const char *cache;        /* folder for fetched files, this process's own: it is emptied */
     uint64_t cache_bytes;     /* of files kept there at most */
     uint32_t threads;         /* of the engine; 0: the processors this process may use */
+    uint32_t kv_memory_mb;    /* of the engine; 0: its default */
     uint32_t credit;          /* units held at once */
     uint32_t grace_ms;        /* without a coordinator, until one says otherwise; 0: 15 minutes */
     const joust_curve *curve; /* NULL: none */

@@ -149,6 +149,7 @@ static uint32_t add_generate(compiler *c, uint32_t first_round, uint32_t model,
     stage->set = set;
     stage->samples = samples;
     stage->sampling = sampling;
+    stage->sampling.stop = joust_stop_strings_id(c->job);
     return stage->index;
 }
 
@@ -173,6 +174,8 @@ static joust_sampling greedy_of(joust_sampling sampling)
     sampling.top_p = 1;
     sampling.min_p = 0;
     sampling.top_k = 0;
+    sampling.min_tokens = 0;
+    sampling.repetition_penalty = 0;
     return sampling;
 }
 

@@ -112,6 +112,9 @@ static joust_status check_sampling(const joust_sampling *s, joust_error *err)
         return joust_fail(err, JOUST_INVALID, "trajectory.sampling.temperature: not 0 or above");
     if (!(s->top_p >= 0 && s->top_p <= 1) || !(s->min_p >= 0 && s->min_p <= 1))
         return joust_fail(err, JOUST_INVALID, "trajectory.sampling: top_p or min_p not in 0 … 1");
+    if (!isfinite(s->repetition_penalty) || s->repetition_penalty < 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "trajectory.sampling.repetition_penalty: not 0 or above");
     return JOUST_OK;
 }
 
@@ -130,6 +133,9 @@ joust_status joust_trajectory_validate(const joust_trajectory *r, joust_error *e
     /* A server may give text alone. */
     if (r->finish == JOUST_FINISH_STOP && r->n_tokens == 0 && r->n_prompt_tokens > 0)
         return joust_fail(err, JOUST_INVALID, "trajectory.finish: stop without an end token");
+    if (r->n_forced > r->n_tokens)
+        return joust_fail(err, JOUST_INVALID, "trajectory.n_forced: %u of %u tokens", r->n_forced,
+                          r->n_tokens);
     joust_status st = check_name(r->policy.lineage, sizeof(r->policy.lineage), true,
                                  "trajectory.policy.lineage", err);
     if (st == JOUST_OK)

@@ -65,7 +65,10 @@ typedef struct joust_trajectory {
     float *raw_logps;        /* (n_tokens) nats, of the unscaled model: what training recomputes */
     float *logps;            /* (n_tokens) nats, of the distribution that was sampled from */
     joust_finish finish;
-    char *text; /* response decoded, end token left out; UTF-8 */
+    char *
+        text; /* response decoded, without the end token, or the stop string and what follows it; UTF-8 */
+    uint32_t n_forced; /* of tokens: rollout.response_prefix, not drawn; their logps are 0 */
+    uint32_t n_cut;    /* tokens of the rendered prompt that were left out (rollout.long_prompts) */
 } joust_trajectory;
 
 typedef enum joust_outcome { /* stored: never renumber. None ever turns into a number by itself. */

@@ -105,14 +105,19 @@ static joust_status scan_number(scanner *s, const place *p)
     ProtobufCType type = p->type->message->fields[p->row].type;
     size_t fixed = fixed_size(type);
     if (fixed) {
+        static const uint8_t zero[8];
         if (s->n - s->at < fixed)
             return refuse(s, p, "cut off");
+        if (f->kind == JOUST_FIELD_VALUE_OR_0 && memcmp(s->data + s->at, zero, fixed) == 0)
+            return refuse(s, p, "a 0 that is left out");
         s->at += fixed;
         return JOUST_OK;
     }
     uint64_t v;
     if (!read_varint(s, &v) || v > varint_limit(type))
         return refuse(s, p, "not a number of its kind");
+    if (f->kind == JOUST_FIELD_VALUE_OR_0 && v == 0)
+        return refuse(s, p, "a 0 that is left out");
     if ((f->kind == JOUST_FIELD_ENUM || f->kind == JOUST_FIELD_ENUM_OR_0) &&
         (v > f->limit || (v == 0 && f->kind == JOUST_FIELD_ENUM)))
         return refuse(s, p, "unknown value");

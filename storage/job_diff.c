@@ -104,6 +104,7 @@ static bool differ_word(diff *d, const char *key, int recorded, int given, const
 }
 
 static const char *const order_names[] = {"file", "shuffle"};
+static const char *const long_names[] = {"cut"};
 static const char *const kind_names[] = {"yes-no", "compare", "rule", "random"};
 static const char *const rule_names[] = {"final-number", "steps-and-number", "exact", "regex"};
 static const char *const role_names[] = {"reward", "evaluate"};
@@ -121,7 +122,10 @@ static bool differ_sampling(diff *d, const joust_sampling *a, const joust_sampli
            differ_real(d, "top_p", (double)a->top_p, (double)b->top_p) ||
            differ_real(d, "min_p", (double)a->min_p, (double)b->min_p) ||
            differ_number(d, "top_k", a->top_k, b->top_k) ||
-           differ_number(d, "max_tokens", a->max_tokens, b->max_tokens);
+           differ_number(d, "max_tokens", a->max_tokens, b->max_tokens) ||
+           differ_number(d, "min_tokens", a->min_tokens, b->min_tokens) ||
+           differ_real(d, "repetition_penalty", (double)a->repetition_penalty,
+                       (double)b->repetition_penalty);
 }
 
 static bool differ_models(diff *d, const joust_job *a, const joust_job *b)
@@ -264,12 +268,27 @@ static bool differ_evaluate(diff *d, const joust_job_evaluate *x, const joust_jo
            differ_bool(d, "against previous", x->against_previous, y->against_previous);
 }
 
+static bool differ_stop(diff *d, const joust_job_rollout *x, const joust_job_rollout *y)
+{
+    if (differ_number(d, "stop", x->n_stop, y->n_stop))
+        return true;
+    for (uint32_t i = 0; i < x->n_stop; i++)
+        if (differ_text(d, "stop", x->stop[i], y->stop[i]))
+            return true;
+    return false;
+}
+
 static bool differ_rollout(diff *d, const joust_job_rollout *x, const joust_job_rollout *y)
 {
     enter(d, "rollout");
     return differ_number(d, "samples", x->samples, y->samples) ||
            differ_sampling(d, &x->sampling, &y->sampling) ||
-           differ_text(d, "template", x->template_text, y->template_text);
+           differ_text(d, "template", x->template_text, y->template_text) ||
+           differ_text(d, "response_prefix", x->response_prefix, y->response_prefix) ||
+           differ_stop(d, x, y) ||
+           differ_word(d, "long_prompts", (int)x->long_prompts, (int)y->long_prompts,
+                       WORDS(long_names)) ||
+           differ_number(d, "max_prompt_tokens", x->max_prompt_tokens, y->max_prompt_tokens);
 }
 
 static bool differ_top(diff *d, const joust_job *a, const joust_job *b)

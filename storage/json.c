@@ -169,6 +169,16 @@ static void add_sampling(joust_buf *to, const joust_sampling *s)
     joust_json_float(to, s->min_p);
     joust_json_add_count(to, "top_k", s->top_k);
     joust_json_add_count(to, "max_tokens", s->max_tokens);
+    if (s->min_tokens)
+        joust_json_add_count(to, "min_tokens", s->min_tokens);
+    if (s->repetition_penalty > 0) {
+        joust_json_key(to, "repetition_penalty");
+        joust_json_float(to, s->repetition_penalty);
+    }
+    if (s->stop) {
+        joust_json_key(to, "stop");
+        joust_buf_format(to, "\"%016" PRIx64 "\"", s->stop);
+    }
     joust_json_close(to, '}');
 }
 
@@ -184,6 +194,10 @@ void joust_trajectory_json(joust_buf *to, const joust_trajectory *r)
     add_sampling(to, &r->sampling);
     joust_json_add_tokens(to, "stream", stream, 4);
     joust_json_add_text(to, "finish", joust_finish_name(r->finish));
+    if (r->n_forced)
+        joust_json_add_count(to, "n_forced", r->n_forced);
+    if (r->n_cut)
+        joust_json_add_count(to, "n_cut", r->n_cut);
     joust_json_add_tokens(to, "prompt_tokens", r->prompt_tokens, r->n_prompt_tokens);
     joust_json_add_tokens(to, "tokens", r->tokens, r->n_tokens);
     add_floats(to, "raw_logps", r->raw_logps, r->n_tokens);

@@ -9,6 +9,9 @@
 #define JOUST_METRIC_TRAJECTORIES "trajectories"
 #define JOUST_METRIC_MEAN_TOKENS  "mean_tokens" /* response tokens of a trajectory */
 #define JOUST_METRIC_STOPPED      "stopped"     /* share that ended by itself, not by length */
+#define JOUST_METRIC_REFUSED_PROMPTS                                                               \
+    "refused_prompts" /* groups without a token: prompts too long; absent: none */
+#define JOUST_METRIC_CUT_PROMPTS "cut_prompts" /* groups whose prompt was cut; absent: none */
 #define JOUST_METRIC_IDENTICAL_GROUPS                                                              \
     "identical_groups" /* groups whose answers are all the same text */
 

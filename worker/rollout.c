@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "worker/engine/stop.h"
 
 /* One unit under way. */
 typedef struct task {
@@ -12,12 +13,15 @@ typedef struct task {
     joust_tokens prompt;
     joust_stream *streams; /* (samples) */
     uint32_t n_left;       /* samples still to come */
+    uint32_t n_cut;        /* tokens left out of the prompt */
 } task;
 
 typedef struct run {
     const joust_rollout *r;
     const joust_lease_unit *units;
     joust_template *template;
+    joust_tokens forced; /* the response's prefix */
+    joust_stop stop;
     task *tasks;
     uint32_t *unit_of; /* request -> unit */
     joust_generate_request *requests;
@@ -42,6 +46,20 @@ static joust_status compile_template(run *x, joust_error *err)
     return st == JOUST_OK ? st : joust_blame(err, st, "rollout.template");
 }
 
+/* What each response begins with. It must leave a token to draw. */
+static joust_status encode_prefix(run *x, joust_error *err)
+{
+    const char *text = x->r->job->rollout.response_prefix;
+    uint32_t most = x->r->stage->sampling.max_tokens;
+    joust_status st = JOUST_OK;
+    if (text)
+        st = joust_tokenizer_encode(x->r->tokenizer, text, strlen(text), true, &x->forced, err);
+    if (st == JOUST_OK && x->forced.n >= most)
+        st = joust_fail(err, JOUST_INVALID, "%u tokens, and max_tokens is %u", x->forced.n, most);
+    x->stop.n_forced = x->forced.n;
+    return st == JOUST_OK ? st : joust_blame(err, st, "rollout.response_prefix");
+}
+
 /* Whether the template says nothing but the prompt: then the model's own first token goes before
  * it. */
 static bool template_is_bare(const joust_job *job)
@@ -62,6 +80,35 @@ static joust_status render(run *x, uint32_t unit, joust_error *err)
     if (st == JOUST_OK && t->prompt.n == 0)
         st = joust_fail(err, JOUST_INVALID, "the prompt has no token");
     return st;
+}
+
+/* Most tokens that a prompt may have: all but what the response begins with, and one. */
+static uint32_t prompt_limit(const run *x)
+{
+    const uint32_t context = joust_model_get_config(x->r->model)->context,
+                   limit = x->r->job->rollout.max_prompt_tokens,
+                   room = x->forced.n + 1 < context ? context - x->forced.n - 1 : 0;
+    return limit && limit < room ? limit : room;
+}
+
+/* Cuts a prompt that is too long, if the job says so: its last tokens stay, and the model's own first
+ * token if it began with it, as many as leave room for max_tokens. */
+static void cut(run *x, task *t)
+{
+    const joust_model_config *config = joust_model_get_config(x->r->model);
+    uint32_t most = prompt_limit(x), wanted = x->r->stage->sampling.max_tokens;
+    if (x->r->job->rollout.long_prompts != JOUST_LONG_PROMPTS_CUT || t->prompt.n <= most)
+        return;
+    if (wanted < config->context && config->context - wanted < most)
+        most = config->context - wanted;
+    uint32_t kept = most > 1 && config->bos_token != UINT32_MAX && t->prompt.n > 0 &&
+                            t->prompt.ids[0] == config->bos_token
+                        ? 1
+                        : 0;
+    t->n_cut = t->prompt.n - most;
+    memmove(t->prompt.ids + kept, t->prompt.ids + kept + t->n_cut,
+            (most - kept) * sizeof(*t->prompt.ids));
+    t->prompt.n = most;
 }
 
 /* The records of a unit with everything that is known before a token is drawn. */
@@ -86,6 +133,7 @@ static joust_status open_records(run *x, uint32_t unit, joust_error *err)
         r->sampling = x->r->stage->sampling;
         r->stream = t->streams[i];
         r->n_prompt_tokens = t->prompt.n;
+        r->n_cut = t->n_cut;
         r->prompt_tokens = joust_memdup(t->prompt.ids, t->prompt.n * sizeof(uint32_t));
         if (!r->prompt_tokens)
             return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", t->prompt.n);
@@ -93,21 +141,34 @@ static joust_status open_records(run *x, uint32_t unit, joust_error *err)
     return JOUST_OK;
 }
 
-static joust_status decode(const joust_rollout *r, const joust_generated *g, char **ret,
-                           joust_error *err)
+static joust_status decode(const run *x, const joust_generated *g, char **ret, joust_error *err)
 {
     joust_buf text = {0};
-    uint32_t n = g->n - (g->finish == JOUST_FINISH_STOP && g->n > 0 ? 1 : 0);
-    joust_status st = joust_tokenizer_decode(r->tokenizer, g->tokens, n, true, &text, err);
+    joust_status st = joust_stop_text(&x->stop, g->tokens, g->n, g->finish, &text, err);
     if (st == JOUST_OK && !(*ret = joust_buf_take_text(&text)))
         st = joust_fail(err, JOUST_NOMEM, "rollout: text");
     joust_buf_fini(&text);
     return st;
 }
 
-static joust_status fill_record(const joust_rollout *r, joust_trajectory *to,
-                                const joust_generated *g, joust_error *err)
+/* Ends a response whose text holds a stop string. */
+static joust_status watch(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                          uint32_t n, joust_finish *ret_finish, joust_error *err)
 {
+    const run *x = context;
+    (void)request;
+    (void)sample;
+    bool found;
+    joust_status st = joust_stop_find(&x->stop, tokens, n, &found, err);
+    if (st == JOUST_OK && found)
+        *ret_finish = JOUST_FINISH_STOP_STRING;
+    return st;
+}
+
+static joust_status fill_record(const run *x, joust_trajectory *to, const joust_generated *g,
+                                joust_error *err)
+{
+    to->n_forced = x->forced.n < g->n ? x->forced.n : g->n;
     to->n_tokens = g->n;
     to->finish = g->finish;
     to->tokens = joust_memdup(g->tokens, g->n * sizeof(*g->tokens));
@@ -115,7 +176,7 @@ static joust_status fill_record(const joust_rollout *r, joust_trajectory *to,
     to->logps = joust_memdup(g->logps, g->n * sizeof(*g->logps));
     if (!to->tokens || !to->raw_logps || !to->logps)
         return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", g->n);
-    return decode(r, g, &to->text, err);
+    return decode(x, g, &to->text, err);
 }
 
 static joust_status sample_done(run *x, uint32_t unit, uint32_t sample, const joust_generated *g,
@@ -123,7 +184,7 @@ static joust_status sample_done(run *x, uint32_t unit, uint32_t sample, const jo
 {
     task *t = &x->tasks[unit];
     assert(sample < t->result.n_trajectories && t->n_left > 0);
-    joust_status st = fill_record(x->r, &t->result.trajectories[sample], g, err);
+    joust_status st = fill_record(x, &t->result.trajectories[sample], g, err);
     if (st != JOUST_OK)
         return st;
     t->result.provenance.n_tokens += g->n;
@@ -148,7 +209,7 @@ static joust_status stepped(void *context, uint64_t n_tokens, joust_error *err)
     return x->r->step ? x->r->step(x->r->context, n_tokens, err) : JOUST_OK;
 }
 
-/* A prompt that fills the context: samples of no token. */
+/* A prompt that is too long: samples of no token. */
 static joust_status no_room(run *x, uint32_t unit, joust_error *err)
 {
     static const uint32_t no_token[1];
@@ -165,7 +226,6 @@ static joust_status no_room(run *x, uint32_t unit, joust_error *err)
 /* Makes a unit a request, or ends it here. */
 static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
 {
-    const joust_model_config *config = joust_model_get_config(x->r->model);
     task *t = &x->tasks[unit];
     joust_error why = {0};
     joust_status st = render(x, unit, &why);
@@ -177,31 +237,43 @@ static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
     }
     if (st != JOUST_OK)
         return joust_fail(err, st, "%s", why.text);
+    cut(x, t);
     st = open_records(x, unit, err);
     if (st != JOUST_OK)
         return st;
-    if (t->prompt.n >= config->context)
+    if (t->prompt.n > prompt_limit(x) || t->prompt.n == 0)
         return no_room(x, unit, err);
     x->unit_of[x->n_requests] = unit;
     x->requests[x->n_requests++] = (joust_generate_request){.prompt = t->prompt.ids,
                                                             .n_prompt = t->prompt.n,
+                                                            .forced = x->forced.ids,
+                                                            .n_forced = x->forced.n,
                                                             .n_samples = x->units[unit].samples,
                                                             .streams = t->streams,
-                                                            .sampling = x->r->stage->sampling};
+                                                            .sampling = x->r->stage->sampling,
+                                                            .watch = x->stop.n ? watch : NULL,
+                                                            .context = x};
     return JOUST_OK;
 }
 
 joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *units, uint32_t n,
                                joust_error *err)
 {
-    run x = {.r = r, .units = units};
+    const joust_job_rollout *how = &r->job->rollout;
+    run x = {.r = r,
+             .units = units,
+             .stop = {.tokenizer = r->tokenizer,
+                      .texts = (const char *const *)how->stop,
+                      .n = how->n_stop}};
     joust_status st = compile_template(&x, err);
-    if (st != JOUST_OK)
-        return st;
-    x.tasks = joust_calloc(n, sizeof(*x.tasks));
-    x.unit_of = joust_calloc(n, sizeof(*x.unit_of));
-    x.requests = joust_calloc(n, sizeof(*x.requests));
-    if (!x.tasks || !x.unit_of || !x.requests)
+    if (st == JOUST_OK)
+        st = encode_prefix(&x, err);
+    if (st == JOUST_OK) {
+        x.tasks = joust_calloc(n, sizeof(*x.tasks));
+        x.unit_of = joust_calloc(n, sizeof(*x.unit_of));
+        x.requests = joust_calloc(n, sizeof(*x.requests));
+    }
+    if (st == JOUST_OK && (!x.tasks || !x.unit_of || !x.requests))
         st = joust_fail(err, JOUST_NOMEM, "rollout: %u units", n);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++)
         st = open_unit(&x, i, err);
@@ -213,6 +285,7 @@ joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *u
     joust_free(x.requests);
     joust_free(x.unit_of);
     joust_free(x.tasks);
+    joust_tokens_fini(&x.forced);
     joust_template_free(&x.template);
     return st;
 }

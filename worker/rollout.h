@@ -24,8 +24,8 @@ typedef struct joust_rollout {
 } joust_rollout;
 
 /* Generates for units[0 .. n-1], all of r's stage and of r's model. Each ends in one call of done
- * or failed. A prompt that leaves no room in the model's context gives trajectories of no token
- * that finish by length: data, not an error. Errors: those of joust_generate and of the callbacks;
+ * or failed. A prompt that is too long for the model's context or the job is cut, or gives
+ * trajectories of no token that finish by length, as the job says: data, not an error. Errors: those of joust_generate and of the callbacks;
  * JOUST_INVALID (the template); units not called back then aren't done. */
 JOUST_MUST_USE joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *units,
                                               uint32_t n, joust_error *err);

@@ -194,7 +194,8 @@ static joust_status serve(worker *w, const joust_role_options *options, bool can
 joust_status joust_worker_run(const joust_role_options *options, bool can_train, joust_error *err)
 {
     worker w = {.plan = joust_calloc(1, sizeof(*w.plan))};
-    joust_engine_options engine = {.n_threads = options->threads};
+    joust_engine_options engine = {.n_threads = options->threads,
+                                   .cache_bytes = (uint64_t)options->kv_memory_mb << 20};
     joust_status st = w.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "worker: out of memory");
     if (options->signals)
         joust_peer_block_signals();

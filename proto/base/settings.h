@@ -15,6 +15,8 @@ typedef struct joust_sampling {
     uint32_t max_tokens;
     uint32_t min_tokens;      /* no end before so many response tokens; 0: off */
     float repetition_penalty; /* over tokens of prompt and response; 0: off, as is 1 */
+    uint64_t
+        stop; /* which stop strings: joust_stop_strings_id; 0: none. The engine doesn't look at it */
 } joust_sampling;
 
 typedef enum joust_finish {

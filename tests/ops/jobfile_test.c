@@ -297,8 +297,7 @@ static void names_of_the_ecosystem_are_accepted_and_reported(void **state)
     assert_int_equal(
         parse(both, NULL,
               "j.yaml:7:1: warning: num_generations is rollout.samples here\n"
-              "j.yaml:8:1: warning: max_prompt_length has no effect: prompts are never cut; one "
-              "that leaves no room in the model's context is an error\n"
+              "j.yaml:8:1: warning: max_prompt_length is rollout.max_prompt_tokens here\n"
               "j.yaml:9:11: warning: max_completion_length is rollout.max_tokens here\n",
               &file),
         JOUST_OK);

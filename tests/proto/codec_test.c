@@ -69,6 +69,7 @@ static size_t field_bytes(const joust_field *f, const ProtobufCFieldDescriptor *
     case JOUST_FIELD_ENUM_OR_0:
         return 4;
     case JOUST_FIELD_VALUE:
+    case JOUST_FIELD_VALUE_OR_0:
         switch (wire->type) {
         case PROTOBUF_C_TYPE_BOOL:
             return sizeof(bool);

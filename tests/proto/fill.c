@@ -119,6 +119,10 @@ static void fill_field(fill_source *s, const joust_field *f, const ProtobufCFiel
     uint32_t *count = (uint32_t *)(void *)(record + f->count);
     bool optional = wire->label == PROTOBUF_C_LABEL_OPTIONAL, has = fill_number(s, 4) != 0;
     switch (f->kind) {
+    case JOUST_FIELD_VALUE_OR_0:
+        if (has)
+            fill_value(s, wire->type, at);
+        break;
     case JOUST_FIELD_VALUE:
         if (optional)
             memcpy(record + f->count, &has, sizeof(has));

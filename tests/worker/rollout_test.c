@@ -20,6 +20,7 @@ typedef struct bench {
     joust_lease_unit units[N_UNITS];
     uint32_t base; /* index of the batch's first unit */
     joust_buf records[N_UNITS];
+    size_t ends[JOUST_MAX_GROUP + 1]; /* of the last unit's records */
     uint32_t n_done, n_failed;
     char why[1024];
 } bench;
@@ -37,6 +38,7 @@ static joust_status done(void *context, uint32_t unit, joust_unit_result *result
         check_ok(joust_trajectory_validate(&result->trajectories[i], &err));
         check_ok(
             joust_trajectory_encode(&result->trajectories[i], &b->records[b->base + unit], &err));
+        b->ends[i + 1] = b->records[b->base + unit].n;
     }
     joust_unit_result_fini(result);
     return JOUST_OK;
@@ -183,12 +185,143 @@ static void an_unreadable_prompt_fails_alone(void **state)
         joust_buf_clear(&b->records[i]);
 }
 
+/* One unit's records under the job's present settings; freed by the caller. */
+static joust_trajectory *records_of(bench *b, uint32_t unit, uint32_t *ret_n)
+{
+    joust_error err;
+    joust_rollout r = {.engine = b->engine,
+                       .model = b->model,
+                       .tokenizer = b->tokenizer,
+                       .job = &b->job,
+                       .stage = b->stage,
+                       .done = done,
+                       .failed = failed,
+                       .context = b};
+    b->base = unit;
+    b->n_done = 0;
+    check_ok(joust_rollout_run(&r, &b->units[unit], 1, &err));
+    assert_int_equal(b->n_done, 1);
+    *ret_n = b->stage->samples;
+    joust_trajectory *all = joust_calloc(*ret_n, sizeof(*all));
+    for (uint32_t i = 0; i < *ret_n; i++)
+        check_ok(joust_trajectory_decode(b->records[unit].data + b->ends[i],
+                                         b->ends[i + 1] - b->ends[i], &all[i], &err));
+    joust_buf_clear(&b->records[unit]);
+    return all;
+}
+
+static void records_free(joust_trajectory *all, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        joust_trajectory_fini(&all[i]);
+    joust_free(all);
+}
+
+/* A letter that plain responses hold ends them; the texts are those of before, cut there. */
+static void a_stop_string_ends_the_text_before_it(void **state)
+{
+    bench *b = *state;
+    uint32_t n;
+    joust_trajectory *plain = records_of(b, 2, &n);
+    const char *longest = plain[0].text;
+    for (uint32_t i = 0; i < n; i++)
+        longest = strlen(plain[i].text) > strlen(longest) ? plain[i].text : longest;
+    assert_true(strlen(longest) > 2);
+    char stop[3] = {longest[1], longest[2], 0}; /* runs over two tokens where one is a letter */
+    b->job.rollout.stop[0] = stop;
+    b->job.rollout.n_stop = 1;
+    joust_trajectory *cut = records_of(b, 2, &n);
+    uint32_t n_cut = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const char *at = strstr(plain[i].text, stop);
+        size_t length = at ? (size_t)(at - plain[i].text) : strlen(plain[i].text);
+        assert_int_equal(strlen(cut[i].text), length);
+        assert_memory_equal(cut[i].text, plain[i].text, length);
+        assert_int_equal(cut[i].finish, at ? JOUST_FINISH_STOP_STRING : plain[i].finish);
+        assert_true(cut[i].n_tokens <= plain[i].n_tokens);
+        assert_memory_equal(cut[i].tokens, plain[i].tokens, cut[i].n_tokens * sizeof(uint32_t));
+        assert_memory_equal(cut[i].logps, plain[i].logps, cut[i].n_tokens * sizeof(float));
+        n_cut += at != NULL;
+    }
+    assert_true(n_cut > 0);
+    b->job.rollout.n_stop = 0;
+    b->job.rollout.stop[0] = NULL;
+    records_free(plain, n);
+    records_free(cut, n);
+}
+
+static void a_response_begins_with_its_prefix(void **state)
+{
+    bench *b = *state;
+    uint32_t n;
+    joust_error err;
+    char prefix[] = "b a";
+    joust_tokens forced = {0};
+    joust_trajectory *plain = records_of(b, 3, &n);
+    records_free(plain, n);
+    check_ok(joust_tokenizer_encode(b->tokenizer, prefix, strlen(prefix), true, &forced, &err));
+    b->job.rollout.response_prefix = prefix;
+    joust_trajectory *with = records_of(b, 3, &n);
+    b->job.rollout.response_prefix = NULL;
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(with[i].n_forced, forced.n);
+        assert_true(with[i].n_tokens > forced.n);
+        assert_memory_equal(with[i].tokens, forced.ids, forced.n * sizeof(uint32_t));
+        for (uint32_t k = 0; k < forced.n; k++)
+            assert_true(with[i].logps[k] == 0 && with[i].raw_logps[k] < 0);
+        /* as training computes them */
+        uint32_t all[128];
+        float scored[64];
+        uint32_t n_all = with[i].n_prompt_tokens + with[i].n_tokens;
+        memcpy(all, with[i].prompt_tokens, with[i].n_prompt_tokens * sizeof(*all));
+        memcpy(all + with[i].n_prompt_tokens, with[i].tokens, with[i].n_tokens * sizeof(*all));
+        joust_score_request score = {
+            .tokens = all, .n = n_all, .first = with[i].n_prompt_tokens, .ret_logps = scored};
+        check_ok(joust_score(b->engine, b->model, &score, 1, NULL, NULL, &err));
+        assert_memory_equal(scored, with[i].raw_logps, with[i].n_tokens * sizeof(float));
+    }
+    joust_tokens_fini(&forced);
+    records_free(with, n);
+}
+
+static void a_long_prompt_is_cut_or_refused_as_the_job_says(void **state)
+{
+    bench *b = *state;
+    joust_lease_unit *u = &b->units[0];
+    char *kept = u->prompt.text, text[200] = "";
+    uint32_t n;
+    for (int i = 0; i < 60; i++)
+        strcat(text, i < 30 ? "a " : "b ");
+    u->prompt.text = text;
+    b->job.rollout.max_prompt_tokens = 20;
+    joust_trajectory *refused = records_of(b, 0, &n);
+    b->job.rollout.long_prompts = JOUST_LONG_PROMPTS_CUT;
+    joust_trajectory *cut = records_of(b, 0, &n);
+    b->job.rollout.long_prompts = JOUST_LONG_PROMPTS_REFUSE;
+    b->job.rollout.max_prompt_tokens = 0;
+    u->prompt.text = kept;
+    for (uint32_t i = 0; i < n; i++) {
+        assert_true(refused[i].n_tokens == 0 && refused[i].n_cut == 0);
+        assert_int_equal(refused[i].n_prompt_tokens, 62);
+        assert_int_equal(cut[i].n_prompt_tokens, 20);
+        assert_int_equal(cut[i].n_cut, 42);
+        assert_true(cut[i].n_tokens > 0);
+        assert_memory_equal(cut[i].prompt_tokens + 1, refused[i].prompt_tokens + 43,
+                            19 * sizeof(uint32_t));
+    }
+    records_free(refused, n);
+    records_free(cut, n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_grouping_gives_the_same_records),
         cmocka_unit_test(a_prompt_without_room_gives_empty_trajectories),
         cmocka_unit_test(an_unreadable_prompt_fails_alone),
+        cmocka_unit_test(a_stop_string_ends_the_text_before_it),
+        cmocka_unit_test(a_response_begins_with_its_prefix),
+        cmocka_unit_test(a_long_prompt_is_cut_or_refused_as_the_job_says),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
