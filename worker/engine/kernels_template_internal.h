@@ -18,7 +18,12 @@
 #endif
 
 /* Steps of a strided b that are copied side by side at a time. */
-#define GEMM_BLOCK 192u
+#define GEMM_BLOCK   192u
+/* A transposed a whose steps are so far apart is copied, so many rows together; their distance is no
+ * power of two. */
+#define GEMM_FAR     4096u
+#define GEMM_ROWS    64u
+#define GEMM_ROWS_LD 80u
 
 /* ---- exp ------------------------------------------------------------------------------------- */
 
@@ -127,31 +132,56 @@ static void gemm_tiles(const joust_gemm *g)
     }
 }
 
-/* A strided b is copied side by side, a few panels and a block of steps at a time; the sums go on
- * from block to block through c, which changes no bit. */
+/* Columns of b, side by side in whole panels. */
+static void side_copy(const joust_gemm *g, uint32_t column, uint32_t width, uint32_t first,
+                      uint32_t k, float *side)
+{
+    for (uint32_t j = 0; j < width; j += JOUST_LANES) {
+        const float *from = g->b + (column + j) / JOUST_LANES * g->b_panel + first * g->b_step;
+        for (uint32_t s = 0; s < k; s++, side += JOUST_LANES)
+            lanes_store(side, lanes_load(from + s * g->b_step));
+    }
+}
+
+/* The rows of a that `block` has, step after step; their own steps lie far apart, often in the same
+ * set of a cache. */
+static void rows_copy(joust_gemm *block, float *rows)
+{
+    for (uint32_t s = 0; s < block->k; s++)
+        for (uint32_t i = 0; i < block->m; i++)
+            rows[s * GEMM_ROWS_LD + i] = block->a[s * block->a_step + i];
+    block->a = rows;
+    block->a_step = GEMM_ROWS_LD;
+}
+
+/* A strided b is copied side by side, a few panels and a block of steps at a time, and so is an a
+ * whose steps aren't neighbours; the sums go on from block to block through c, which changes no
+ * bit. */
 static void gemm_strided(const joust_gemm *g)
 {
     float side[TILE_PANELS * GEMM_BLOCK * JOUST_LANES] __attribute__((aligned(64)));
+    float rows[GEMM_BLOCK * GEMM_ROWS_LD] __attribute__((aligned(64)));
     const uint32_t width = TILE_PANELS * JOUST_LANES;
-    for (uint32_t column = 0; column < g->n; column += width)
-        for (uint32_t first = 0; first < g->k; first += GEMM_BLOCK) {
+    const bool copies_rows = g->a_row == 1 && g->a_step >= GEMM_FAR;
+    const uint32_t height = copies_rows ? GEMM_ROWS : g->m;
+    for (uint32_t first = 0; first < g->k; first += GEMM_BLOCK)
+        for (uint32_t row = 0; row < g->m; row += height) {
             joust_gemm block = *g;
-            block.n = g->n - column < width ? g->n - column : width;
+            block.m = g->m - row < height ? g->m - row : height;
             block.k = g->k - first < GEMM_BLOCK ? g->k - first : GEMM_BLOCK;
-            block.a = g->a + first * g->a_step;
-            block.c = g->c + column;
+            block.a = g->a + row * g->a_row + first * g->a_step;
             block.b = side;
             block.b_step = JOUST_LANES;
             block.b_panel = (size_t)block.k * JOUST_LANES;
             block.add = g->add || first > 0;
-            for (uint32_t j = 0; j < block.n; j += JOUST_LANES) {
-                const float *from =
-                    g->b + (column + j) / JOUST_LANES * g->b_panel + first * g->b_step;
-                for (uint32_t s = 0; s < block.k; s++)
-                    lanes_store(side + (j / JOUST_LANES * (size_t)block.k + s) * JOUST_LANES,
-                                lanes_load(from + s * g->b_step));
+            if (copies_rows)
+                rows_copy(&block, rows);
+            for (uint32_t column = 0; column < g->n; column += width) {
+                block.n = g->n - column < width ? g->n - column : width;
+                block.c = g->c + row * g->c_row + column;
+                side_copy(g, column, block.n, first, block.k, side);
+                gemm_tiles(&block);
             }
-            gemm_tiles(&block);
         }
 }
 

@@ -6,6 +6,8 @@
 #include "proto/base/alloc.h"
 #include "proto/base/math.h"
 
+#define MARK_STEP 512u /* ids between two marks of the running sum of weights */
+
 joust_status joust_sampling_check(const joust_sampling *s, joust_error *err)
 {
     if (!(s->temperature >= 0 && isfinite(s->temperature)) ||
@@ -38,7 +40,8 @@ joust_status joust_sampler_init(joust_sampler *s, const joust_kernels *kernels, 
     *s = (joust_sampler){.kernels = kernels, .n = n};
     s->weights = joust_calloc_aligned(joust_lanes_up(n), sizeof(*s->weights));
     s->candidates = joust_calloc(n, sizeof(*s->candidates));
-    if (s->weights && s->candidates)
+    s->marks = joust_calloc(n / MARK_STEP + 1, sizeof(*s->marks));
+    if (s->weights && s->candidates && s->marks)
         return JOUST_OK;
     joust_sampler_fini(s);
     return joust_fail(err, JOUST_NOMEM, "sampler: no memory for a vocabulary of %u", n);
@@ -48,6 +51,7 @@ void joust_sampler_fini(joust_sampler *s)
 {
     joust_free_aligned(s->weights);
     joust_free(s->candidates);
+    joust_free(s->marks);
     joust_free_aligned(s->edited);
     joust_free(s->seen);
     *s = (joust_sampler){0};
@@ -126,20 +130,38 @@ static void keep_likeliest(joust_sampler *s, const float *logits, uint32_t top_k
     }
 }
 
-/* The token at which the running sum of weights, by id, passes uniform * total. */
+/* The sum of the weights by id, in double; marks keep it as it was before every MARK_STEP ids. */
+static double weights_sum(joust_sampler *s)
+{
+    double sum = 0;
+    for (uint32_t first = 0; first < s->n; first += MARK_STEP) {
+        const uint32_t end = s->n - first < MARK_STEP ? s->n : first + MARK_STEP;
+        s->marks[first / MARK_STEP] = sum;
+        for (uint32_t i = first; i < end; i++)
+            sum += (double)s->weights[i];
+    }
+    return sum;
+}
+
+/* The token at which the running sum of weights, by id, passes uniform * total; where none does, the
+ * last that weighs anything. */
 static uint32_t pick(const joust_sampler *s, float uniform, double total)
 {
-    double at = (double)uniform * total, sum = 0;
-    uint32_t last = 0;
-    for (uint32_t i = 0; i < s->n; i++) {
-        if (!(s->weights[i] > 0))
-            continue;
-        last = i;
-        sum += (double)s->weights[i];
-        if (sum > at)
-            break;
+    const double at = (double)uniform * total;
+    uint32_t block = (s->n - 1) / MARK_STEP;
+    if (!(total > at)) {
+        uint32_t last = s->n - 1;
+        while (last > 0 && !(s->weights[last] > 0))
+            last--;
+        return last;
     }
-    return last;
+    while (s->marks[block] > at)
+        block--;
+    double sum = s->marks[block];
+    uint32_t i = block * MARK_STEP;
+    while (!((sum += (double)s->weights[i]) > at))
+        i++;
+    return i;
 }
 
 /* Each token of prompt and response once: a logit above 0 is divided by the penalty, another
@@ -191,12 +213,10 @@ static void draw_by_weight(joust_sampler *s, const float *logits, joust_log_sum 
     s->kernels->exponentials(logits, s->n, sum.max, scale, s->weights);
     if (sampling->top_k || sampling->top_p < 1)
         keep_likeliest(s, logits, sampling->top_k, sampling->top_p);
-    double total = 0;
-    for (uint32_t i = 0; i < s->n; i++) {
+    for (uint32_t i = 0; sampling->min_p > 0 && i < s->n; i++)
         if (s->weights[i] < sampling->min_p) /* the likeliest weighs 1 */
             s->weights[i] = 0;
-        total += (double)s->weights[i];
-    }
+    const double total = weights_sum(s);
     draw->token = pick(s, uniform, total);
     *ret_total = total;
 }

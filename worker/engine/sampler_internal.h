@@ -13,6 +13,7 @@ typedef struct joust_sampler {
     uint32_t n;           /* vocabulary */
     float *weights;       /* (n) exp of the scaled logits, 0 where left out */
     uint32_t *candidates; /* (n) a heap: likeliest first, ties to the lowest id */
+    double *marks;        /* the running sum of weights now and then */
     float *edited;        /* (n) logits after penalties and masks; made when first needed */
     uint64_t *seen;       /* (n) bits; likewise */
 } joust_sampler;

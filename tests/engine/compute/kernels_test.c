@@ -119,6 +119,47 @@ static void test_gemm(void **state)
         check_gemm(all[i], 11, 40, 450, true, false, all[0]);
 }
 
+/* A transposed a, its steps near or far, gives the bits of the same a by rows: over several blocks of rows and steps. */
+static void test_gemm_transposed(void **state)
+{
+    (void)state;
+    enum { M = 150, N = 70, K = 200, LD = 80 };
+    const uint32_t steps[] = {M, 5000};
+    const joust_kernels *all[3];
+    uint32_t n_kernels = kernels_list(all);
+    float *a = numbers(M * K, 1, 1), *b = numbers(K * LD, 2, 1), *c = numbers(M * LD, 3, 1),
+          *other = numbers(M * LD, 3, 1), *turned = joust_calloc_aligned(5000 * K, sizeof(*turned));
+    for (uint32_t i = 0; i < n_kernels; i++)
+        for (uint32_t far = 0; far < 2; far++) {
+            joust_gemm g = {.a = a,
+                            .a_row = K,
+                            .a_step = 1,
+                            .b = b,
+                            .b_panel = JOUST_LANES,
+                            .b_step = LD,
+                            .c = c,
+                            .c_row = LD,
+                            .m = M,
+                            .n = N,
+                            .k = K};
+            all[0]->gemm(&g);
+            for (uint32_t s = 0; s < K; s++)
+                for (uint32_t row = 0; row < M; row++)
+                    turned[s * steps[far] + row] = a[row * K + s];
+            g.a = turned;
+            g.a_row = 1;
+            g.a_step = steps[far];
+            g.c = other;
+            all[i]->gemm(&g);
+            assert_memory_equal(c, other, M * LD * sizeof(*c));
+        }
+    joust_free_aligned(a);
+    joust_free_aligned(b);
+    joust_free_aligned(c);
+    joust_free_aligned(other);
+    joust_free_aligned(turned);
+}
+
 /* A row of a product alone has the bits that it has among others. */
 static void test_gemm_rows_alone(void **state)
 {
@@ -252,8 +293,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fma_is_exact),    cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_gemm_rows_alone), cmocka_unit_test(test_exponential),
-        cmocka_unit_test(test_log_sum),         cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_gemm_transposed), cmocka_unit_test(test_gemm_rows_alone),
+        cmocka_unit_test(test_exponential),     cmocka_unit_test(test_log_sum),
+        cmocka_unit_test(test_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
