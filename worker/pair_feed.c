@@ -68,8 +68,8 @@ static joust_status check_rows(const joust_pair_feed *f, const joust_msg_rows *r
                           asked);
     for (uint32_t i = 0; i < rows->n; i++) {
         const joust_train_row_pair *r = &rows->rows[i];
-        if (r->ordinal >= f->n_pairs || r->n_prompt_tokens == 0 || r->n_chosen == 0 ||
-            r->n_rejected == 0)
+        if (r->ordinal >= f->n_pairs || r->n_prompt_tokens == 0 ||
+            (r->n_chosen == 0 && r->n_rejected == 0))
             return joust_fail(err, JOUST_MALFORMED,
                               "row %llu: pair %llu of %llu with %u prompt, %u chosen and %u "
                               "rejected tokens can't be trained on",

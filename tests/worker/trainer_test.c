@@ -220,9 +220,8 @@ static void the_rollouts_log_probs_are_the_trainers(void **state)
 
 /* Stops the work after every possible check, resumes at what was durable, and ends with the same
  * bytes. */
-static void resumed_equals_uninterrupted(void **state)
+static void check_resumed(bench *b)
 {
-    bench *b = *state;
     joust_error err;
     forget_progress(b);
     outcome quiet = finish(b);
@@ -245,6 +244,45 @@ static void resumed_equals_uninterrupted(void **state)
         check_equal(&quiet, &o);
     }
     assert_true(n_resumed >= 4);
+}
+
+static void resumed_equals_uninterrupted(void **state)
+{
+    check_resumed(*state);
+}
+
+/* With a reference that the trainer keeps, and one that moves; each changes what is learnt. */
+static void live_references_resume_too(void **state)
+{
+    bench *b = *state;
+    joust_job_train *train = &b->job.train, kept = *train;
+    outcome outcomes[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        *train = kept;
+        train->loss = i & 1 ? JOUST_LOSS_KTO : JOUST_LOSS_DPO;
+        train->objective.reference_sync_steps = i & 2 ? 2 : 0;
+        b->plan.stages[b->unit.unit.stage].train = *train;
+        forget_progress(b);
+        outcomes[i] = finish(b);
+        for (uint32_t k = 0; k < i; k++)
+            assert_false(joust_digest_equal(&outcomes[i].weights, &outcomes[k].weights));
+        if (i)
+            check_resumed(b);
+    }
+    *train = kept;
+    b->plan.stages[b->unit.unit.stage].train = kept;
+}
+
+/* A side without tokens is trained on all the same. */
+static void an_empty_answer_is_trained_on(void **state)
+{
+    bench *b = *state;
+    joust_train_row_pair kept = b->pairs[1];
+    b->pairs[1].n_rejected = 0;
+    forget_progress(b);
+    outcome o = finish(b);
+    b->pairs[1] = kept;
+    assert_true(o.gap == 0);
 }
 
 static void lost_requests_change_nothing(void **state)
@@ -393,6 +431,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rollouts_log_probs_are_the_trainers),
         cmocka_unit_test(resumed_equals_uninterrupted),
+        cmocka_unit_test(live_references_resume_too),
+        cmocka_unit_test(an_empty_answer_is_trained_on),
         cmocka_unit_test(lost_requests_change_nothing),
         cmocka_unit_test(another_reference_changes_the_result),
         cmocka_unit_test(bad_units_are_refused),

@@ -34,12 +34,12 @@ joust_status joust_answer_check(const joust_model_config *c, uint32_t name, cons
 }
 
 joust_status joust_pair_row_check(const joust_model_config *c, const joust_pair_row *row,
-                                  bool by_example, uint32_t name, joust_error *err)
+                                  uint32_t name, joust_error *err)
 {
-    const bool chosen = row->n_chosen > 0, rejected = row->n_rejected > 0;
-    if (row->n_prompt == 0 || (by_example ? !chosen && !rejected : !chosen || !rejected))
-        return joust_fail(err, JOUST_INVALID, "training row %u: prompt%s must not be empty", name,
-                          by_example ? " and answers" : ", chosen and rejected");
+    if (row->n_prompt == 0 || (row->n_chosen == 0 && row->n_rejected == 0))
+        return joust_fail(
+            err, JOUST_INVALID,
+            "training row %u: the prompt, and one of chosen and rejected, must not be empty", name);
     if (!isfinite(row->ref_chosen) || !isfinite(row->ref_rejected) || !isfinite(row->margin))
         return joust_fail(
             err, JOUST_INVALID,

@@ -21,11 +21,10 @@ typedef struct joust_pair_step {
     double sft_mean; /* rows / chosen tokens */
 } joust_pair_step;
 
-/* Errors of these: JOUST_INVALID; name is the row's number in the step. by_example: one of the two
- * answers may be absent. */
+/* Errors of these: JOUST_INVALID; name is the row's number in the step. */
 JOUST_MUST_USE joust_status joust_pair_row_check(const joust_model_config *c,
-                                                 const joust_pair_row *row, bool by_example,
-                                                 uint32_t name, joust_error *err);
+                                                 const joust_pair_row *row, uint32_t name,
+                                                 joust_error *err);
 JOUST_MUST_USE joust_status joust_sft_row_check(const joust_model_config *c,
                                                 const joust_sft_row *row, uint32_t name,
                                                 joust_error *err);

@@ -61,7 +61,7 @@ typedef struct joust_trainer joust_trainer;
  *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
  *   sft: sum over targets of weight * -log p(token)
  *   policy: worker/engine/policy_gradient.h, of its settings' aggregation
- * kto: mean over answers; a row may lack one of its two. Errors: JOUST_INVALID (a setting by name), JOUST_NOMEM. */
+ * kto: mean over answers. An answer without tokens has log-probability 0 and no gradient; not both of a row. Errors: JOUST_INVALID (a setting by name), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
                                                  const joust_train_settings *params,
                                                  joust_trainer **ret, joust_error *err);

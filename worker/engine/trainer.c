@@ -386,8 +386,7 @@ joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *ro
         return joust_fail(err, JOUST_INVALID, "training step: the loss %s needs a reference here",
                           traits->name);
     for (uint32_t i = 0; i < n; i++) {
-        joust_status st =
-            joust_pair_row_check(&t->model->config, &rows[i], traits->by_example, i, err);
+        joust_status st = joust_pair_row_check(&t->model->config, &rows[i], i, err);
         if (st)
             return st;
     }
@@ -464,7 +463,7 @@ joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint3
 joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
                                       float *ret_chosen, float *ret_rejected, joust_error *err)
 {
-    joust_status st = joust_pair_row_check(&t->model->config, row, false, 0, err);
+    joust_status st = joust_pair_row_check(&t->model->config, row, 0, err);
     if (!st)
         st = tapes_make(t, 1, err);
     if (!st)

@@ -180,6 +180,39 @@ static void test_gradients(void **state)
     }
 }
 
+/* An answer of no tokens counts as 0 in every loss, and pulls at nothing. */
+static void test_empty_answer(void)
+{
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_model *m = fixture_model(&config, 3);
+    joust_engine *e = fixture_engine(1, JOUST_ISA_AUTO);
+    data d;
+    data_make(&d, config.vocab_size);
+    for (uint32_t i = JOUST_LOSS_DPO; i <= JOUST_LOSS_REBEL; i++) {
+        joust_train_settings p = fixture_params((joust_loss)i);
+        joust_trainer *t;
+        joust_step_report report;
+        if (i == JOUST_LOSS_SFT || i == JOUST_LOSS_KTO || i == JOUST_LOSS_EXO_PAIR)
+            continue;
+        check_ok(joust_trainer_create(e, m, &p, &t, &err));
+        joust_pair_row row = d.pairs[1];
+        row.n_rejected = 0;
+        row.ref_rejected = 0;
+        check_ok(joust_trainer_step_pairs(t, &row, 1, &report, &err));
+        assert_true(report.rejected_reward == 0 && report.gradient_norm > 0);
+        row = d.pairs[1];
+        row.n_chosen = 0;
+        row.ref_chosen = 0;
+        check_ok(joust_trainer_step_pairs(t, &row, 1, &report, &err));
+        assert_true(report.chosen_reward == 0);
+        joust_trainer_free(&t);
+    }
+    joust_free(d.tokens);
+    joust_model_free(&m);
+    joust_engine_free(&e);
+}
+
 /* Every loss on pairs, and what bends them: smoothing, lengths, a mix, no reference. */
 static void test_objectives(void **state)
 {
@@ -201,6 +234,7 @@ static void test_objectives(void **state)
     p = fixture_params(JOUST_LOSS_HINGE);
     p.no_reference = true;
     check_settings(&config, p, 1);
+    test_empty_answer();
 }
 
 /* Each aggregation and level of importance, with entropy and a KL term. */
@@ -600,7 +634,7 @@ static void test_bad_input(void **state)
     check_status(JOUST_INVALID, joust_trainer_step_pairs(t, d.pairs, 0, &report, &err));
     check_status(JOUST_INVALID, joust_trainer_step_rows(t, d.rows, N_ROWS, &report, &err));
     joust_pair_row row = d.pairs[1];
-    row.n_rejected = 0;
+    row.n_rejected = row.n_chosen = 0;
     check_status(JOUST_INVALID, joust_trainer_step_pairs(t, &row, 1, &report, &err));
     row = d.pairs[1];
     row.n_chosen = config.context;
