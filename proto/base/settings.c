@@ -37,7 +37,6 @@ joust_objective joust_objective_neutral(void)
                              .reference_mixup = 0.6};
 }
 
-/* Each number once, in a fixed order. */
 static bool same(double a, double b)
 {
     return a == b;
@@ -87,17 +86,11 @@ static uint32_t keys_of(const joust_train_settings *s, bool *ret_reference)
     return keys;
 }
 
-joust_status joust_objective_check(const joust_train_settings *s, const char **ret_key,
-                                   joust_error *err)
+/* Numbers within their ranges, and none given that no loss takes. */
+static joust_status numbers_check(const joust_train_settings *s, uint32_t keys, bool of_pairs,
+                                  const char *loss, const char **ret_key, joust_error *err)
 {
     const joust_objective *o = &s->objective, neutral = joust_objective_neutral();
-    const joust_loss_traits *traits = joust_loss_traits_of(s->loss);
-    *ret_key = "loss";
-    if (!traits)
-        return joust_fail(err, JOUST_INVALID, "unknown loss %d", (int)s->loss);
-    bool of_reference;
-    const uint32_t keys = keys_of(s, &of_reference);
-    const bool kto = joust_loss_weight(s->loss, o, JOUST_LOSS_KTO) > 0;
     const struct {
         const char *name;
         double value, neutral, low, high;
@@ -121,35 +114,58 @@ joust_status joust_objective_check(const joust_train_settings *s, const char **r
         if (!(numbers[i].value >= numbers[i].low && numbers[i].value <= numbers[i].high))
             return joust_fail(err, JOUST_INVALID, "is %g, expected %g to %g", numbers[i].value,
                               numbers[i].low, numbers[i].high);
-        bool taken = numbers[i].key ? (keys & numbers[i].key) != 0 : traits->of_pairs;
+        bool taken = numbers[i].key ? (keys & numbers[i].key) != 0 : of_pairs;
         if (!taken && !same(numbers[i].value, numbers[i].neutral))
             return joust_fail(err, JOUST_INVALID, "has no effect on the loss %s; leave it out",
-                              traits->name);
+                              loss);
     }
     *ret_key = "label_smoothing";
     if (o->label_smoothing >= 0.5)
         return joust_fail(err, JOUST_INVALID, "must be below 0.5");
     if (joust_loss_weight(s->loss, o, JOUST_LOSS_EXO_PAIR) > 0 && o->label_smoothing == 0)
         return joust_fail(err, JOUST_INVALID, "exo_pair needs one above 0");
-    *ret_key = "mix";
-    double total = 0;
+    return JOUST_OK;
+}
+
+static joust_status mix_check(const joust_train_settings *s, bool of_pairs, joust_error *err)
+{
+    const double *mix = s->objective.mix;
+    double others = 0, total = 0; /* others: of what counts pairs */
     for (uint32_t i = 0; i < JOUST_N_LOSSES; i++) {
-        if (!(o->mix[i] >= 0 && o->mix[i] <= 1e6))
-            return joust_fail(err, JOUST_INVALID, "a weight is %g, expected 0 to 1e6", o->mix[i]);
-        total += o->mix[i];
+        if (!(mix[i] >= 0 && mix[i] <= 1e6))
+            return joust_fail(err, JOUST_INVALID, "a weight is %g, expected 0 to 1e6", mix[i]);
+        total += mix[i];
+        others += i == JOUST_LOSS_KTO ? 0 : mix[i];
     }
-    if (total > 0 && !traits->of_pairs)
+    if (total > 0 && !of_pairs)
         return joust_fail(err, JOUST_INVALID, "is of losses on pairs; sft stands alone");
-    if (o->mix[JOUST_LOSS_KTO] > 0 && s->loss != JOUST_LOSS_KTO)
-        return joust_fail(err, JOUST_INVALID,
-                          "kto counts answers, not pairs: it can't be mixed in");
-    if (s->loss == JOUST_LOSS_KTO && total > o->mix[JOUST_LOSS_KTO])
+    if (s->loss == JOUST_LOSS_KTO ? others > 0 : mix[JOUST_LOSS_KTO] > 0)
         return joust_fail(err, JOUST_INVALID, "kto counts answers, not pairs: it can't be mixed");
+    return JOUST_OK;
+}
+
+joust_status joust_objective_check(const joust_train_settings *s, const char **ret_key,
+                                   joust_error *err)
+{
+    const joust_loss_traits *traits = joust_loss_traits_of(s->loss);
+    *ret_key = "loss";
+    if (!traits)
+        return joust_fail(err, JOUST_INVALID, "unknown loss %d", (int)s->loss);
+    bool of_reference;
+    const uint32_t keys = keys_of(s, &of_reference);
+    joust_status st = numbers_check(s, keys, traits->of_pairs, traits->name, ret_key, err);
+    if (st)
+        return st;
+    *ret_key = "mix";
+    st = mix_check(s, traits->of_pairs, err);
+    if (st)
+        return st;
     *ret_key = "reference";
-    if (s->no_reference && kto)
+    if (s->no_reference && s->loss == JOUST_LOSS_KTO)
         return joust_fail(err, JOUST_INVALID, "kto needs a reference");
     *ret_key = "reference_sync_steps";
-    if (o->reference_sync_steps > 0 && (s->no_reference || !of_reference || !traits->of_pairs))
+    if (s->objective.reference_sync_steps > 0 &&
+        (s->no_reference || !of_reference || !traits->of_pairs))
         return joust_fail(err, JOUST_INVALID, "has no effect: the loss %s has no reference here",
                           traits->name);
     *ret_key = "";

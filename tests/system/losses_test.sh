@@ -68,3 +68,12 @@ refused "train.reference: kto needs a reference" loss=kto reference=none
 refused "train.reference_sync_steps: has no effect" loss=orpo reference_sync_steps=4
 refused "train.batch_size: kto compares answers with those of other prompts" loss=kto batch_size=1
 refused "train.mix.ipoo: unknown key; did you mean 'ipo'?" mix.ipoo=1
+
+# A loss that stops being finite: the step and the row are named, and the version that the round began with is whole.
+SETS=""
+begin "$dir/store" --workers 1 --judges 1 --set train.loss=discopop --set train.beta=1000 --set train.clip=0 \
+    --set train.learning_rate=10 --set train.schedule=constant
+finish 1
+grep -q "training step 1: row [0-9]* has loss .*weights left as they were" "$dir/store.out" "$dir"/store/logs/*.log ||
+    fail "the step and the row aren't named"
+"$joust" store check --store "$dir/store" >"$dir/check" || fail "store check: $(cat "$dir/check")"
