@@ -1,6 +1,7 @@
 /* joust model info | convert: what a checkpoint is, and how it becomes a Hugging Face folder. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ops/cli.h"
 #include "ops/hub.h"
@@ -10,6 +11,7 @@
 #include "proto/base/text.h"
 #include "proto/manifest.h"
 #include "worker/engine/llama2c.h"
+#include "worker/engine/memory.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 
@@ -32,8 +34,9 @@ static joust_status find_weights(const char *dir, joust_digest *ret, joust_error
 }
 
 static void print_json(const joust_model *model, const joust_tokenizer *tokenizer,
-                       const joust_digest *weights)
+                       const joust_digest *weights, const joust_memory_plan *plan)
 {
+    const joust_memory_need need = joust_memory_predict(joust_model_get_config(model), plan);
     const joust_model_config *c = joust_model_get_config(model);
     char hex[JOUST_DIGEST_HEX];
     joust_buf text = {0};
@@ -48,14 +51,40 @@ static void print_json(const joust_model *model, const joust_tokenizer *tokenize
         joust_buf_format(&text, "%u", joust_tokenizer_size(tokenizer));
     else
         joust_buf_text(&text, "null");
-    joust_buf_format(&text, ",\"weights\":\"%s\"}", joust_digest_hex(weights, hex));
+    joust_buf_format(&text,
+                     ",\"weights\":\"%s\",\"memory\":{\"model\":%llu,\"rollout\":%llu,"
+                     "\"training\":%llu}}",
+                     joust_digest_hex(weights, hex), (unsigned long long)need.model,
+                     (unsigned long long)need.rollout, (unsigned long long)need.training);
     if (joust_buf_ok(&text))
         puts((const char *)text.data);
     joust_buf_fini(&text);
 }
 
+/* What differs between checkpoints of one family. */
+static void print_variants(const joust_model_config *c)
+{
+    if (c->window > 0)
+        printf("window        %u keys, from layer %u on\n", c->window, c->first_window_layer);
+    if (c->rope_scaling.kind != JOUST_ROPE_PLAIN)
+        printf("positions     %s, factor %g\n",
+               c->rope_scaling.kind == JOUST_ROPE_LINEAR ? "linear" : "llama3",
+               (double)c->rope_scaling.factor);
+}
+
+static void print_memory(const joust_model_config *c, const joust_memory_plan *plan)
+{
+    const joust_memory_need need = joust_memory_predict(c, plan);
+    printf("memory        rollout %.1f MB: weights %.1f MB, a cache of %llu MB, %u threads\n",
+           (double)need.rollout / 1e6, (double)need.model / 1e6,
+           (unsigned long long)(plan->cache_bytes >> 20), plan->n_threads);
+    printf("              training %.1f MB: steps of %u pairs of at most %u tokens, %u of them "
+           "answers\n",
+           (double)need.training / 1e6, plan->batch_size, plan->row_tokens, plan->row_answers);
+}
+
 static void print_page(const joust_model *model, const joust_tokenizer *tokenizer,
-                       const joust_digest *weights)
+                       const joust_digest *weights, const joust_memory_plan *plan)
 {
     const joust_model_config *c = joust_model_get_config(model);
     char hex[JOUST_DIGEST_HEX];
@@ -64,13 +93,18 @@ static void print_page(const joust_model *model, const joust_tokenizer *tokenize
     printf("layers        %u, width %u, feed-forward %u\n", c->n_layers, c->d_model, c->d_ff);
     printf("attention     %u heads of %u, %u for keys and values\n", c->n_heads, c->d_head,
            c->n_kv_heads);
-    printf("vocabulary    %u, head %s\n", c->vocab_size, c->tied ? "tied" : "untied");
+    printf("vocabulary    %u, head %s\n", c->vocab_size,
+           c->scalar_head ? "scalar"
+           : c->tied      ? "tied"
+                          : "untied");
     printf("context       %u tokens\n", c->context);
+    print_variants(c);
     if (tokenizer)
         printf("tokenizer     %u tokens\n", joust_tokenizer_size(tokenizer));
     else
         printf("tokenizer     none\n");
     printf("weights       %s, as records name them\n", joust_digest_hex(weights, hex));
+    print_memory(c, plan);
 }
 
 static bool has_tokenizer(const char *dir)
@@ -81,19 +115,43 @@ static bool has_tokenizer(const char *dir)
     return there;
 }
 
+/* What the plan's options leave open: half of a row is answers, of a row as long as the context allows. */
+static void plan_complete(joust_memory_plan *plan, uint32_t cache_mb, uint32_t context)
+{
+    const long n = sysconf(_SC_NPROCESSORS_ONLN);
+    if (plan->n_threads == 0)
+        plan->n_threads = n > 0 ? (uint32_t)n : 1;
+    plan->cache_bytes = (uint64_t)cache_mb << 20;
+    if (plan->row_tokens == 0)
+        plan->row_tokens = context < 512 ? context : 512;
+    if (plan->row_answers == 0)
+        plan->row_answers = plan->row_tokens / 2;
+}
+
 static int model_info(int argc, char **argv)
 {
     bool json = false;
     const char *name = NULL;
+    uint32_t cache_mb = 256;
+    joust_memory_plan plan = {.batch_size = 16};
     const joust_option options[] = {
-        {"--json", JOUST_OPTION_FLAG, &json, NULL, "as one line of JSON"}};
+        {"--json", JOUST_OPTION_FLAG, &json, NULL, "as one line of JSON"},
+        {"--threads", JOUST_OPTION_U32, &plan.n_threads, "N",
+         "memory for so many threads; the processor's by default"},
+        {"--cache-mb", JOUST_OPTION_U32, &cache_mb, "N", "keys and values of rollouts; 256"},
+        {"--batch-size", JOUST_OPTION_U32, &plan.batch_size, "N", "pairs of a training step; 16"},
+        {"--row-tokens", JOUST_OPTION_U32, &plan.row_tokens, "N",
+         "tokens of the longest pair, its prompt counted once; 512"},
+        {"--row-answers", JOUST_OPTION_U32, &plan.row_answers, "N", "of those, answers; half"}};
     const joust_usage usage = {
         .verb = "model info",
         .synopsis = "joust model info MODEL [--json]",
         .about =
-            "Reads a model whole, a folder or a hub id in the local cache, and says what is in it.",
+            "Reads a model whole, a folder or a hub id in the local cache, and says what is in it\n"
+            "and how much memory it needs beside the program's own (about 20 MB), every parameter\n"
+            "trained and the reference's log-probabilities known.",
         .options = options,
-        .n_options = 1,
+        .n_options = sizeof(options) / sizeof(*options),
         .min_positional = 1,
         .max_positional = 1};
     int status = joust_cli_parse(&usage, argc, argv, &name, NULL);
@@ -111,10 +169,14 @@ static int model_info(int argc, char **argv)
     joust_digest weights;
     if (st == JOUST_OK)
         st = find_weights(dir, &weights, &err);
+    if (st == JOUST_OK)
+        plan_complete(&plan, cache_mb, joust_model_get_config(model)->context);
+    if (st == JOUST_OK && plan.batch_size == 0)
+        st = joust_fail(&err, JOUST_INVALID, "--batch-size: must be 1 or more");
     if (st == JOUST_OK && json)
-        print_json(model, tokenizer, &weights);
+        print_json(model, tokenizer, &weights, &plan);
     else if (st == JOUST_OK)
-        print_page(model, tokenizer, &weights);
+        print_page(model, tokenizer, &weights, &plan);
     joust_model_free(&model);
     joust_tokenizer_free(&tokenizer);
     joust_free(dir);

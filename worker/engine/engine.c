@@ -9,7 +9,6 @@
 #include "paged_cache_internal.h"
 #include "proto/base/alloc.h"
 
-#define DEFAULT_CACHE_BYTES (UINT64_C(256) << 20)
 #define MAX_THREADS         1024u
 
 /* What the processor and the operating system support; the portable kernels run anywhere. */
@@ -93,7 +92,7 @@ joust_status joust_engine_create(const joust_engine_options *options, joust_engi
     if (!e)
         return joust_fail(err, JOUST_NOMEM, "engine: out of memory");
     e->kernels = kernels;
-    e->cache_bytes = o.cache_bytes ? o.cache_bytes : DEFAULT_CACHE_BYTES;
+    e->cache_bytes = o.cache_bytes ? o.cache_bytes : JOUST_DEFAULT_CACHE_BYTES;
     st = joust_pool_create(o.n_threads, &e->pool, err);
     if (st) {
         joust_free(e);

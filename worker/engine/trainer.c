@@ -13,7 +13,6 @@
 #include "trainer_internal.h"
 
 #define RUN_BYTES (UINT64_C(256) << 20) /* of gradient sums at most, unless the threads need more */
-#define MAX_RUNS  64u
 #define ADD_BLOCK 16384u
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -66,7 +65,7 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
         return joust_fail(err, JOUST_NOMEM, "trainer: out of memory");
     t->engine = engine;
     t->model = model;
-    t->max_runs = MAX_RUNS;
+    t->max_runs = JOUST_TRAINER_MAX_RUNS;
     t->params = *params;
     t->m = joust_calloc_aligned(model->n_weights, sizeof(float));
     t->v = joust_calloc_aligned(model->n_weights, sizeof(float));
@@ -217,15 +216,15 @@ static void runs_add_block(void *context, uint64_t block)
                                     left < ADD_BLOCK ? left : ADD_BLOCK);
 }
 
-/* The shortest runs whose sums fit: short runs spread evenly over threads. */
-static uint32_t run_choose(const joust_trainer *t, uint32_t n)
+/* Short runs spread evenly over threads. */
+uint32_t joust_trainer_run(uint64_t n_weights, uint32_t n_threads, uint32_t max_runs,
+                           uint32_t n_rows)
 {
-    uint64_t most = RUN_BYTES / (t->model->n_weights * sizeof(float)),
-             few = 2 * joust_engine_threads(t->engine);
-    most = most > t->max_runs ? t->max_runs : most;
+    uint64_t most = RUN_BYTES / (n_weights * sizeof(float)), few = 2 * (uint64_t)n_threads;
+    most = most > max_runs ? max_runs : most;
     most = most < few ? few : most;
     uint32_t run = 1;
-    while ((n + run - 1) / run > most)
+    while ((n_rows + run - 1) / run > most)
         run *= 2;
     return run;
 }
@@ -262,7 +261,8 @@ static joust_status sums_reserve(joust_trainer *t, uint32_t n_runs, uint32_t run
 static joust_status gradient_sum(step *s, joust_error *err)
 {
     joust_trainer *t = s->t;
-    s->run = run_choose(t, s->n);
+    s->run =
+        joust_trainer_run(t->model->n_weights, joust_engine_threads(t->engine), t->max_runs, s->n);
     joust_status st = sums_reserve(t, (s->n + s->run - 1) / s->run, s->run, err);
     if (!st)
         st = tapes_make(t, joust_engine_threads(t->engine), err);

@@ -22,6 +22,11 @@ struct joust_trainer {
     uint32_t max_runs; /* sums at most, unless two a thread are more; changes no bit */
 };
 
+#define JOUST_TRAINER_MAX_RUNS 64u
+/* Rows of a run, a power of two: the shortest runs whose sums, n_weights floats each, fit. */
+uint32_t joust_trainer_run(uint64_t n_weights, uint32_t n_threads, uint32_t max_runs,
+                           uint32_t n_rows);
+
 /* Copies of rows with ref_chosen and ref_rejected under t->reference (freed with joust_free).
  * Errors: those of joust_score. */
 JOUST_MUST_USE joust_status joust_reference_rows(joust_trainer *t, const joust_pair_row *rows,

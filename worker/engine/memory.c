@@ -1,0 +1,60 @@
+/* Sums over what pack.c, forward.c, batch.c, tape.c and trainer.c allocate; a change there is a change here, which
+ * tests/engine/compute/memory_test.c holds against the resident memory of real runs. */
+#include "worker/engine/memory.h"
+
+#include "forward_internal.h"
+#include "trainer_internal.h"
+
+static uint64_t model_bytes(const joust_model_config *c)
+{
+    const joust_widths w = joust_model_widths(c);
+    const uint64_t d = c->d_model;
+    uint64_t layer = joust_lanes_up(w.qkv) * d + joust_lanes_up(c->d_model) * (uint64_t)w.query +
+                     joust_lanes_up(2 * c->d_ff) * d +
+                     joust_lanes_up(c->d_model) * (uint64_t)c->d_ff;
+    uint64_t packed = c->n_layers * layer + (uint64_t)w.vocab_ld * d;
+    uint64_t rope = (uint64_t)c->context * c->d_head;
+    return (joust_model_config_parameters(c) + packed + rope) * sizeof(float);
+}
+
+/* A thread's pass and sampler. */
+static uint64_t lane_bytes(const joust_model_config *c)
+{
+    const joust_widths w = joust_model_widths(c);
+    uint64_t row =
+        2 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld + w.vocab_ld;
+    return (row * JOUST_PASS_ROWS + c->context + 3 * (uint64_t)w.vocab_ld) * sizeof(float);
+}
+
+/* A thread's tape: activations of every layer, keys and values of one, logits and their gradients. */
+static uint64_t tape_bytes(const joust_model_config *c, const joust_memory_plan *p)
+{
+    const joust_widths w = joust_model_widths(c);
+    const uint64_t stats = joust_lanes_up(2 * c->n_heads) + 2 * JOUST_LANES;
+    uint64_t layer = 4 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld + stats;
+    if (joust_config_has_qk_norm(c))
+        layer += w.qk_ld + joust_lanes_up(c->n_heads + c->n_kv_heads);
+    uint64_t shared = 3 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld;
+    uint64_t keys = (uint64_t)c->n_kv_heads * (2 * (uint64_t)c->d_head + 4 * (uint64_t)w.head_ld);
+    uint64_t wanted = 3 * (uint64_t)w.d_ld + 2 * (uint64_t)w.vocab_ld + JOUST_LANES;
+    return (p->row_tokens * (c->n_layers * layer + shared + keys) + p->row_answers * wanted +
+            3 * (uint64_t)c->context) *
+           sizeof(float);
+}
+
+joust_memory_need joust_memory_predict(const joust_model_config *c, const joust_memory_plan *p)
+{
+    const uint64_t gradient = joust_model_config_parameters(c) * sizeof(float);
+    uint32_t depth = 0;
+    const uint32_t run = joust_trainer_run(joust_model_config_parameters(c), p->n_threads,
+                                           JOUST_TRAINER_MAX_RUNS, p->batch_size);
+    while (1u << depth < run)
+        depth++;
+    const uint64_t n_runs = (p->batch_size + run - 1) / run;
+    joust_memory_need need = {.model = model_bytes(c)};
+    need.rollout = need.model + p->n_threads * lane_bytes(c) +
+                   (p->cache_bytes ? p->cache_bytes : JOUST_DEFAULT_CACHE_BYTES);
+    need.training = need.model + (2 + n_runs + (uint64_t)depth * p->n_threads) * gradient +
+                    p->n_threads * tape_bytes(c, p);
+    return need;
+}
