@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
@@ -77,32 +78,94 @@ static joust_status text_of(json_t *object, const char *key, const char *alias, 
     return JOUST_OK;
 }
 
-/* {"messages": [{"role": "user", "content": "…"}]} */
-static joust_status text_of_messages(json_t *object, const char **ret, joust_error *err)
+/* What one message adds to the text that readers and judges see: its words, after its role if it isn't the only one. */
+static joust_status add_message(joust_buf *to, const json_t *message, size_t index, bool only,
+                                joust_error *err)
 {
-    json_t *messages = json_object_get(object, "messages");
+    const char *role = json_string_value(json_object_get(message, "role"));
+    json_t *content = json_object_get(message, "content");
+    if (!role)
+        return joust_fail(err, JOUST_INVALID, "key 'messages': message %zu: no 'role'", index + 1);
+    bool none = !content || json_is_null(content);
+    if (none && !json_object_get(message, "tool_calls"))
+        return joust_fail(err, JOUST_INVALID, "key 'messages': message %zu: no 'content'",
+                          index + 1);
+    const char *words = json_string_value(content);
+    if (words && strlen(words) != json_string_length(content))
+        return joust_fail(err, JOUST_INVALID,
+                          "key 'messages': message %zu: contains a NUL character", index + 1);
+    if (!only)
+        joust_buf_format(to, "%s%s: ", index ? "\n\n" : "", role);
+    char *other = words || none ? NULL : json_dumps(content, JSON_COMPACT | JSON_ENCODE_ANY);
+    joust_buf_text(to, words ? words : other ? other : "");
+    free(other);
+    return JOUST_OK;
+}
+
+/* A conversation: a list of messages, with what else its rendering takes from the line. */
+static joust_status take_messages(json_t *object, json_t *messages, joust_buf *text, char **ret,
+                                  joust_error *err)
+{
+    static const char *const others[] = {"tools", "documents", "chat_template_kwargs"};
+    size_t n = json_array_size(messages);
+    if (n == 0)
+        return joust_fail(err, JOUST_INVALID, "key 'messages': expected a list of messages");
+    const char *role = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
+    bool only = n == 1 && role && strcmp(role, "user") == 0;
+    joust_status st = JOUST_OK;
+    for (size_t i = 0; st == JOUST_OK && i < n; i++)
+        st = add_message(text, json_array_get(messages, i), i, only, err);
+    if (st != JOUST_OK)
+        return st;
+    json_t *whole = json_object();
+    bool ok = whole && json_object_set(whole, "messages", messages) == 0;
+    for (size_t i = 0; ok && i < sizeof(others) / sizeof(*others); i++) {
+        json_t *value = json_object_get(object, others[i]);
+        if (value && !json_is_null(value))
+            ok = json_object_set(whole, others[i], value) == 0;
+    }
+    char *dumped = ok ? json_dumps(whole, JSON_COMPACT) : NULL;
+    json_decref(whole);
+    *ret = dumped ? joust_strdup(dumped) : NULL;
+    free(dumped);
+    return *ret ? joust_buf_status(text, err) : joust_fail(err, JOUST_NOMEM, "out of memory");
+}
+
+/* The prompt under its several names: a text, or (as TRL has it) a list of messages. */
+static joust_status take_prompt(json_t *object, joust_prompt *p, joust_error *err)
+{
+    const char *text = NULL;
+    joust_buf shown = {0};
+    json_t *messages = json_object_get(object, "prompt");
+    if (!messages || json_is_null(messages))
+        messages = json_object_get(object, "question");
+    if (!json_is_array(messages)) {
+        joust_status st = text_of(object, "prompt", "question", &text, err);
+        if (st != JOUST_OK)
+            return st;
+        messages = json_object_get(object, "messages");
+    }
+    if (text) {
+        p->text = joust_strdup(text);
+        return p->text ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "out of memory");
+    }
     if (!messages)
         return joust_fail(err, JOUST_INVALID,
                           "no prompt: expected the key 'prompt' (or 'question', or 'messages')");
-    json_t *first = json_array_get(messages, 0);
-    const char *role = json_string_value(json_object_get(first, "role"));
-    if (json_array_size(messages) != 1 || !role || strcmp(role, "user"))
-        return joust_fail(err, JOUST_UNSUPPORTED,
-                          "key 'messages': expected exactly one message, with role 'user'; "
-                          "write longer conversations as one 'prompt'");
-    joust_status st = text_of(first, "content", "content", ret, err);
-    if (st == JOUST_OK && !*ret)
-        st = joust_fail(err, JOUST_INVALID, "key 'messages': no 'content'");
+    joust_status st = take_messages(object, messages, &shown, &p->messages, err);
+    if (st == JOUST_OK) {
+        p->text = shown.n ? joust_buf_take_text(&shown) : joust_strdup("");
+        st = p->text ? st : joust_fail(err, JOUST_NOMEM, "out of memory");
+    }
+    joust_buf_fini(&shown);
     return st;
 }
 
 static joust_status fill_prompt(json_t *object, joust_prompt *p, joust_error *err)
 {
-    const char *text, *reference, *id = NULL;
+    const char *reference, *id = NULL;
     char number[32];
-    joust_status st = text_of(object, "prompt", "question", &text, err);
-    if (st == JOUST_OK && !text)
-        st = text_of_messages(object, &text, err);
+    joust_status st = take_prompt(object, p, err);
     if (st == JOUST_OK)
         st = text_of(object, "reference", "answer", &reference, err);
     if (st != JOUST_OK)
@@ -118,12 +181,11 @@ static joust_status fill_prompt(json_t *object, joust_prompt *p, joust_error *er
     if (weight && !json_is_number(weight))
         return joust_fail(err, JOUST_INVALID, "key 'weight': expected a number");
     p->weight = weight ? json_number_value(weight) : 1;
-    p->digest = joust_prompt_digest(id, text, reference);
-    p->text = joust_strdup(text);
     p->reference = reference ? joust_strdup(reference) : NULL;
     p->id = id ? joust_strdup(id) : NULL;
-    if (!p->text || (reference && !p->reference) || (id && !p->id))
+    if ((reference && !p->reference) || (id && !p->id))
         return joust_fail(err, JOUST_NOMEM, "out of memory");
+    p->digest = joust_prompt_digest_of(p);
     return joust_prompt_validate(p, err);
 }
 

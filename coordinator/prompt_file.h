@@ -1,7 +1,9 @@
 /* Prompt files: JSONL, one object a line:
  *   {"prompt": "…", "reference": "…", "id": "…", "weight": 1}
- * `prompt` (or `question`, or `messages` with one user message) is required, the rest is optional; `answer` is taken for
- * `reference`. Other keys are passed over, so that data sets can be used as they are. */
+ * `prompt` (or `question`, or `messages`) is required, the rest is optional; `answer` is taken for `reference`. A
+ * conversation is a list of messages under `messages` or `prompt`, with `tools`, `documents` and `chat_template_kwargs`
+ * beside it; its text, for readers and judges, is "role: content", paragraph by paragraph (of one user message: its
+ * content). Other keys are passed over, so that data sets can be used as they are. */
 #ifndef JOUST_COORDINATOR_PROMPT_FILE_H
 #define JOUST_COORDINATOR_PROMPT_FILE_H
 

@@ -4,6 +4,7 @@
 
 #include "ops/hub.h"
 #include "proto/base/alloc.h"
+#include "proto/base/file.h"
 
 joust_status joust_local_model_check(const char *dir, const joust_tokenizer *tokenizer,
                                      const joust_model_config *config, joust_error *err)
@@ -30,6 +31,12 @@ joust_status joust_local_model_open(const char *name, uint32_t n_threads, joust_
         st = joust_local_model_check(dir, m.tokenizer, joust_model_get_config(m.model), err);
     if (st == JOUST_OK)
         st = joust_engine_create(&options, &m.engine, err);
+    if (st == JOUST_OK) { /* matters to conversations alone */
+        st = joust_chat_load(dir, &m.chat, &m.why_no_chat);
+        st = joust_status_scope(st) != JOUST_SCOPE_PROCESS
+                 ? JOUST_OK
+                 : joust_fail(err, st, "%s", m.why_no_chat.text);
+    }
     joust_free(dir);
     if (st == JOUST_OK)
         *ret = m;
@@ -43,6 +50,7 @@ void joust_local_model_close(joust_local_model *m)
     joust_model_free(&m->model);
     joust_engine_free(&m->engine);
     joust_tokenizer_free(&m->tokenizer);
+    joust_chat_free(&m->chat);
 }
 
 joust_status joust_local_model_prompt(const joust_local_model *m, const char *text, bool bos,
@@ -60,5 +68,25 @@ joust_status joust_local_model_prompt(const joust_local_model *m, const char *te
         st = joust_fail(err, JOUST_INVALID,
                         "an empty prompt, and the model has no bos token to begin with");
     joust_tokens_fini(&written);
+    return st;
+}
+
+joust_status joust_local_model_messages(const joust_local_model *m, const char *path,
+                                        joust_tokens *to, joust_buf *text, joust_error *err)
+{
+    joust_buf json = {0};
+    if (!m->chat)
+        return joust_fail(err, m->why_no_chat.status, "%s", m->why_no_chat.text);
+    joust_status st = joust_file_read(path, 16u << 20, &json, err);
+    if (st != JOUST_OK)
+        return st;
+    const char *conversation = json.data ? (const char *)json.data : "";
+    if (text)
+        st = joust_chat_render(m->chat, conversation, json.n, true, text, err);
+    else
+        st = joust_chat_encode(m->chat, m->tokenizer, conversation, json.n, true, to, err);
+    if (st == JOUST_MALFORMED)
+        st = joust_blame(err, st, "%s", path);
+    joust_buf_fini(&json);
     return st;
 }

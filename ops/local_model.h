@@ -2,6 +2,7 @@
 #ifndef JOUST_OPS_LOCAL_MODEL_H
 #define JOUST_OPS_LOCAL_MODEL_H
 
+#include "worker/engine/chat.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
@@ -10,6 +11,8 @@ typedef struct joust_local_model {
     joust_engine *engine;
     joust_model *model;
     joust_tokenizer *tokenizer;
+    joust_chat *chat; /* or NULL, and why */
+    joust_error why_no_chat;
 } joust_local_model;
 
 /* Whether the folder's tokenizer fits its model. Errors: JOUST_INVALID. */
@@ -25,5 +28,10 @@ void joust_local_model_close(joust_local_model *m);
  * doesn't begin with it. Errors: JOUST_INVALID if nothing results. */
 JOUST_MUST_USE joust_status joust_local_model_prompt(const joust_local_model *m, const char *text,
                                                      bool bos, joust_tokens *to, joust_error *err);
+/* Appends the tokens (or, if text isn't NULL, to it the text) of the conversation in a JSON file, as the model's chat
+ * template renders it with the words that begin an answer. Errors: those of joust_chat_render, and of reading. */
+JOUST_MUST_USE joust_status joust_local_model_messages(const joust_local_model *m, const char *path,
+                                                       joust_tokens *to, joust_buf *text,
+                                                       joust_error *err);
 
 #endif

@@ -12,11 +12,14 @@
 #include "proto/plan.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
+#include "worker/prompter.h"
 
 /* A model of the job, as far as it is needed to check what is put to it. */
 typedef struct checked_model {
     joust_tokenizer *tokenizer;
     joust_model_config config;
+    joust_chat *chat; /* or NULL, and why */
+    joust_error why_no_chat;
 } checked_model;
 
 typedef struct preflight {
@@ -38,6 +41,12 @@ static joust_status check_files(const joust_job_model *model, checked_model *ret
         st = joust_tokenizer_load(model->path, &ret->tokenizer, err);
     if (st == JOUST_OK)
         st = joust_local_model_check(model->path, ret->tokenizer, &ret->config, err);
+    if (st == JOUST_OK) { /* matters where there are conversations */
+        st = joust_chat_load(model->path, &ret->chat, &ret->why_no_chat);
+        st = joust_status_scope(st) != JOUST_SCOPE_PROCESS
+                 ? JOUST_OK
+                 : joust_fail(err, st, "%s", ret->why_no_chat.text);
+    }
     return st;
 }
 
@@ -74,7 +83,7 @@ static joust_status check_judges(preflight *p, joust_error *err)
 /* The prompts of one GENERATE stage. */
 typedef struct prompt_check {
     const checked_model *model;
-    joust_template *template;
+    joust_prompter *prompter;
     size_t n_around; /* bytes of the template */
     const char *path;
 } prompt_check;
@@ -83,12 +92,11 @@ static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *
                                  joust_error *err)
 {
     const prompt_check *c = user;
-    joust_slot slot = {.name = "prompt", .text = prompt->text};
     joust_tokens tokens = {0};
     /* A token is a byte of text at least. */
-    if (strlen(prompt->text) + c->n_around < c->model->config.context)
+    if (!prompt->messages && strlen(prompt->text) + c->n_around < c->model->config.context)
         return JOUST_OK;
-    joust_status st = joust_template_render(c->template, &slot, 1, &tokens, err);
+    joust_status st = joust_prompter_render(c->prompter, prompt, &tokens, err);
     if (st == JOUST_OK && tokens.n >= c->model->config.context)
         st = joust_fail(err, JOUST_TOO_LARGE,
                         "the prompt has %u tokens, and the model's context is %u; shorten it or "
@@ -101,7 +109,6 @@ static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *
 
 static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_error *err)
 {
-    static const char *const slots[] = {"prompt"};
     const char *text = p->job->rollout.template_text ? p->job->rollout.template_text : "{prompt}";
     prompt_check check = {.model = &p->models[stage->model],
                           .n_around = strlen(text),
@@ -109,12 +116,34 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
     uint64_t lines;
     joust_digest content;
     joust_status st =
-        joust_template_compile(check.model->tokenizer, text, slots, 1, &check.template, err);
+        joust_prompter_create(p->job, check.model->tokenizer, &check.model->config,
+                              check.model->chat, &check.model->why_no_chat, &check.prompter, err);
     if (st != JOUST_OK)
-        return joust_blame(err, st, "rollout.template");
+        return st;
     st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
-    joust_template_free(&check.template);
+    joust_prompter_free(&check.prompter);
     return st;
+}
+
+static joust_status check_served_prompt(void *user, uint64_t line, const joust_prompt *prompt,
+                                        joust_error *err)
+{
+    const char *path = user;
+    if (joust_prompt_is_plain(prompt))
+        return JOUST_OK;
+    return joust_fail(err, JOUST_INVALID,
+                      "%s:%llu: a conversation of more than one user message can't be put to a "
+                      "served model yet; write it as one 'prompt'",
+                      path, (unsigned long long)line + 1);
+}
+
+static joust_status check_served_prompts(const preflight *p, const joust_stage *stage,
+                                         joust_error *err)
+{
+    uint64_t lines;
+    joust_digest content;
+    char *path = p->job->sets[stage->set].path;
+    return joust_prompt_file_read(path, check_served_prompt, path, &lines, &content, err);
 }
 
 /* Stages that answer the same prompts by the same model are looked at once. */
@@ -140,11 +169,14 @@ joust_status joust_preflight(const joust_job *job, joust_error *err)
     if (st == JOUST_OK)
         st = check_judges(p, err);
     for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
-        if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i) &&
-            !job->models[p->plan.stages[i].model].has_endpoint)
-            st = check_prompts(p, &p->plan.stages[i], err);
-    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++)
+        if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i))
+            st = job->models[p->plan.stages[i].model].has_endpoint
+                     ? check_served_prompts(p, &p->plan.stages[i], err)
+                     : check_prompts(p, &p->plan.stages[i], err);
+    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++) {
         joust_tokenizer_free(&p->models[i].tokenizer);
+        joust_chat_free(&p->models[i].chat);
+    }
     joust_free(p);
     return st;
 }

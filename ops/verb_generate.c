@@ -12,12 +12,12 @@
 #include "worker/engine/stop.h"
 
 typedef struct arguments {
-    const char *model, *prompt, *response_prefix;
+    const char *model, *prompt, *messages, *response_prefix;
     double temperature, top_p, min_p, repetition_penalty;
     uint32_t top_k, max_tokens, min_tokens, threads;
     joust_text_list stop;
     uint64_t seed;
-    bool no_bos, json;
+    bool no_bos, json, render;
 } arguments;
 
 /* What is printed when the text is whole. */
@@ -95,7 +95,9 @@ static joust_status generate(const joust_local_model *m, const arguments *args, 
     joust_tokens prompt = {0}, forced = {0};
     joust_stream_name name = {.job_seed = args->seed, .purpose = JOUST_PURPOSE_SAMPLE};
     joust_stream stream = joust_stream_open(&name);
-    joust_status st = joust_local_model_prompt(m, args->prompt, !args->no_bos, &prompt, err);
+    joust_status st = args->messages
+                          ? joust_local_model_messages(m, args->messages, &prompt, NULL, err)
+                          : joust_local_model_prompt(m, args->prompt, !args->no_bos, &prompt, err);
     if (st == JOUST_OK && args->response_prefix)
         st = joust_tokenizer_encode(m->tokenizer, args->response_prefix,
                                     strlen(args->response_prefix), true, &forced, err);
@@ -132,6 +134,10 @@ static joust_status check(const arguments *a, joust_error *err)
 {
     if (!a->model)
         return joust_fail(err, JOUST_INVALID, "--model DIR is missing");
+    if (a->messages && *a->prompt)
+        return joust_fail(err, JOUST_INVALID, "--prompt and --messages: give one of them");
+    if (a->render && !a->messages)
+        return joust_fail(err, JOUST_INVALID, "--render: --messages FILE is missing");
     if (a->temperature < 0)
         return joust_fail(err, JOUST_INVALID, "--temperature: expected 0 (greedy) or more");
     if (!(a->top_p > 0 && a->top_p <= 1))
@@ -155,9 +161,14 @@ int joust_verb_generate(int argc, char **argv)
 {
     arguments args = {.prompt = "", .temperature = 1, .top_p = 1, .max_tokens = 128};
     const joust_option options[] = {
-        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR", "folder of the model, or a hub id in the local cache"},
+        {"--model", JOUST_OPTION_TEXT, &args.model, "DIR",
+         "folder of the model, or a hub id in the local cache"},
         {"--prompt", JOUST_OPTION_TEXT, &args.prompt, "TEXT",
          "text to go on with; none by default"},
+        {"--messages", JOUST_OPTION_TEXT, &args.messages, "FILE",
+         "JSON: a list of messages, or {messages, tools, …}; the chat template renders it"},
+        {"--render", JOUST_OPTION_FLAG, &args.render, NULL,
+         "print the conversation as the chat template renders it, and no more"},
         {"--temperature", JOUST_OPTION_DOUBLE, &args.temperature, "T", "0: greedy; 1 by default"},
         {"--top-p", JOUST_OPTION_DOUBLE, &args.top_p, "P", "nucleus sampling; off by default"},
         {"--top-k", JOUST_OPTION_U32, &args.top_k, "K", "the K likeliest tokens; off by default"},
@@ -181,7 +192,8 @@ int joust_verb_generate(int argc, char **argv)
          "text, tokens and log-probabilities as JSON"}};
     const joust_usage usage = {
         .verb = "generate",
-        .synopsis = "joust generate --model DIR [--prompt TEXT] [--temperature T] [--max-tokens N] "
+        .synopsis = "joust generate --model DIR [--prompt TEXT | --messages FILE] [--temperature "
+                    "T] [--max-tokens N] "
                     "[--seed S] [--json]",
         .about =
             "Prints how the model goes on with the text. Special tokens written in the prompt\n"
@@ -198,7 +210,8 @@ int joust_verb_generate(int argc, char **argv)
         st = joust_local_model_open(args.model, args.threads, &model, &err);
     output out = {.tokenizer = model.tokenizer, .args = &args};
     if (st == JOUST_OK)
-        st = generate(&model, &args, &out, &err);
+        st = args.render ? joust_local_model_messages(&model, args.messages, NULL, &out.text, &err)
+                         : generate(&model, &args, &out, &err);
     if (st == JOUST_OK) {
         joust_buf_text(&out.text, "\n");
         fwrite(out.text.data, 1, out.text.n, stdout);

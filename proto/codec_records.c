@@ -18,7 +18,8 @@ static const joust_field prompt_fields[] = {DIGEST(joust_prompt, 1, digest),
                                             TEXT(joust_prompt, 3, id, JOUST_MAX_TEXT_BYTES),
                                             TEXT(joust_prompt, 4, text, JOUST_MAX_TEXT_BYTES),
                                             TEXT(joust_prompt, 5, reference, JOUST_MAX_TEXT_BYTES),
-                                            VALUE(joust_prompt, 6, weight)};
+                                            VALUE(joust_prompt, 6, weight),
+                                            TEXT(joust_prompt, 100, messages, JOUST_MAX_TEXT_BYTES)};
 const joust_record_type joust_prompt_type =
     RECORD_TYPE(joust_prompt, joust__wire__prompt__descriptor, prompt_fields);
 

@@ -85,12 +85,14 @@ joust_status joust_prompt_validate(const joust_prompt *r, joust_error *err)
     if (st == JOUST_OK)
         st = check_text(r->reference, false, "prompt.reference", err);
     if (st == JOUST_OK)
+        st = check_text(r->messages, false, "prompt.messages", err);
+    if (st == JOUST_OK)
         st = check_finite(r->weight, "prompt.weight", err);
     if (st != JOUST_OK)
         return st;
     if (r->weight < 0)
         return joust_fail(err, JOUST_INVALID, "prompt.weight: below 0");
-    joust_digest digest = joust_prompt_digest(r->id, r->text, r->reference);
+    joust_digest digest = joust_prompt_digest_of(r);
     if (!joust_digest_equal(&digest, &r->digest))
         return joust_fail(err, JOUST_INVALID, "prompt.digest: not that of its content");
     return JOUST_OK;
@@ -254,6 +256,31 @@ joust_digest joust_prompt_digest(const char *id, const char *text, const char *r
     add_optional(&h, text);
     add_optional(&h, reference);
     return joust_hasher_end(&h);
+}
+
+joust_digest joust_prompt_digest_of(const joust_prompt *r)
+{
+    joust_digest plain = joust_prompt_digest(r->id, r->text, r->reference);
+    if (!r->messages)
+        return plain;
+    joust_hasher h;
+    joust_hasher_init(&h);
+    joust_hasher_add(&h, plain.bytes, sizeof(plain.bytes));
+    add_optional(&h, r->messages);
+    return joust_hasher_end(&h);
+}
+
+bool joust_prompt_is_plain(const joust_prompt *r)
+{
+    joust_buf one = {0};
+    if (!r->messages)
+        return true;
+    joust_buf_text(&one, "{\"messages\":[{\"role\":\"user\",\"content\":");
+    joust_json_string(&one, r->text, strlen(r->text));
+    joust_buf_text(&one, "}]}");
+    bool plain = joust_buf_ok(&one) && strcmp((const char *)one.data, r->messages) == 0;
+    joust_buf_fini(&one);
+    return plain;
 }
 
 bool joust_unit_key_equal(const joust_unit_key *a, const joust_unit_key *b)

@@ -39,7 +39,8 @@ typedef struct joust_prompt {
     joust_digest digest;  /* of the canonical content: prompt text or messages, reference, id */
     uint32_t occurrence;  /* 0 for the first line with this content, 1 for the next … */
     char *id;             /* the user's own, or NULL */
-    char *text;           /* NUL-terminated UTF-8 */
+    char *text;           /* NUL-terminated UTF-8; of a conversation: what a reader sees of it */
+    char *messages;       /* a conversation as JSON, {"messages": […], …}, or NULL */
     char *reference;      /* gold answer or NULL; never shown to the policy */
     double weight;        /* 1 by default */
 } joust_prompt;
@@ -220,6 +221,10 @@ JOUST_MUST_USE joust_status joust_manifest_validate(const joust_manifest *m, jou
 
 /* Digest of a prompt's content (id, text, reference as fields); what `digest` must equal. */
 joust_digest joust_prompt_digest(const char *id, const char *text, const char *reference);
+/* The same of any prompt: a conversation's messages count. */
+joust_digest joust_prompt_digest_of(const joust_prompt *r);
+/* Whether the prompt is a text, or a conversation of one user message that says no more than its text. */
+bool joust_prompt_is_plain(const joust_prompt *r);
 
 const char *joust_outcome_name(joust_outcome outcome); /* "ok", "tie" … "unknown" */
 const char *joust_finish_name(joust_finish finish);    /* "stop", "length" … "unknown" */

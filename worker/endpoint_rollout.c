@@ -209,6 +209,16 @@ static joust_status open_run(run *x, uint32_t n, joust_error *err)
         return joust_fail(err, JOUST_NOMEM, "rollout: %u units", n);
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
+        if (!joust_prompt_is_plain(&x->units[i].prompt)) {
+            joust_error why;
+            (void)joust_fail(&why, JOUST_INVALID,
+                             "prompt %llu of the stage: a conversation of more than one user "
+                             "message can't be put to a served model yet",
+                             (unsigned long long)x->units[i].unit.position);
+            x->tasks[i].failed = true;
+            st = x->r->failed(x->r->context, i, &why, err);
+            continue;
+        }
         st = open_records(x, i, err);
         if (st == JOUST_OK)
             open_requests(x, i);

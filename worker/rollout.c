@@ -6,6 +6,7 @@
 
 #include "proto/base/alloc.h"
 #include "worker/engine/stop.h"
+#include "worker/prompter.h"
 
 /* One unit under way. */
 typedef struct task {
@@ -19,7 +20,7 @@ typedef struct task {
 typedef struct run {
     const joust_rollout *r;
     const joust_lease_unit *units;
-    joust_template *template;
+    joust_prompter *prompter;
     joust_tokens forced; /* the response's prefix */
     joust_stop stop;
     task *tasks;
@@ -36,16 +37,6 @@ static void task_clear(task *t)
     *t = (task){0};
 }
 
-static const char *const slots[] = {"prompt"};
-
-static joust_status compile_template(run *x, joust_error *err)
-{
-    const char *text = x->r->job->rollout.template_text;
-    joust_status st = joust_template_compile(x->r->tokenizer, text ? text : "{prompt}", slots, 1,
-                                             &x->template, err);
-    return st == JOUST_OK ? st : joust_blame(err, st, "rollout.template");
-}
-
 /* What each response begins with. It must leave a token to draw. */
 static joust_status encode_prefix(run *x, joust_error *err)
 {
@@ -58,28 +49,6 @@ static joust_status encode_prefix(run *x, joust_error *err)
         st = joust_fail(err, JOUST_INVALID, "%u tokens, and max_tokens is %u", x->forced.n, most);
     x->stop.n_forced = x->forced.n;
     return st == JOUST_OK ? st : joust_blame(err, st, "rollout.response_prefix");
-}
-
-/* Whether the template says nothing but the prompt: then the model's own first token goes before
- * it. */
-static bool template_is_bare(const joust_job *job)
-{
-    return !job->rollout.template_text || strcmp(job->rollout.template_text, "{prompt}") == 0;
-}
-
-static joust_status render(run *x, uint32_t unit, joust_error *err)
-{
-    const joust_model_config *config = joust_model_get_config(x->r->model);
-    task *t = &x->tasks[unit];
-    joust_slot slot = {.name = "prompt", .text = x->units[unit].prompt.text};
-    joust_status st = JOUST_OK;
-    if (template_is_bare(x->r->job) && config->bos_token != UINT32_MAX)
-        st = joust_tokens_add(&t->prompt, &config->bos_token, 1, err);
-    if (st == JOUST_OK)
-        st = joust_template_render(x->template, &slot, 1, &t->prompt, err);
-    if (st == JOUST_OK && t->prompt.n == 0)
-        st = joust_fail(err, JOUST_INVALID, "the prompt has no token");
-    return st;
 }
 
 /* Most tokens that a prompt may have: all but what the response begins with, and one. */
@@ -228,7 +197,7 @@ static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
 {
     task *t = &x->tasks[unit];
     joust_error why = {0};
-    joust_status st = render(x, unit, &why);
+    joust_status st = joust_prompter_render(x->prompter, &x->units[unit].prompt, &t->prompt, &why);
     if (st == JOUST_INVALID) {
         const joust_lease_unit *u = &x->units[unit];
         (void)joust_blame(&why, st, "prompt %llu of the stage (id %s)",
@@ -265,7 +234,10 @@ joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *u
              .stop = {.tokenizer = r->tokenizer,
                       .texts = (const char *const *)how->stop,
                       .n = how->n_stop}};
-    joust_status st = compile_template(&x, err);
+    static const joust_error no_chat = {JOUST_NOT_FOUND, "the model has no chat template"};
+    joust_status st =
+        joust_prompter_create(r->job, r->tokenizer, joust_model_get_config(r->model), r->chat,
+                              r->why_no_chat ? r->why_no_chat : &no_chat, &x.prompter, err);
     if (st == JOUST_OK)
         st = encode_prefix(&x, err);
     if (st == JOUST_OK) {
@@ -286,6 +258,6 @@ joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *u
     joust_free(x.unit_of);
     joust_free(x.tasks);
     joust_tokens_fini(&x.forced);
-    joust_template_free(&x.template);
+    joust_prompter_free(&x.prompter);
     return st;
 }

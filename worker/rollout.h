@@ -5,6 +5,7 @@
 
 #include "proto/messages.h"
 #include "proto/plan.h"
+#include "worker/engine/chat.h"
 #include "worker/engine/generate.h"
 #include "worker/engine/tokenizer.h"
 
@@ -12,6 +13,8 @@ typedef struct joust_rollout {
     joust_engine *engine;
     joust_model *model;
     const joust_tokenizer *tokenizer;
+    const joust_chat *chat; /* or NULL, and why */
+    const joust_error *why_no_chat;
     const joust_job *job;
     const joust_stage *stage; /* a GENERATE stage */
     /* Called when all samples of a unit are there. result: takes; id and trajectories are set, by

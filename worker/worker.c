@@ -78,6 +78,8 @@ static joust_status generate(batch *b, const joust_stage *stage, const joust_lea
     joust_rollout rollout = {.engine = b->w->engine,
                              .model = resident.model,
                              .tokenizer = resident.tokenizer,
+                             .chat = resident.chat,
+                             .why_no_chat = resident.why_no_chat,
                              .job = b->w->job,
                              .stage = stage,
                              .done = unit_done,

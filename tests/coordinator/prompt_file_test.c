@@ -40,8 +40,6 @@ static void keys_and_aliases(void **state)
          "r", NULL, 1},
         {"{\"prompt\": null, \"question\": \"q\", \"reference\": null, \"id\": null}", "q", NULL,
          NULL, 1},
-        {"{\"messages\": [{\"role\": \"user\", \"content\": \"m\"}], \"id\": -12}", "m", NULL,
-         "-12", 1},
         {"{\"prompt\": \"a\", \"weight\": 0, \"source\": {\"any\": [1, null]}}", "a", NULL, NULL,
          0},
         {" {\"prompt\": \"caf\\u00e9 \\ud83e\\udd99\"} ", "caf\xc3\xa9 \xf0\x9f\xa6\x99", NULL,
@@ -54,10 +52,49 @@ static void keys_and_aliases(void **state)
         joust_digest digest = joust_prompt_digest(all[i].id, all[i].text, all[i].reference);
         check_text(p.text, all[i].text);
         check_text(p.reference, all[i].reference);
+        assert_null(p.messages);
         check_text(p.id, all[i].id);
         assert_true(p.weight == all[i].weight);
         assert_int_equal(p.occurrence, 0);
         assert_memory_equal(&p.digest, &digest, sizeof digest);
+        joust_prompt_fini(&p);
+    }
+}
+
+static void conversations(void **state)
+{
+    static const struct {
+        const char *line, *text, *messages;
+        bool plain;
+    } all[] = {
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"m\\u00e9\"}], \"id\": -12}",
+         "m\xc3\xa9", "{\"messages\":[{\"role\":\"user\",\"content\":\"m\xc3\xa9\"}]}", true},
+        {"{\"prompt\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", "
+         "\"content\": \"u\"}]}",
+         "system: s\n\nuser: u",
+         "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":"
+         "\"u\"}]}",
+         false},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"u\"}], \"tools\": [{\"a\": 1}], "
+         "\"x\": 2}",
+         "u", "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"}],\"tools\":[{\"a\":1}]}",
+         false},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": [1]}, {\"role\": \"a\", "
+         "\"tool_calls\": []}]}",
+         "user: [1]\n\na: ",
+         "{\"messages\":[{\"role\":\"user\",\"content\":[1]},{\"role\":\"a\",\"tool_calls\":[]}]}",
+         false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        joust_prompt p = parse(all[i].line);
+        joust_digest digest = joust_prompt_digest_of(&p);
+        joust_digest other = joust_prompt_digest(p.id, p.text, p.reference);
+        check_text(p.text, all[i].text);
+        check_text(p.messages, all[i].messages);
+        assert_int_equal(joust_prompt_is_plain(&p), all[i].plain);
+        assert_memory_equal(&p.digest, &digest, sizeof digest);
+        assert_memory_not_equal(&p.digest, &other, sizeof other);
         joust_prompt_fini(&p);
     }
 }
@@ -80,7 +117,7 @@ static void bad_lines(void **state)
         {"{}", JOUST_INVALID, "no prompt: expected the key 'prompt'"},
         {"{\"reference\": \"r\"}", JOUST_INVALID, "no prompt"},
         {"{\"prompt\": 3}", JOUST_INVALID, "key 'prompt': expected a string"},
-        {"{\"question\": [\"a\"]}", JOUST_INVALID, "key 'question': expected a string"},
+        {"{\"question\": [\"a\"]}", JOUST_INVALID, "message 1: no 'role'"},
         {"{\"prompt\": \"a\\u0000b\"}", JOUST_INVALID, "key 'prompt': contains a NUL"},
         {"{\"prompt\": \"a\", \"reference\": 3}", JOUST_INVALID,
          "key 'reference': expected a string"},
@@ -91,13 +128,13 @@ static void bad_lines(void **state)
          "key 'weight': expected a number"},
         {"{\"prompt\": \"a\", \"weight\": -1}", JOUST_INVALID, "weight: below 0"},
         {"{\"prompt\": \"a\", \"weight\": 1e999}", JOUST_MALFORMED, "not JSON"},
-        {"{\"messages\": []}", JOUST_UNSUPPORTED, "exactly one message"},
-        {"{\"messages\": [{\"role\": \"system\", \"content\": \"a\"}]}", JOUST_UNSUPPORTED,
-         "role 'user'"},
+        {"{\"messages\": []}", JOUST_INVALID, "expected a list of messages"},
+        {"{\"messages\": \"a\"}", JOUST_INVALID, "expected a list of messages"},
+        {"{\"messages\": [{\"content\": \"a\"}]}", JOUST_INVALID, "message 1: no 'role'"},
         {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\"}]}",
-         JOUST_UNSUPPORTED, "write longer conversations as one 'prompt'"},
-        {"{\"messages\": [{\"role\": \"user\"}]}", JOUST_INVALID, "no 'content'"},
-        {"{\"messages\": [{\"role\": \"user\", \"content\": 1}]}", JOUST_INVALID, "key 'content'"},
+         JOUST_INVALID, "message 2: no 'content'"},
+        {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\\u0000\"}]}", JOUST_INVALID,
+         "message 1: contains a NUL"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -334,12 +371,17 @@ static void out_of_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keys_and_aliases),       cmocka_unit_test(bad_lines),
-        cmocka_unit_test(a_nul_byte_is_no_text),  cmocka_unit_test(long_lines),
-        cmocka_unit_test(repeats_are_numbered),   cmocka_unit_test(many_prompts),
-        cmocka_unit_test(faults_name_their_line), cmocka_unit_test(a_long_line_in_a_file),
-        cmocka_unit_test(see_may_end_it),         cmocka_unit_test(no_file),
-        cmocka_unit_test(out_of_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(keys_and_aliases),
+                                       cmocka_unit_test(conversations),
+                                       cmocka_unit_test(bad_lines),
+                                       cmocka_unit_test(a_nul_byte_is_no_text),
+                                       cmocka_unit_test(long_lines),
+                                       cmocka_unit_test(repeats_are_numbered),
+                                       cmocka_unit_test(many_prompts),
+                                       cmocka_unit_test(faults_name_their_line),
+                                       cmocka_unit_test(a_long_line_in_a_file),
+                                       cmocka_unit_test(see_may_end_it),
+                                       cmocka_unit_test(no_file),
+                                       cmocka_unit_test(out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

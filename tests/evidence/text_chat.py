@@ -143,13 +143,14 @@ def main():
     arguments.add_argument("templates", nargs="*")
     arguments.add_argument("--count", type=int, default=1000)
     arguments.add_argument("--seed", type=int, default=14)
-    arguments.add_argument("--dump", help="write a line {template, conversation, text} for the first ten of each")
+    arguments.add_argument("--dump", help="write conversations and Jinja's texts, for tests/engine/files/chat_golden.json")
     given = arguments.parse_args()
     templates = given.templates or sorted(glob.glob(HERE + "/chat_templates/*.jinja") +
                                           glob.glob(HERE + "/../../../shared/data/chat-templates/*.jinja"))
     driver = os.path.join(given.build, "tests/engine/files/text_driver")
     print(f"jinja2 {jinja2.__version__}, seed {given.seed}, {given.count} conversations a template")
     bad = 0
+    dumped = []
     with tempfile.TemporaryDirectory() as folder:
         tokens = os.path.join(folder, "tokens.json")
         with open(tokens, "w") as file:
@@ -178,9 +179,16 @@ def main():
                 elif bad < 20:
                     bad += 1
                     print(f"{path}: conversation {i} differs\n  want {want!r}\n  got  {got!r}\n  {json.dumps(line)[:600]}")
+            if given.dump:
+                dumped += [{"template": os.path.basename(path), "conversation": line, "text": expected(template, line)}
+                           for line in lines if isinstance(expected(template, line), str)][:6]
             bad += equal + refused < len(lines)
             print(f"{os.path.basename(path)}: {equal} equal, {refused} refused by both, "
                   f"{len(lines) - equal - refused} different")
+    if given.dump:
+        with open(given.dump, "w") as file:
+            json.dump({"tokens": TOKENS, "cases": dumped}, file, ensure_ascii=True, indent=0)
+            file.write("\n")
     sys.exit(1 if bad else 0)
 
 

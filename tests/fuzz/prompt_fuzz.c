@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
                      st == JOUST_UNSUPPORTED || st == JOUST_TOO_LARGE);
         fuzz_require(err.text[0] != '\0');
     } else {
-        joust_digest digest = joust_prompt_digest(p.id, p.text, p.reference);
+        joust_digest digest = joust_prompt_digest_of(&p);
         fuzz_require(joust_digest_equal(&p.digest, &digest));
         fuzz_require(p.occurrence == 0);
         fuzz_require(joust_prompt_validate(&p, &err) == JOUST_OK);

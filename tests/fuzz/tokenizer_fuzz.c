@@ -3,6 +3,7 @@
 
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
+#include "proto/base/text.h"
 #include "worker/engine/tokenizer.h"
 
 static const char separator[] = "\n---\n";
@@ -17,6 +18,21 @@ static size_t find_separator(const uint8_t *data, size_t n)
     return n;
 }
 
+static void stream(const joust_tokenizer *t, const joust_tokens *tokens, bool skip)
+{
+    joust_error err;
+    joust_decoding *d = NULL;
+    joust_buf out = {0};
+    joust_status st = joust_decoding_create(t, skip, &d, &err);
+    for (uint32_t i = 0; st == JOUST_OK && i < tokens->n; i++)
+        st = joust_decoding_add(d, tokens->ids[i], &out, &err);
+    if (st == JOUST_OK)
+        st = joust_decoding_end(d, &out, &err);
+    fuzz_require(st != JOUST_OK || joust_text_is_utf8(out.data, out.n, NULL));
+    joust_decoding_free(&d);
+    joust_buf_fini(&out);
+}
+
 static void use(const joust_tokenizer *t, const char *text, size_t n, bool special)
 {
     joust_error err;
@@ -26,6 +42,7 @@ static void use(const joust_tokenizer *t, const char *text, size_t n, bool speci
         for (uint32_t i = 0; i < tokens.n; i++)
             fuzz_require(tokens.ids[i] < joust_tokenizer_size(t));
         (void)!joust_tokenizer_decode(t, tokens.ids, tokens.n, special, &out, &err);
+        stream(t, &tokens, special);
     }
     joust_buf_fini(&out);
     joust_tokens_fini(&tokens);

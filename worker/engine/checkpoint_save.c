@@ -46,6 +46,7 @@ static joust_status copy_companions(const char *from, const char *to, joust_erro
                                         "merges.txt",
                                         "tokenizer.model",
                                         "chat_template.jinja",
+                                        "chat_template.json",
                                         "generation_config.json"};
     joust_status st = JOUST_OK;
     for (size_t i = 0; st == JOUST_OK && i < sizeof(names) / sizeof(*names); i++)

@@ -6,6 +6,8 @@ typedef struct entry {
     joust_digest key;
     joust_model *model;
     joust_tokenizer *tokenizer;
+    joust_chat *chat;
+    joust_error why_no_chat;
     uint64_t used; /* serial number of the last use; 0: free */
 } entry;
 
@@ -30,6 +32,7 @@ static void clear(entry *e)
 {
     joust_model_free(&e->model);
     joust_tokenizer_free(&e->tokenizer);
+    joust_chat_free(&e->chat);
     *e = (entry){0};
 }
 
@@ -47,7 +50,7 @@ void joust_model_cache_free(joust_model_cache **cache)
 static void use(joust_model_cache *c, entry *e, joust_resident *ret)
 {
     e->used = ++c->serial;
-    *ret = (joust_resident){e->model, e->tokenizer};
+    *ret = (joust_resident){e->model, e->tokenizer, e->chat, &e->why_no_chat};
 }
 
 static entry *find(joust_model_cache *c, const joust_digest *key)
@@ -85,6 +88,12 @@ joust_status joust_model_cache_get(joust_model_cache *cache, const joust_digest 
     st = joust_model_load(dir, &e->model, err);
     if (st == JOUST_OK)
         st = joust_tokenizer_load(dir, &e->tokenizer, err);
+    if (st == JOUST_OK) /* a template that can't be used matters to conversations alone */
+        st = joust_chat_load(dir, &e->chat, &e->why_no_chat);
+    if (st != JOUST_OK && e->tokenizer && joust_status_scope(st) != JOUST_SCOPE_PROCESS)
+        st = JOUST_OK;
+    else if (st != JOUST_OK && e->tokenizer)
+        st = joust_fail(err, st, "%s", e->why_no_chat.text);
     if (st != JOUST_OK) {
         clear(e);
         return st;

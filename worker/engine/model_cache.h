@@ -4,6 +4,7 @@
 #ifndef JOUST_WORKER_ENGINE_MODEL_CACHE_H
 #define JOUST_WORKER_ENGINE_MODEL_CACHE_H
 
+#include "worker/engine/chat.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 
@@ -12,6 +13,8 @@ typedef struct joust_model_cache joust_model_cache;
 typedef struct joust_resident { /* views: valid until max_models other models were asked for */
     joust_model *model;
     const joust_tokenizer *tokenizer;
+    const joust_chat *chat;         /* or NULL, and then */
+    const joust_error *why_no_chat; /* there is no chat template, or what of it can't be used */
 } joust_resident;
 
 /* max_models >= 1. Errors: JOUST_NOMEM. */

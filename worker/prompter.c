@@ -1,0 +1,90 @@
+#include "worker/prompter.h"
+
+#include <string.h>
+
+#include "proto/base/alloc.h"
+
+struct joust_prompter {
+    const joust_tokenizer *tokenizer;
+    const joust_chat *chat;
+    joust_error why_no_chat;
+    uint32_t first_token; /* before a prompt without a template; UINT32_MAX: none */
+    bool given;           /* the job has a template */
+    joust_template *template;
+};
+
+joust_status joust_prompter_create(const joust_job *job, const joust_tokenizer *t,
+                                   const joust_model_config *config, const joust_chat *chat,
+                                   const joust_error *why_no_chat, joust_prompter **ret,
+                                   joust_error *err)
+{
+    static const char *const slots[] = {"prompt"};
+    const char *text = job->rollout.template_text;
+    joust_prompter *p = joust_calloc(1, sizeof(*p));
+    if (!p)
+        return joust_fail(err, JOUST_NOMEM, "prompts: out of memory");
+    bool bare = !text || strcmp(text, "{prompt}") == 0;
+    *p = (joust_prompter){.tokenizer = t,
+                          .chat = chat,
+                          .why_no_chat = *why_no_chat,
+                          .first_token = bare ? config->bos_token : UINT32_MAX,
+                          .given = text != NULL};
+    joust_status st =
+        joust_template_compile(t, text ? text : "{prompt}", slots, 1, &p->template, err);
+    if (st == JOUST_OK) {
+        *ret = p;
+        return st;
+    }
+    joust_free(p);
+    return joust_blame(err, st, "rollout.template");
+}
+
+void joust_prompter_free(joust_prompter **p)
+{
+    if (!*p)
+        return;
+    joust_template_free(&(*p)->template);
+    joust_free(*p);
+    *p = NULL;
+}
+
+static joust_status render_chat(const joust_prompter *p, const joust_prompt *prompt,
+                                joust_tokens *to, joust_error *err)
+{
+    if (!p->chat)
+        return joust_fail(err, JOUST_INVALID,
+                          "%s; rollout.template in the job file says how to put messages to it",
+                          p->why_no_chat.text);
+    joust_status st = joust_chat_encode(p->chat, p->tokenizer, prompt->messages,
+                                        strlen(prompt->messages), true, to, err);
+    bool process = st != JOUST_OK && joust_status_scope(st) == JOUST_SCOPE_PROCESS;
+    return st == JOUST_OK || process ? st : JOUST_INVALID; /* the prompt's fault, whatever it is */
+}
+
+static joust_status render_text(const joust_prompter *p, const joust_prompt *prompt,
+                                joust_tokens *to, joust_error *err)
+{
+    joust_slot slot = {.name = "prompt", .text = prompt->text};
+    joust_status st = JOUST_OK;
+    if (prompt->messages && !joust_prompt_is_plain(prompt))
+        return joust_fail(err, JOUST_INVALID,
+                          "a conversation of more than one user message has no place in "
+                          "rollout.template; leave the key out, and the model's chat template "
+                          "renders it");
+    if (p->first_token != UINT32_MAX)
+        st = joust_tokens_add(to, &p->first_token, 1, err);
+    return st == JOUST_OK ? joust_template_render(p->template, &slot, 1, to, err) : st;
+}
+
+joust_status joust_prompter_render(const joust_prompter *p, const joust_prompt *prompt,
+                                   joust_tokens *to, joust_error *err)
+{
+    uint32_t before = to->n;
+    joust_status st = prompt->messages && !p->given ? render_chat(p, prompt, to, err)
+                                                    : render_text(p, prompt, to, err);
+    if (st == JOUST_OK && to->n == before)
+        st = joust_fail(err, JOUST_INVALID, "the prompt has no token");
+    if (st != JOUST_OK)
+        to->n = before;
+    return st;
+}

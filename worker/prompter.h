@@ -1,0 +1,28 @@
+/* How a job's prompts become tokens for one model: by rollout.template; without one a conversation by the model's chat
+ * template, and a plain prompt as it stands, after the model's first token. Thread: any one at a time. */
+#ifndef JOUST_WORKER_PROMPTER_H
+#define JOUST_WORKER_PROMPTER_H
+
+#include "proto/job.h"
+#include "proto/records.h"
+#include "worker/engine/chat.h"
+#include "worker/engine/model.h"
+#include "worker/engine/tokenizer.h"
+
+typedef struct joust_prompter joust_prompter;
+
+/* chat is NULL for a model without a chat template; why_no_chat then says so (or why its template can't be used), and is
+ * what a conversation fails with. Borrows all until it is freed. Errors: JOUST_INVALID (rollout.template). */
+JOUST_MUST_USE joust_status joust_prompter_create(const joust_job *job, const joust_tokenizer *t,
+                                                  const joust_model_config *config,
+                                                  const joust_chat *chat,
+                                                  const joust_error *why_no_chat,
+                                                  joust_prompter **ret, joust_error *err);
+void joust_prompter_free(joust_prompter **p);
+/* Appends the prompt's tokens. Errors: JOUST_INVALID, whatever about the prompt is wrong: no token results, the chat
+ * template refuses it, or there is a template with nothing but {prompt} to put a longer conversation in. */
+JOUST_MUST_USE joust_status joust_prompter_render(const joust_prompter *p,
+                                                  const joust_prompt *prompt, joust_tokens *to,
+                                                  joust_error *err);
+
+#endif
