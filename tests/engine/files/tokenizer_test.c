@@ -225,6 +225,123 @@ static void test_refused(void **state)
     check_text(&err, "/nowhere/tokenizer.json");
 }
 
+/* What normalizers make of a text, seen through a vocabulary that lacks every character: the error quotes the first. */
+static void check_normalized(const char *normalizer, const char *text, const char *expected)
+{
+    joust_error err = {0};
+    joust_tokens tokens = {0};
+    joust_tokenizer *t = NULL;
+    joust_buf json = {0};
+    joust_buf_format(&json,
+                     "{\"normalizer\":%s,\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"%s\":0}}}",
+                     normalizer, expected);
+    check_ok(joust_tokenizer_parse(json.data, json.n, "t", &t, &err));
+    joust_status st = joust_tokenizer_encode(t, text, strlen(text), false, &tokens, &err);
+    if (st != JOUST_OK)
+        fail_msg("%s: '%s' isn't '%s': %s", normalizer, text, expected, err.text);
+    assert_int_equal(tokens.n, 1);
+    joust_tokens_fini(&tokens);
+    joust_tokenizer_free(&t);
+    joust_buf_fini(&json);
+}
+
+static void test_normalizers(void **state)
+{
+    (void)state;
+    check_normalized("{\"type\":\"NFC\"}", "e\u0301\u1112\u1161\u11ab", "\u00e9\ud55c");
+    check_normalized("{\"type\":\"NFC\"}", "a\u0323\u0307 a\u0307\u0323",
+                     "\u1ea1\u0307 \u1ea1\u0307");
+    check_normalized("{\"type\":\"NFD\"}", "\u00e9\ud55c", "e\u0301\u1112\u1161\u11ab");
+    check_normalized("{\"type\":\"NFKC\"}", "\ufb01\u00b2\u00bd", "fi21\u20442");
+    check_normalized("{\"type\":\"NFKD\"}", "\u00c5\ufb01", "A\u030afi");
+    check_normalized("{\"type\":\"Lowercase\"}", "A\u00c9\u0130\u03a3", "a\u00e9i\u0307\u03c3");
+    check_normalized("{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFD\"},"
+                     "{\"type\":\"StripAccents\"}]}",
+                     "\u00e9\u0308a", "ea");
+    /* marks of Unicode 11 and later neither sort nor go, as in the ecosystem's tokenizers */
+    check_normalized("{\"type\":\"NFC\"}", "a\u082c\U000119e0", "a\u082c\U000119e0");
+    check_normalized("{\"type\":\"StripAccents\"}", "a\u0301\u0898", "a\u0898");
+}
+
+static void check_streamed(const joust_tokenizer *t, const uint32_t *ids, uint32_t n,
+                           const char *const *steps, const char *end)
+{
+    joust_error err = {0};
+    joust_decoding *d = NULL;
+    joust_buf text = {0}, whole = {0};
+    check_ok(joust_decoding_create(t, true, &d, &err));
+    for (uint32_t i = 0; i < n; i++) {
+        size_t before = text.n;
+        check_ok(joust_decoding_add(d, ids[i], &text, &err));
+        size_t length = strlen(steps[i]);
+        if (text.n - before != length || memcmp(text.data + before, steps[i], length) != 0)
+            fail_msg("token %u adds '%.*s', not '%s'", i, (int)(text.n - before),
+                     (char *)text.data + before, steps[i]);
+    }
+    size_t before = text.n;
+    check_ok(joust_decoding_end(d, &text, &err));
+    assert_int_equal(text.n - before, strlen(end));
+    check_ok(joust_tokenizer_decode(t, ids, n, true, &whole, &err));
+    assert_int_equal(text.n, whole.n);
+    assert_memory_equal(text.data, whole.data, whole.n);
+    joust_decoding_free(&d);
+    joust_buf_fini(&text);
+    joust_buf_fini(&whole);
+}
+
+static void test_streaming(void **state)
+{
+    (void)state;
+    joust_tokenizer *t =
+        parse("{\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{"
+              "\"a\":0,\"\u0120b\":1,\"\u00f0\u0141\":2,\"\u013b\":3,\"\u0124\":4,\"\u00ff\":5},"
+              "\"merges\":[]},\"added_tokens\":[{\"id\":6,\"content\":\"<s>\",\"special\":true}]}");
+    check_streamed(t, (const uint32_t[]){6, 0, 2, 3, 4, 1}, 6,
+                   (const char *const[]){"", "a", "", "", "\U0001f642", " b"}, "");
+    check_streamed(t, (const uint32_t[]){2, 0, 5, 2, 3}, 5,
+                   (const char *const[]){"", "\ufffda", "\ufffd", "", ""}, "\ufffd");
+    joust_tokenizer_free(&t);
+    t = parse("{\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":"
+              "{\"String\":"
+              "\"\u2581\"},\"content\":\" "
+              "\"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\","
+              "\"content\":\" "
+              "\",\"start\":1,\"stop\":0}]},\"model\":{\"type\":\"BPE\",\"vocab\":{\"\u2581\":0,"
+              "\"\u2581a\":1,\"<0xC3>\":2,\"<0xA9>\":3},\"merges\":[]}}");
+    check_streamed(t, (const uint32_t[]){0, 0, 1, 2, 3, 1}, 6,
+                   (const char *const[]){"", " ", " a", "", "\u00e9", " a"}, "");
+    joust_tokenizer_free(&t);
+    t = parse("{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1}}}");
+    check_streamed(t, (const uint32_t[]){0, 1, 0}, 3, (const char *const[]){"a", " b", " a"}, "");
+    joust_tokenizer_free(&t);
+    joust_error err = {0};
+    joust_decoding *d = NULL;
+    t = parse("{\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":"
+              "\"Replace\","
+              "\"pattern\":{\"String\":\"ab\"},\"content\":\"c\"}]},\"model\":{\"type\":"
+              "\"WordLevel\",\"vocab\":"
+              "{\"a\":0}}}");
+    check_status(JOUST_UNSUPPORTED, joust_decoding_create(t, true, &d, &err));
+    joust_tokenizer_free(&t);
+}
+
+/* A cached word has the ids of its first encoding, in other places too. */
+static void test_cached_words(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_tokens tokens = {0};
+    joust_tokenizer *t =
+        parse("{\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},\"model\":{\"type\":\"BPE\","
+              "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"c\":3},\"merges\":[\"a b\"]}}");
+    static const uint32_t expected[] = {2, 0, 2, 1, 3, 2, 0, 2, 1, 3, 2};
+    check_ok(joust_tokenizer_encode(t, "ab aab bc ab aab bc ab", 22, false, &tokens, &err));
+    assert_int_equal(tokens.n, 11);
+    assert_memory_equal(tokens.ids, expected, sizeof(expected));
+    joust_tokens_fini(&tokens);
+    joust_tokenizer_free(&t);
+}
+
 /* A word of a million characters: merging in quadratic time would not end before the test's time limit. */
 static void test_long_word(void **state)
 {
@@ -291,9 +408,11 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),    cmocka_unit_test(test_special_cannot_be_forged),
-        cmocka_unit_test(test_bad_text),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_long_word), cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_golden),        cmocka_unit_test(test_special_cannot_be_forged),
+        cmocka_unit_test(test_bad_text),      cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_normalizers),   cmocka_unit_test(test_streaming),
+        cmocka_unit_test(test_cached_words),  cmocka_unit_test(test_long_word),
+        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
