@@ -35,6 +35,12 @@ static joust_status check_files(const joust_job_model *model, checked_model *ret
         return joust_fail(err, JOUST_NOMEM, "out of memory");
     joust_status st = joust_model_config_read(config, &ret->config, err);
     joust_free(config);
+    if (st == JOUST_OK && ret->config.scalar_head)
+        st =
+            joust_fail(err, JOUST_UNSUPPORTED,
+                       "%s: %s has a scalar head: nothing of a job can generate, judge or train by "
+                       "it yet; name a ...ForCausalLM",
+                       model->path, ret->config.architecture);
     if (st == JOUST_OK && !model->init)
         st = joust_model_check(model->path, err);
     if (st == JOUST_OK)
