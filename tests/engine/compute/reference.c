@@ -259,6 +259,30 @@ double reference_pairs_loss(const joust_model *m, const double *weights, const j
     return sum / (p->loss == JOUST_LOSS_KTO ? n_answers : n);
 }
 
+double reference_baseline(const joust_model *m, const double *weights, const double *reference,
+                          const joust_pair_row *rows, uint32_t n)
+{
+    const uint32_t *prompts[64], *answers[64];
+    uint32_t n_prompts[64], n_answers[64], count = 0;
+    double sum = 0;
+    for (uint32_t i = 0; i < 2 * n; i++) {
+        const joust_pair_row *r = &rows[i % n];
+        prompts[count] = r->prompt;
+        n_prompts[count] = r->n_prompt;
+        answers[count] = i < n ? r->chosen : r->rejected;
+        n_answers[count] = i < n ? r->n_chosen : r->n_rejected;
+        count += n_answers[count] > 0;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t from = (i + count - 1) % count;
+        sum += response_logp(m, weights, prompts[i], n_prompts[i], answers[from], n_answers[from],
+                             UINT32_MAX, 1);
+        sum -= response_logp(m, reference, prompts[i], n_prompts[i], answers[from], n_answers[from],
+                             UINT32_MAX, 1);
+    }
+    return sum / count;
+}
+
 /* Log-probs of the row's tokens; returns the sum of the entropies before them. */
 static double policy_logps(const joust_model *m, const double *weights, const joust_policy_row *r,
                            double *logps)

@@ -15,6 +15,9 @@ double reference_logp(const double *logits, uint32_t vocab_size, uint32_t token)
  * log-probabilities (losses_test compares those with PyTorch) of log-probabilities from here. */
 double reference_pairs_loss(const joust_model *m, const double *weights, const joust_pair_row *rows,
                             uint32_t n, const joust_train_settings *settings, double baseline);
+/* KTO's baseline before it is held at 0: the mean of policy minus reference log-probs of answers after other prompts. */
+double reference_baseline(const joust_model *m, const double *weights, const double *reference,
+                          const joust_pair_row *rows, uint32_t n);
 /* Rows with old_logps; the objective of an answer's tokens is the engine's, entropy and shares are written out here. */
 double reference_policy_loss(const joust_model *m, const double *weights,
                              const joust_policy_row *rows, uint32_t n,

@@ -180,6 +180,53 @@ static void test_gradients(void **state)
     }
 }
 
+static double *doubled(joust_model *m)
+{
+    uint64_t n;
+    const float *weights = joust_model_weights(m, &n);
+    double *wide = joust_calloc(n, sizeof(*wide));
+    assert_non_null(wide);
+    for (uint64_t i = 0; i < n; i++)
+        wide[i] = (double)weights[i];
+    return wide;
+}
+
+/* Each answer is set after another prompt; the estimate is never below 0. */
+static void test_baseline(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_model *models[2] = {fixture_model(&config, 3), fixture_model(&config, 4)};
+    double *wide[2] = {doubled(models[0]), doubled(models[1])};
+    joust_engine *e = fixture_engine(2, JOUST_ISA_AUTO);
+    const joust_train_settings p = fixture_params(JOUST_LOSS_KTO);
+    data d;
+    data_make(&d, config.vocab_size);
+    d.pairs[1].n_rejected = d.pairs[3].n_chosen = 0;
+    uint32_t n_held = 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        joust_model *reference = NULL;
+        joust_trainer *t;
+        double got;
+        check_ok(joust_model_clone(models[!i], &reference, &err));
+        check_ok(joust_trainer_create(e, models[i], &p, &t, &err));
+        check_ok(joust_trainer_take_reference(t, &reference, &err));
+        check_ok(joust_reference_baseline(t, d.pairs, N_PAIRS, &got, &err));
+        const double expected = reference_baseline(models[i], wide[i], wide[!i], d.pairs, N_PAIRS);
+        assert_true(fabs(got - fmax(expected, 0)) < 1e-4 && fabs(expected) > 0.05);
+        n_held += expected < 0;
+        joust_trainer_free(&t);
+    }
+    assert_int_equal(n_held, 1);
+    joust_free(d.tokens);
+    for (uint32_t i = 0; i < 2; i++) {
+        joust_free(wide[i]);
+        joust_model_free(&models[i]);
+    }
+    joust_engine_free(&e);
+}
+
 /* An answer of no tokens counts as 0 in every loss, and pulls at nothing. */
 static void test_empty_answer(void)
 {
@@ -724,19 +771,13 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_objectives),
-        cmocka_unit_test(test_moving_reference),
-        cmocka_unit_test(test_policy_gradients),
-        cmocka_unit_test(test_policy_bad_input),
-        cmocka_unit_test(test_equal_bits),
-        cmocka_unit_test(test_tree),
-        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_first_loss),
-        cmocka_unit_test(test_learning_rate),
-        cmocka_unit_test(test_update),
-        cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_gradients),        cmocka_unit_test(test_objectives),
+        cmocka_unit_test(test_moving_reference), cmocka_unit_test(test_baseline),
+        cmocka_unit_test(test_policy_gradients), cmocka_unit_test(test_policy_bad_input),
+        cmocka_unit_test(test_equal_bits),       cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_resume),           cmocka_unit_test(test_first_loss),
+        cmocka_unit_test(test_learning_rate),    cmocka_unit_test(test_update),
+        cmocka_unit_test(test_bad_input),        cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
