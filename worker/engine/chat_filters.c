@@ -5,12 +5,9 @@
 #include "chat_internal.h"
 #include "unicode_internal.h"
 
-typedef joust_status filter_fn(chat_run *r, const char *name, const chat_arguments *args,
-                               chat_value *ret);
-
 /* Parameters after the first: names as for joust_chat_parameters. */
-static joust_status parameters(chat_run *r, const char *name, const chat_arguments *args,
-                               const char *names, const chat_value **ret, uint32_t n)
+joust_status joust_chat_filter_parameters(chat_run *r, const char *name, const chat_arguments *args,
+                                          const char *names, const chat_value **ret, uint32_t n)
 {
     chat_arguments rest = *args;
     rest.n = args->n - 1;
@@ -29,10 +26,10 @@ static joust_status parameters(chat_run *r, const char *name, const chat_argumen
 
 static joust_status no_parameters(chat_run *r, const char *name, const chat_arguments *args)
 {
-    return parameters(r, name, args, "", NULL, 0);
+    return joust_chat_filter_parameters(r, name, args, "", NULL, 0);
 }
 
-static joust_status flag(const chat_value *v, bool *ret)
+joust_status joust_chat_flag(const chat_value *v, bool *ret)
 {
     *ret = false;
     return v ? joust_chat_truth(v, ret) : JOUST_OK;
@@ -43,7 +40,7 @@ static joust_status do_trim(chat_run *r, const char *name, const chat_arguments 
 {
     const chat_value *p[1];
     chat_value text = {0};
-    joust_status st = parameters(r, name, args, "chars", p, 1);
+    joust_status st = joust_chat_filter_parameters(r, name, args, "chars", p, 1);
     if (st == JOUST_OK && p[0] && p[0]->kind == CHAT_NONE)
         p[0] = NULL;
     if (st == JOUST_OK && p[0] && p[0]->kind != CHAT_STR)
@@ -137,9 +134,9 @@ static joust_status do_default(chat_run *r, const char *name, const chat_argumen
 {
     const chat_value *p[2];
     bool falsy = false, truth = true;
-    joust_status st = parameters(r, name, args, "default_value boolean", p, 2);
+    joust_status st = joust_chat_filter_parameters(r, name, args, "default_value boolean", p, 2);
     if (st == JOUST_OK)
-        st = flag(p[1], &falsy);
+        st = joust_chat_flag(p[1], &falsy);
     if (st == JOUST_OK && falsy)
         st = joust_chat_truth(&args->items[0], &truth);
     *ret = args->items[0];
@@ -184,11 +181,12 @@ static joust_status do_tojson(chat_run *r, const char *name, const chat_argument
     chat_json_form form = {0};
     chat_value space = {0};
     chat_output out = {0};
-    joust_status st = parameters(r, name, args, "ensure_ascii indent separators sort_keys", p, 4);
+    joust_status st = joust_chat_filter_parameters(
+        r, name, args, "ensure_ascii indent separators sort_keys", p, 4);
     if (st == JOUST_OK)
-        st = flag(p[0], &form.ascii);
+        st = joust_chat_flag(p[0], &form.ascii);
     if (st == JOUST_OK)
-        st = flag(p[3], &form.sorted);
+        st = joust_chat_flag(p[3], &form.sorted);
     if (st == JOUST_OK)
         st = read_indent(r, p[1], &space, &form);
     if (st == JOUST_OK)
@@ -202,8 +200,8 @@ static joust_status do_tojson(chat_run *r, const char *name, const chat_argument
 }
 
 /* item.a.b for "a.b"; parts that are numbers are indices. */
-static joust_status deep_attribute(chat_run *r, const chat_value *item, const chat_value *path,
-                                   chat_value *ret)
+joust_status joust_chat_deep_attribute(chat_run *r, const chat_value *item, const chat_value *path,
+                                       chat_value *ret)
 {
     joust_status st = JOUST_OK;
     *ret = *item;
@@ -232,7 +230,7 @@ static joust_status do_join(chat_run *r, const char *name, const chat_arguments 
     const chat_value *p[2];
     const chat_sequence *items = NULL;
     chat_output out = {0};
-    joust_status st = parameters(r, name, args, "d attribute", p, 2);
+    joust_status st = joust_chat_filter_parameters(r, name, args, "d attribute", p, 2);
     if (st == JOUST_OK)
         st = joust_chat_walk(r, &args->items[0], &items);
     for (size_t i = 0; st == JOUST_OK && i < items->n; i++) {
@@ -240,7 +238,7 @@ static joust_status do_join(chat_run *r, const char *name, const chat_arguments 
         if (i > 0 && p[0])
             st = joust_chat_print(r, p[0], &out);
         if (st == JOUST_OK && p[1] && p[1]->kind != CHAT_NONE)
-            st = deep_attribute(r, &items->items[i], p[1], &item);
+            st = joust_chat_deep_attribute(r, &items->items[i], p[1], &item);
         if (st == JOUST_OK)
             st = joust_chat_print(r, &item, &out);
     }
@@ -271,8 +269,8 @@ static joust_status do_string(chat_run *r, const char *name, const chat_argument
     return st == JOUST_OK ? joust_chat_string(r, &args->items[0], ret) : st;
 }
 
-static joust_status do_items(chat_run *r, const char *name, const chat_arguments *args,
-                             chat_value *ret)
+joust_status joust_chat_items(chat_run *r, const char *name, const chat_arguments *args,
+                              chat_value *ret)
 {
     const chat_value *v = &args->items[0];
     chat_arguments none = {0};
@@ -359,7 +357,7 @@ static joust_status do_select(chat_run *r, const char *name, const chat_argument
         chat_value value = items->items[i];
         bool truth = false;
         if (attribute)
-            st = deep_attribute(r, &items->items[i], &args->items[1], &value);
+            st = joust_chat_deep_attribute(r, &items->items[i], &args->items[1], &value);
         if (st == JOUST_OK)
             st = apply_test(r, &value, args, attribute ? 2 : 1, &truth);
         if (st == JOUST_OK && truth != reject)
@@ -392,7 +390,7 @@ static joust_status do_map(chat_run *r, const char *name, const chat_arguments *
     const chat_value *p[2] = {NULL, NULL};
     joust_status st = JOUST_OK;
     if (args->n == 1)
-        st = parameters(r, name, args, "attribute default", p, 2);
+        st = joust_chat_filter_parameters(r, name, args, "attribute default", p, 2);
     if (st == JOUST_OK && args->n == 1 && !p[0])
         st = joust_chat_fail(r, JOUST_INVALID, "map: no attribute and no filter");
     if (st == JOUST_OK)
@@ -402,7 +400,7 @@ static joust_status do_map(chat_run *r, const char *name, const chat_arguments *
     for (size_t i = 0; st == JOUST_OK && i < items->n; i++) {
         chat_value value = {0};
         if (p[0])
-            st = deep_attribute(r, &items->items[i], p[0], &value);
+            st = joust_chat_deep_attribute(r, &items->items[i], p[0], &value);
         else
             st = apply_filter(r, &items->items[i], args, &value);
         if (p[1] && value.kind == CHAT_UNDEFINED)
@@ -419,7 +417,7 @@ static joust_status do_replace(chat_run *r, const char *name, const chat_argumen
     const chat_value *p[3];
     chat_value text = {0}, before = {0}, after = {0};
     int64_t most = -1;
-    joust_status st = parameters(r, name, args, "old new count", p, 3);
+    joust_status st = joust_chat_filter_parameters(r, name, args, "old new count", p, 3);
     if (st == JOUST_OK && (!p[0] || !p[1] || (p[2] && p[2]->kind > CHAT_WHOLE)))
         st = joust_chat_fail(r, JOUST_INVALID, "replace takes two texts and a count");
     if (st == JOUST_OK)
@@ -441,15 +439,15 @@ static joust_status do_indent(chat_run *r, const char *name, const chat_argument
     chat_json_form form = {0};
     chat_output out = {0};
     bool first = false, blank = false;
-    joust_status st = parameters(r, name, args, "width first blank", p, 3);
+    joust_status st = joust_chat_filter_parameters(r, name, args, "width first blank", p, 3);
     if (st == JOUST_OK)
         st = read_indent(r, p[0] ? p[0] : &four, &space, &form);
     if (st == JOUST_OK && !form.indented)
         st = joust_chat_fail(r, JOUST_INVALID, "indent: no width");
     if (st == JOUST_OK)
-        st = flag(p[1], &first);
+        st = joust_chat_flag(p[1], &first);
     if (st == JOUST_OK)
-        st = flag(p[2], &blank);
+        st = joust_chat_flag(p[2], &blank);
     if (st == JOUST_OK)
         st = joust_chat_string(r, &args->items[0], &text);
     if (st == JOUST_OK) { /* Jinja adds a line break before it splits: an empty last line counts */
@@ -478,7 +476,7 @@ static joust_status do_int(chat_run *r, const char *name, const chat_arguments *
                            chat_value *ret)
 {
     const chat_value *p[1], *v = &args->items[0];
-    joust_status st = parameters(r, name, args, "default", p, 1);
+    joust_status st = joust_chat_filter_parameters(r, name, args, "default", p, 1);
     double real = 0;
     *ret = p[0] ? *p[0] : joust_chat_whole(0);
     if (st != JOUST_OK || v->kind == CHAT_WHOLE) {
@@ -532,119 +530,38 @@ static joust_status do_abs(chat_run *r, const char *name, const chat_arguments *
     return st;
 }
 
-/* Keys that are compared without their case, as Jinja does for texts. */
-static joust_status fold(chat_run *r, const chat_value *v, chat_value *ret)
-{
-    chat_output out = {0};
-    *ret = *v;
-    if (v->kind != CHAT_STR)
-        return JOUST_OK;
-    joust_status st = joust_chat_recase(r, v, CHAT_CASE_LOWER, &out);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
-}
-
-/* Puts item behind all that are not greater than it by their keys. */
-static joust_status insert(chat_run *r, chat_value *list, chat_value *keys, const chat_value *item,
-                           const chat_value *key, bool reverse)
-{
-    int order = 0;
-    joust_status st = joust_chat_push(r, list, item);
-    if (st == JOUST_OK)
-        st = joust_chat_push(r, keys, key);
-    chat_value *items = list->as.sequence->items, *by = keys->as.sequence->items;
-    for (size_t at = list->as.sequence->n - 1; st == JOUST_OK && at > 0; at--) {
-        st = joust_chat_order(r, key, &by[at - 1], &order);
-        if (reverse ? order <= 0 : order >= 0)
-            break;
-        items[at] = items[at - 1];
-        by[at] = by[at - 1];
-        items[at - 1] = *item;
-        by[at - 1] = *key;
-    }
-    return st;
-}
-
-/* sort, and dictsort by keys */
-static joust_status do_sort(chat_run *r, const char *name, const chat_arguments *args,
-                            chat_value *ret)
-{
-    const chat_value *p[3];
-    const chat_sequence *items = NULL;
-    chat_value pairs = args->items[0], keys = {0}, first = joust_chat_whole(0);
-    bool reverse = false, cased = false, dict = name[0] == 'd';
-    joust_status st = dict ? parameters(r, name, args, "case_sensitive by reverse", p, 3)
-                           : parameters(r, name, args, "reverse case_sensitive attribute", p, 3);
-    if (st == JOUST_OK && dict && p[1] && !joust_chat_is_text(p[1], "key"))
-        st = joust_chat_fail(r, JOUST_UNSUPPORTED, "dictsort by values");
-    if (st == JOUST_OK)
-        st = flag(p[dict ? 2 : 0], &reverse);
-    if (st == JOUST_OK)
-        st = flag(p[dict ? 0 : 1], &cased);
-    const chat_value *path = dict ? &first : p[2];
-    chat_arguments one = {.n = 1, .items = {args->items[0]}};
-    if (st == JOUST_OK && dict)
-        st = do_items(r, "dictsort", &one, &pairs);
-    if (st == JOUST_OK)
-        st = joust_chat_walk(r, &pairs, &items);
-    if (st == JOUST_OK)
-        st = joust_chat_sequence(r, CHAT_FORM_LIST, items->n, ret);
-    if (st == JOUST_OK)
-        st = joust_chat_sequence(r, CHAT_FORM_LIST, items->n, &keys);
-    for (size_t i = 0; st == JOUST_OK && i < items->n; i++) {
-        chat_value key = items->items[i], folded = {0};
-        if (path && path->kind != CHAT_NONE)
-            st = deep_attribute(r, &items->items[i], path, &key);
-        folded = key;
-        if (st == JOUST_OK && !cased)
-            st = fold(r, &key, &folded);
-        if (st == JOUST_OK)
-            st = insert(r, ret, &keys, &items->items[i], &folded, reverse);
-    }
-    return st;
-}
-
-static joust_status do_unique(chat_run *r, const char *name, const chat_arguments *args,
-                              chat_value *ret)
-{
-    const chat_sequence *items = NULL;
-    chat_value keys = {0};
-    joust_status st = no_parameters(r, name, args);
-    if (st == JOUST_OK)
-        st = joust_chat_walk(r, &args->items[0], &items);
-    if (st == JOUST_OK)
-        st = joust_chat_sequence(r, CHAT_FORM_GENERATOR, 0, ret);
-    if (st == JOUST_OK)
-        st = joust_chat_sequence(r, CHAT_FORM_LIST, 0, &keys);
-    for (size_t i = 0; st == JOUST_OK && i < items->n; i++) {
-        chat_value key = {0};
-        bool seen = false;
-        st = fold(r, &items->items[i], &key);
-        if (st == JOUST_OK)
-            st = joust_chat_contains(r, &keys, &key, &seen);
-        if (st == JOUST_OK && !seen)
-            st = joust_chat_push(r, &keys, &key);
-        if (st == JOUST_OK && !seen)
-            st = joust_chat_push(r, ret, &items->items[i]);
-    }
-    return st;
-}
-
 static const struct {
     const char *name;
-    filter_fn *apply;
-} filters[] = {{"trim", do_trim},       {"tojson", do_tojson},     {"length", do_length},
-               {"count", do_length},    {"first", do_end},         {"last", do_end},
-               {"join", do_join},       {"upper", do_case},        {"lower", do_case},
-               {"capitalize", do_case}, {"title", do_title},       {"default", do_default},
-               {"d", do_default},       {"list", do_list},         {"string", do_string},
-               {"items", do_items},     {"reverse", do_reverse},   {"select", do_select},
-               {"reject", do_select},   {"selectattr", do_select}, {"rejectattr", do_select},
-               {"map", do_map},         {"replace", do_replace},   {"indent", do_indent},
-               {"int", do_int},         {"abs", do_abs},           {"sort", do_sort},
-               {"dictsort", do_sort},   {"unique", do_unique}};
+    chat_filter_fn *apply;
+} filters[] = {{"trim", do_trim},
+               {"tojson", do_tojson},
+               {"length", do_length},
+               {"count", do_length},
+               {"first", do_end},
+               {"last", do_end},
+               {"join", do_join},
+               {"upper", do_case},
+               {"lower", do_case},
+               {"capitalize", do_case},
+               {"title", do_title},
+               {"default", do_default},
+               {"d", do_default},
+               {"list", do_list},
+               {"string", do_string},
+               {"items", joust_chat_items},
+               {"reverse", do_reverse},
+               {"select", do_select},
+               {"reject", do_select},
+               {"selectattr", do_select},
+               {"rejectattr", do_select},
+               {"map", do_map},
+               {"replace", do_replace},
+               {"indent", do_indent},
+               {"int", do_int},
+               {"abs", do_abs},
+               {"sort", joust_chat_sort},
+               {"dictsort", joust_chat_sort},
+               {"unique", joust_chat_unique}};
 
 uint32_t joust_chat_filter_find(const char *name)
 {

@@ -324,6 +324,9 @@ JOUST_MUST_USE joust_status joust_chat_attribute(chat_run *r, const chat_value *
                                                  chat_value *ret);
 JOUST_MUST_USE joust_status joust_chat_item(chat_run *r, const chat_value *v, const chat_value *key,
                                             chat_value *ret);
+/* a op b for CHAT_ADD … CHAT_POWER. */
+JOUST_MUST_USE joust_status joust_chat_compute(chat_run *r, chat_operator op, const chat_value *a,
+                                               const chat_value *b, chat_value *ret);
 JOUST_MUST_USE joust_status joust_chat_compare(chat_run *r, chat_operator op, const chat_value *a,
                                                const chat_value *b, bool *ret);
 
@@ -355,6 +358,20 @@ bool joust_chat_has_method(const chat_value *v, const char *name);
 JOUST_MUST_USE joust_status joust_chat_parameters(chat_run *r, const char *what,
                                                   const chat_arguments *args, const char *names,
                                                   const chat_value **ret, uint32_t n);
+/* A filter over args->items[0]; name: which of those that share the function. */
+typedef joust_status chat_filter_fn(chat_run *r, const char *name, const chat_arguments *args,
+                                    chat_value *ret);
+chat_filter_fn joust_chat_items, joust_chat_sort, joust_chat_unique;
+/* A filter's parameters after what it is applied to, ordered as by joust_chat_parameters. */
+JOUST_MUST_USE joust_status joust_chat_filter_parameters(chat_run *r, const char *name,
+                                                         const chat_arguments *args,
+                                                         const char *names, const chat_value **ret,
+                                                         uint32_t n);
+/* The truth of a parameter; false if it isn't given. */
+JOUST_MUST_USE joust_status joust_chat_flag(const chat_value *v, bool *ret);
+/* item.a.b for "a.b"; parts that are numbers are indices. */
+JOUST_MUST_USE joust_status joust_chat_deep_attribute(chat_run *r, const chat_value *item,
+                                                      const chat_value *path, chat_value *ret);
 /* Shared by filters and methods. */
 bool joust_chat_is_white(uint32_t code);
 chat_value joust_chat_strip(const chat_value *text, const chat_value *characters, bool left,
