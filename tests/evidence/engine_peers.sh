@@ -27,7 +27,7 @@ install_peers() {
     "$python" -c 'import torch, transformers, gguf, safetensors' 2>/dev/null ||
         "$python" -m pip install -q torch transformers gguf safetensors numpy
     ls -d "$work"/llama_cpp_python-*/ >/dev/null 2>&1 || {
-        "$python" -m pip download -q llama-cpp-python --no-deps --no-build-isolation --no-binary :all: -d "$work" >/dev/null 2>&1 || true
+        "$python" -m pip download -q llama-cpp-python --no-deps --no-binary :all: -d "$work"
         tar -C "$work" -xzf "$work"/llama_cpp_python-*.tar.gz
     }
     llama=$(echo "$work"/llama_cpp_python-*/vendor/llama.cpp)
