@@ -225,6 +225,19 @@ static void warn_of_losses(const joust_core *core, const joust_lease *lease, jou
                            text, attempt);
 }
 
+/* How many leases a peer may have to be given one more of the stage. Of a served model no more units are given out than
+ * keep its servers busy twice over: what a peer only holds would have to be asked again after its death, and could be another's. */
+static uint32_t credit_for(const joust_core *core, const joust_peer *peer, uint32_t stage)
+{
+    const joust_stage *s = &core->plan->stages[stage];
+    if (!joust_core_is_served(core, stage))
+        return peer->credit;
+    const joust_job_endpoint *e = &core->job->models[s->model].endpoint;
+    uint64_t requests = (s->samples + e->samples_per_request - 1) / e->samples_per_request;
+    uint64_t units = (2ull * e->concurrency * e->n_urls + requests - 1) / requests;
+    return units < peer->credit ? (uint32_t)units : peer->credit;
+}
+
 /* One unit of the stage to the peer, if it may have one. */
 static joust_status serve(joust_core *core, joust_peer *peer, uint32_t stage, int64_t now_ms,
                           joust_actions *out, bool *ret_served, joust_error *err)
@@ -232,7 +245,8 @@ static joust_status serve(joust_core *core, joust_peer *peer, uint32_t stage, in
     joust_unit_key unit;
     joust_lease *lease;
     *ret_served = false;
-    if (!fits(core, peer, stage) || peer->n_leases >= peer->credit || peer->retry_ms > now_ms)
+    if (!fits(core, peer, stage) || peer->n_leases >= credit_for(core, peer, stage) ||
+        peer->retry_ms > now_ms)
         return JOUST_OK;
     bool avoids = peer->failed.stage == stage && somebody_else(core, peer, stage);
     if (!next_queued(core, stage, avoids ? &peer->failed : NULL, &unit))

@@ -16,8 +16,8 @@
     "identical_groups" /* groups whose answers are all the same text */
 
 /* GENERATE by servers */
-#define JOUST_METRIC_REQUESTS "requests" /* given out, those asked again included */
-#define JOUST_METRIC_REASKED  "re_asked" /* of them: given out again, since no answer was durable */
+#define JOUST_METRIC_REQUESTS "requests" /* of units given out, each time counted */
+#define JOUST_METRIC_REASKED  "re_asked" /* of them: given out again, since no answer was durable; no fewer than were sent again */
 #define JOUST_METRIC_RETRIES  "retries"  /* tries beyond the first, of requests that were answered */
 
 /* JUDGE */

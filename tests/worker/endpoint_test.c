@@ -140,6 +140,7 @@ static void good_servers_answer_at_the_first_try(void **state)
 {
     bench *b = *state;
     joust_error err;
+    b->settings.timeout_ms = 10000;
     for (uint32_t i = 0; i < 4; i++)
         add_server(b, (loopback_options){.seed = i});
     open_client(b);
