@@ -71,6 +71,12 @@ since_ms() {
     awk -v at="$1" '$1 > at { print $2 }' | sort -u
 }
 
+# choose: who is killed next
+choose() {
+    [ $((k % 3)) = 1 ] || roles "$store" worker
+    [ $((k % 3)) = 0 ] || roles "$store" coordinator
+}
+
 store=$dir/killed
 delays=$(awk -v n="$kills" -v seed="${SEED:-1}" 'BEGIN { srand(seed); for (i = 0; i < n; i++) printf "%.2f\n", 0.8 + 1.5 * rand() }')
 begin "$store"
@@ -81,12 +87,12 @@ again=0
 for delay in $delays; do
     sleep "$delay"
     [ "$k" != 0 ] || await test -s "$log.a"
-    case $((k % 3)) in
-    0) victims=$(roles "$store" worker) ;;
-    1) victims=$(roles "$store" coordinator) ;;
-    2) victims="$(roles "$store" worker) $(roles "$store" coordinator)" ;;
-    esac
-    [ -n "$victims" ] || break
+    victims=$(choose)
+    while [ -z "$victims" ] && kill -0 "$launcher" 2>/dev/null; do # they are just being started again
+        sleep 0.1
+        victims=$(choose)
+    done
+    [ -n "$victims" ] || break # the job is over
     kill -9 $victims 2>/dev/null || true
     # What is durable now was so before the kill or became so in these milliseconds; in flight is what was asked and isn't.
     at=$(now)
