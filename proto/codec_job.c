@@ -14,7 +14,6 @@ static const joust_field endpoint_fields[] = {
     TEXT(joust_job_endpoint, 1, model, JOUST_MAX_LABEL_BYTES),
     ENUM(joust_job_endpoint, 2, mode, JOUST_ENDPOINT_CHAT),
     TEXT(joust_job_endpoint, 3, system, JOUST_MAX_TEXT_BYTES),
-    TEXTS(joust_job_endpoint, 4, stops, n_stops, JOUST_MAX_STOPS),
     VALUE(joust_job_endpoint, 5, samples_per_request),
     TEXTS(joust_job_endpoint, 6, urls, n_urls, JOUST_MAX_URLS),
     TEXT(joust_job_endpoint, 7, api_key_env, JOUST_MAX_NAME_BYTES - 1),

@@ -85,12 +85,7 @@ void joust_job_endpoint_describe(const joust_job_endpoint *e, joust_buf *to)
     joust_buf_format(to, ",\"mode\":\"%s\",\"system\":",
                      e->mode == JOUST_ENDPOINT_CHAT ? "chat" : "completions");
     describe_text(to, e->system);
-    joust_buf_text(to, ",\"stop\":[");
-    for (uint32_t i = 0; i < e->n_stops; i++) {
-        joust_buf_text(to, i ? "," : "");
-        describe_text(to, e->stops[i]);
-    }
-    joust_buf_format(to, "],\"samples_per_request\":%u}", e->samples_per_request);
+    joust_buf_format(to, ",\"samples_per_request\":%u}", e->samples_per_request);
 }
 
 /* ----------------------------------------------------------------------------------------- find */

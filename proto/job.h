@@ -17,7 +17,6 @@
 #define JOUST_MAX_LABELS  16u
 
 #define JOUST_MAX_URLS  64u
-#define JOUST_MAX_STOPS 16u
 
 typedef enum joust_endpoint_mode { JOUST_ENDPOINT_COMPLETIONS = 1, JOUST_ENDPOINT_CHAT = 2 } joust_endpoint_mode;
 
@@ -36,8 +35,6 @@ typedef struct joust_job_endpoint {
     char *model; /* as the servers call it */
     joust_endpoint_mode mode;
     char *system; /* chat: the system message, or NULL */
-    uint32_t n_stops;
-    char *stops[JOUST_MAX_STOPS];
     uint32_t samples_per_request; /* `n` of a request at most; its seed is that of its first sample */
     /* How they are asked: may change on resume. */
     uint32_t n_urls;

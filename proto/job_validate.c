@@ -48,6 +48,9 @@ static joust_status check_endpoint(const check *c, const joust_job_model *m)
     const joust_job_endpoint *e = &m->endpoint;
     if (m->path || m->init)
         REFUSE(c, "either path or endpoint: a served model has no folder here");
+    set_key(c, "rollout.response_prefix");
+    if (c->job->rollout.response_prefix)
+        REFUSE(c, "isn't supported with a model served by an endpoint");
     set_key(c, "models.%.60s.endpoint.urls", m->name);
     if (e->n_urls == 0 || e->n_urls > JOUST_MAX_URLS)
         REFUSE(c, "expected 1 … %u URLs, there are %u", JOUST_MAX_URLS, e->n_urls);

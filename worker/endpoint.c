@@ -140,6 +140,7 @@ static joust_status send_request(run *r, uint32_t i, uint32_t server, joust_erro
     joust_endpoint_ask ask = {.endpoint = settings,
                               .server = r->e->servers[server].kind,
                               .sampling = q->sampling,
+                              .rollout = q->rollout,
                               .prompt = q->prompt,
                               .n = q->n,
                               .seed = joust_endpoint_seed(&q->stream)};

@@ -31,6 +31,7 @@ void joust_endpoint_begin_round(joust_endpoint *endpoint, uint32_t round);
 typedef struct joust_endpoint_request {
     const char *prompt; /* borrowed */
     const joust_sampling *sampling;
+    const joust_job_rollout *rollout; /* whose stop strings count, or NULL */
     uint32_t n;          /* choices */
     joust_stream stream; /* of its first sample: its seed, and the jitter of its waits */
     uint64_t key;        /* requests of one key go to one server where that can be */

@@ -139,9 +139,7 @@ static void admit_held(joust_endpoint *e, int64_t now_ms)
 static joust_status ask_text(joust_endpoint *e, uint32_t server, joust_error *err)
 {
     const joust_sampling greedy = {.top_p = 1, .max_tokens = JOUST_FINGERPRINT_TOKENS};
-    joust_job_endpoint settings = *e->settings;
-    settings.n_stops = 0;
-    joust_endpoint_ask ask = {.endpoint = &settings,
+    joust_endpoint_ask ask = {.endpoint = e->settings,
                               .server = e->servers[server].kind,
                               .sampling = &greedy,
                               .prompt = probe_text,

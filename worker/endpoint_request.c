@@ -38,10 +38,15 @@ static joust_status add_sampling(const joust_endpoint_ask *ask, joust_buf *to, j
 {
     const joust_sampling *s = ask->sampling;
     bool extended = ask->server != JOUST_SERVER_OPENAI;
-    if (!extended && (s->top_k || s->min_p > 0))
+    bool penalty = s->repetition_penalty > 0 && s->repetition_penalty != 1;
+    if (!extended && (s->top_k || s->min_p > 0 || penalty || s->min_tokens))
         return joust_fail(err, JOUST_UNSUPPORTED,
-                          "the server isn't known to take top_k and min_p: leave them out, or say "
-                          "endpoint.server: vllm, sglang or llama.cpp");
+                          "the server isn't known to take top_k, min_p, min_tokens and "
+                          "repetition_penalty: leave them out, or say endpoint.server: vllm, "
+                          "sglang or llama.cpp");
+    if (s->min_tokens && ask->server == JOUST_SERVER_LLAMA_CPP)
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "llama.cpp doesn't take min_tokens: leave it out");
     joust_buf_format(to, ",\"n\":%u,\"seed\":%llu,\"max_tokens\":%u", ask->n,
                      (unsigned long long)ask->seed, s->max_tokens);
     add_float(to, "temperature", s->temperature);
@@ -54,6 +59,12 @@ static joust_status add_sampling(const joust_endpoint_ask *ask, joust_buf *to, j
         joust_buf_text(to, ",\"top_k\":0");
     if (ask->server == JOUST_SERVER_LLAMA_CPP && !(s->min_p > 0))
         joust_buf_text(to, ",\"min_p\":0");
+    if (s->min_tokens)
+        joust_buf_format(to, ",\"min_tokens\":%u", s->min_tokens);
+    if (penalty)
+        add_float(to,
+                  ask->server == JOUST_SERVER_LLAMA_CPP ? "repeat_penalty" : "repetition_penalty",
+                  s->repetition_penalty);
     return JOUST_OK;
 }
 
@@ -76,11 +87,12 @@ joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to, j
     joust_status st = add_sampling(ask, to, err);
     if (st != JOUST_OK)
         return st;
-    for (uint32_t i = 0; i < e->n_stops; i++) {
+    uint32_t n_stop = ask->rollout ? ask->rollout->n_stop : 0;
+    for (uint32_t i = 0; i < n_stop; i++) {
         joust_buf_text(to, i ? "," : ",\"stop\":[");
-        joust_json_string(to, e->stops[i], strlen(e->stops[i]));
+        joust_json_string(to, ask->rollout->stop[i], strlen(ask->rollout->stop[i]));
     }
-    joust_buf_text(to, e->n_stops ? "]" : "");
+    joust_buf_text(to, n_stop ? "]" : "");
     if (e->logprobs)
         add_logprobs(ask, to);
     joust_buf_text(to, ",\"stream\":false}");

@@ -93,6 +93,7 @@ static void open_requests(run *x, uint32_t unit)
         x->places[i] = (place){unit, sample};
         *q = (joust_endpoint_request){.prompt = t->prompt,
                                       .sampling = &x->r->stage->sampling,
+                                      .rollout = &x->r->job->rollout,
                                       .n = left < each ? left : each,
                                       .stream = t->result.trajectories[sample].stream,
                                       .key = joust_checksum(t->prompt, strlen(t->prompt))};

@@ -11,6 +11,7 @@ typedef struct joust_endpoint_ask {
     const joust_job_endpoint *endpoint;
     joust_endpoint_server server; /* not AUTO */
     const joust_sampling *sampling;
+    const joust_job_rollout *rollout; /* whose stop strings count, or NULL */
     const char *prompt; /* text */
     uint32_t n;         /* choices */
     uint64_t seed;      /* below 2^31 */

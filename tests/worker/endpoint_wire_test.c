@@ -52,8 +52,8 @@ static void bodies_say_how_to_sample(void **state)
                               .prompt = "2 \"and\" 3\n",
                               .n = 2,
                               .seed = 77};
-    e.n_stops = 1;
-    e.stops[0] = stop;
+    joust_job_rollout rollout = {.n_stop = 1, .stop = {stop}};
+    ask.rollout = &rollout;
     check_body(&ask, "{\"model\":\"m\",\"prompt\":\"2 \\\"and\\\" 3\\n\",\"n\":2,\"seed\":77,"
                      "\"max_tokens\":26,\"temperature\":0.8,\"top_p\":0.9,\"min_p\":0.05,"
                      "\"top_k\":40,\"stop\":[\"\\n\\n\"],\"logprobs\":1,\"return_token_ids\":true,"
@@ -64,17 +64,19 @@ static void bodies_say_how_to_sample(void **state)
     sampling = (joust_sampling){.temperature = 1, .top_p = 1, .max_tokens = 3};
     e.mode = JOUST_ENDPOINT_CHAT;
     e.system = system_text;
-    e.n_stops = 0;
+    ask.rollout = NULL;
     check_body(&ask,
                "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
                "{\"role\":\"user\",\"content\":\"2 \\\"and\\\" 3\\n\"}],\"n\":2,\"seed\":77,"
                "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"logprobs\":true,"
                "\"top_logprobs\":1,\"stream\":false}");
     e.logprobs = false;
+    sampling.repetition_penalty = 1.5f;
     ask.server = JOUST_SERVER_LLAMA_CPP; /* whose own defaults cut */
     e.mode = JOUST_ENDPOINT_COMPLETIONS;
     check_body(&ask, "{\"model\":\"m\",\"prompt\":\"2 \\\"and\\\" 3\\n\",\"n\":2,\"seed\":77,"
                      "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"top_k\":0,\"min_p\":0,"
+                     "\"repeat_penalty\":1.5,"
                      "\"stream\":false}");
 }
 
