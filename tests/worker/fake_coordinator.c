@@ -47,6 +47,7 @@ void fake_coordinator_open(fake_coordinator *c)
     joust_socket_options options = {.kind = JOUST_SOCKET_ROUTER, .endpoint = c->endpoint};
     check_ok(joust_socket_open(c->context, &options, &c->socket, &err));
     c->epoch++;
+    c->greeted = false;
 }
 
 static void send(fake_coordinator *c, joust_message *m)
@@ -120,6 +121,7 @@ static void act(fake_coordinator *c, const joust_peer_id *from, joust_message *m
         *m = (joust_message){0};
         c->n_hellos++;
         c->peer = *from;
+        c->greeted = true;
         welcome(c);
         break;
     case JOUST_MSG_RESULT:
@@ -139,7 +141,8 @@ static void act(fake_coordinator *c, const joust_peer_id *from, joust_message *m
         c->n_goodbyes++;
         break;
     default:
-        answer(c, m);
+        if (c->greeted)
+            answer(c, m);
     }
 }
 

@@ -18,6 +18,7 @@ typedef struct fake_coordinator {
     joust_context *context;
     joust_socket *socket;
     joust_peer_id peer;
+    bool greeted; /* peer has said HELLO to this one; what the last one was asked gets no answer */
     fake_upstream files;
     joust_msg_hello hello; /* the last */
     uint32_t n_hellos, n_failed, n_goodbyes, n_heartbeats;
