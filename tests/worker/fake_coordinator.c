@@ -97,7 +97,7 @@ static void keep_results(fake_coordinator *c, joust_msg_result *r)
     }
 }
 
-/* Requests about files and rows are the upstream's. */
+/* Requests about files and rows are the upstream's. Who asked may have ended meanwhile. */
 static void answer(fake_coordinator *c, joust_message *m)
 {
     joust_error err;
@@ -105,7 +105,10 @@ static void answer(fake_coordinator *c, joust_message *m)
     while (c->files.n_answers > 0) {
         joust_message a;
         check_ok(c->files.up.receive(c->files.up.context, &a, &err));
-        send(c, &a);
+        a.epoch = c->epoch;
+        joust_status st = joust_socket_send(c->socket, &c->peer, &a, &err);
+        if (st != JOUST_UNREACHABLE)
+            check_status(JOUST_OK, st);
         joust_message_fini(&a);
     }
 }
