@@ -1,6 +1,6 @@
 #!/bin/sh
 # shape_test.sh [ISA ...]: the result doesn't depend on the number of processes, of threads, or on the instruction set
-# (avx2 unless others are named; portable takes minutes).
+# (avx2 unless others are named; portable takes longer).
 [ $# -gt 0 ] || set -- avx2
 . "$(dirname "$0")/common.sh"
 

@@ -14,6 +14,14 @@
 
 #define JOUST_LANES 16u
 
+#if defined(__clang__)
+#define LANES_UNROLL     _Pragma("unroll")
+#define LANES_UNROLL_ALL _Pragma("unroll")
+#else
+#define LANES_UNROLL     _Pragma("GCC unroll 8")
+#define LANES_UNROLL_ALL _Pragma("GCC unroll 32")
+#endif
+
 static inline uint32_t joust_lanes_up(uint32_t n)
 {
     return (n + JOUST_LANES - 1) / JOUST_LANES * JOUST_LANES;

@@ -9,14 +9,6 @@
 #include "kernels_internal.h"
 #include "proto/base/math.h"
 
-#if defined(__clang__)
-#define LANES_UNROLL     _Pragma("unroll")
-#define LANES_UNROLL_ALL _Pragma("unroll")
-#else
-#define LANES_UNROLL     _Pragma("GCC unroll 8")
-#define LANES_UNROLL_ALL _Pragma("GCC unroll 32")
-#endif
-
 /* Steps of a strided b that are copied side by side at a time. */
 #define GEMM_BLOCK   192u
 /* A transposed a whose steps are so far apart is copied, so many rows together; their distance is no
@@ -24,6 +16,28 @@
 #define GEMM_FAR     4096u
 #define GEMM_ROWS    64u
 #define GEMM_ROWS_LD 80u
+
+/* ---- chains ---------------------------------------------------------------------------------- */
+
+/* c = a b + c again and again, one FMA each. Lanes may keep c in a form of their own meanwhile. */
+#ifndef LANES_OWN_CHAIN
+typedef lanes lanes_chain;
+
+LANES_INLINE lanes_chain lanes_chain_begin(lanes c)
+{
+    return c;
+}
+
+LANES_INLINE void lanes_chain_add(lanes_chain *chain, lanes a, lanes b)
+{
+    *chain = lanes_fma(a, b, *chain);
+}
+
+LANES_INLINE lanes lanes_chain_end(lanes_chain chain)
+{
+    return chain;
+}
+#endif
 
 /* ---- exp ------------------------------------------------------------------------------------- */
 
@@ -78,14 +92,15 @@ LANES_INLINE float lanes_largest(lanes x)
 LANES_INLINE void gemm_tile(const joust_gemm *g, uint32_t row, uint32_t panel, const uint32_t rows,
                             const uint32_t panels)
 {
-    lanes sum[8][8];
+    lanes_chain sum[8][8];
     float *c = g->c + row * g->c_row + panel * JOUST_LANES;
     uint32_t width = g->n - panel * JOUST_LANES; /* from the first panel to the end of the row */
     LANES_UNROLL
     for (uint32_t i = 0; i < rows; i++)
         LANES_UNROLL
     for (uint32_t j = 0; j < panels; j++)
-        sum[i][j] = g->add ? lanes_at(c + i * g->c_row, j * JOUST_LANES, width, 0) : lanes_set(0);
+        sum[i][j] = lanes_chain_begin(g->add ? lanes_at(c + i * g->c_row, j * JOUST_LANES, width, 0)
+                                             : lanes_set(0));
     const float *a = g->a + row * g->a_row, *b = g->b + panel * g->b_panel;
     for (uint32_t s = 0; s < g->k; s++, a += g->a_step, b += g->b_step) {
         lanes from[8];
@@ -97,14 +112,14 @@ LANES_INLINE void gemm_tile(const joust_gemm *g, uint32_t row, uint32_t panel, c
             lanes one = lanes_set(a[i * g->a_row]);
             LANES_UNROLL
             for (uint32_t j = 0; j < panels; j++)
-                sum[i][j] = lanes_fma(one, from[j], sum[i][j]);
+                lanes_chain_add(&sum[i][j], one, from[j]);
         }
     }
     LANES_UNROLL
     for (uint32_t i = 0; i < rows; i++)
         LANES_UNROLL
     for (uint32_t j = 0; j < panels; j++)
-        lanes_put(c + i * g->c_row, j * JOUST_LANES, width, sum[i][j]);
+        lanes_put(c + i * g->c_row, j * JOUST_LANES, width, lanes_chain_end(sum[i][j]));
 }
 
 #define GEMM_TILE(rows, panels)                                                                    \
@@ -283,24 +298,24 @@ typedef struct dot_blocks {
 /* to[b][j] = factor * (query . key j of block b), in order of blocks; empties the list. */
 LANES_INLINE void dot_flush(dot_blocks *d, const float *query, uint32_t d_head, float factor)
 {
-    lanes sum[DOT_BLOCKS];
+    lanes_chain sum[DOT_BLOCKS];
     if (d->n == 0)
         return;
     for (uint32_t b = d->n; b < DOT_BLOCKS; b++)
         d->keys[b] = d->keys[0];
     LANES_UNROLL
     for (uint32_t b = 0; b < DOT_BLOCKS; b++)
-        sum[b] = lanes_set(0);
+        sum[b] = lanes_chain_begin(lanes_set(0));
     for (uint32_t i = 0; i < d_head; i++) {
         lanes one = lanes_set(query[i]);
         LANES_UNROLL
         for (uint32_t b = 0; b < DOT_BLOCKS; b++)
-            sum[b] = lanes_fma(one, lanes_load(d->keys[b] + i * JOUST_LANES), sum[b]);
+            lanes_chain_add(&sum[b], one, lanes_load(d->keys[b] + i * JOUST_LANES));
     }
     LANES_UNROLL
     for (uint32_t b = 0; b < DOT_BLOCKS; b++)
         if (b < d->n)
-            lanes_store(d->to[b], lanes_mul(sum[b], lanes_set(factor)));
+            lanes_store(d->to[b], lanes_mul(lanes_chain_end(sum[b]), lanes_set(factor)));
     d->n = 0;
 }
 
@@ -334,10 +349,10 @@ LANES_INLINE void mix_values(const joust_attention *a, uint32_t kv, uint32_t fir
                              const uint32_t n_vectors, const float *weights, float factor,
                              float *out)
 {
-    lanes sum[4];
+    lanes_chain sum[4];
     LANES_UNROLL
     for (uint32_t c = 0; c < n_vectors; c++)
-        sum[c] = lanes_set(0);
+        sum[c] = lanes_chain_begin(lanes_set(0));
     for (uint32_t p = 0; p < a->n_spans; p++) {
         const joust_kv_span *span = &a->spans[p];
         const float *row = span->values + (size_t)kv * span->capacity * a->head_ld + first;
@@ -345,13 +360,13 @@ LANES_INLINE void mix_values(const joust_attention *a, uint32_t kv, uint32_t fir
             lanes weight = lanes_set(*weights++);
             LANES_UNROLL
             for (uint32_t c = 0; c < n_vectors; c++)
-                sum[c] = lanes_fma(weight, lanes_load(row + c * JOUST_LANES), sum[c]);
+                lanes_chain_add(&sum[c], weight, lanes_load(row + c * JOUST_LANES));
         }
     }
     LANES_UNROLL
     for (uint32_t c = 0; c < n_vectors; c++)
         lanes_put(out + first, c * JOUST_LANES, a->d_head - first,
-                  lanes_mul(sum[c], lanes_set(factor)));
+                  lanes_mul(lanes_chain_end(sum[c]), lanes_set(factor)));
 }
 
 static void attend_head(const joust_attention *a, uint32_t head)

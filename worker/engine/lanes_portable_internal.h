@@ -23,50 +23,41 @@
 
 _Static_assert(FLT_EVAL_METHOD == 0, "float arithmetic must round to float at every step");
 
-typedef struct lanes {
-    float at[JOUST_LANES];
-} lanes;
+typedef float floats4 __attribute__((vector_size(16)));
+typedef int32_t ints4 __attribute__((vector_size(16)));
+typedef uint32_t words4 __attribute__((vector_size(16)));
 
-/* a * b + c with one rounding. Where the processor has no such instruction: the product is exact
- * in double, the sum is rounded to odd (the last bit set if anything was lost), and that rounds to
- * float as the exact sum would. Source: Boldo and Melquiond, "Emulation of FMA and correctly
- * rounded sums: proved algorithms using rounding to odd", IEEE Trans. Computers 57 (2008). */
-LANES_INLINE float lanes_fma_one(float a, float b, float c)
-{
-#ifdef __FP_FAST_FMAF
-    return fmaf(a, b, c);
-#else
-    double product = (double)a * b, term = c, sum = product + term, back = sum - product;
-    double lost = (product - (sum - back)) + (term - back);
-    uint64_t bits;
-    memcpy(&bits, &sum, sizeof(bits));
-    uint64_t inexact =
-        (uint64_t)(lost > 0) | (uint64_t)(lost < 0); /* neither if sum is not finite */
-    uint64_t step = inexact & ~bits & 1;
-    bits += (lost > 0) == (sum > 0) ? step : 0 - step;
-    memcpy(&sum, &bits, sizeof(sum));
-    return (float)sum;
-#endif
-}
+typedef struct lanes {
+    floats4 at[JOUST_LANES / 4];
+} lanes;
 
 #define LANES_EACH(expression)                                                                     \
     lanes result;                                                                                  \
-    for (uint32_t i = 0; i < JOUST_LANES; i++)                                                     \
+    for (uint32_t i = 0; i < JOUST_LANES / 4; i++)                                                 \
         result.at[i] = (expression);                                                               \
     return result
 
 LANES_INLINE lanes lanes_set(float x)
 {
-    LANES_EACH(x);
+    LANES_EACH(((floats4){x, x, x, x}));
+}
+LANES_INLINE floats4 floats4_load(const float *p)
+{
+    floats4 x;
+    memcpy(&x, p, sizeof(x));
+    return x;
 }
 LANES_INLINE lanes lanes_load(const float *p)
 {
-    LANES_EACH(p[i]);
+    LANES_EACH(floats4_load(p + 4 * i));
 }
 /* The first n of 16; the others are fill. */
 LANES_INLINE lanes lanes_load_n(const float *p, uint32_t n, float fill)
 {
-    LANES_EACH(i < n ? p[i] : fill);
+    float at[JOUST_LANES];
+    for (uint32_t i = 0; i < JOUST_LANES; i++)
+        at[i] = i < n ? p[i] : fill;
+    return lanes_load(at);
 }
 LANES_INLINE void lanes_store(float *p, lanes x)
 {
@@ -74,8 +65,10 @@ LANES_INLINE void lanes_store(float *p, lanes x)
 }
 LANES_INLINE void lanes_store_n(float *p, uint32_t n, lanes x)
 {
+    float at[JOUST_LANES];
+    lanes_store(at, x);
     for (uint32_t i = 0; i < n && i < JOUST_LANES; i++)
-        p[i] = x.at[i];
+        p[i] = at[i];
 }
 LANES_INLINE lanes lanes_add(lanes a, lanes b)
 {
@@ -93,43 +86,50 @@ LANES_INLINE lanes lanes_div(lanes a, lanes b)
 {
     LANES_EACH(a.at[i] / b.at[i]);
 }
-LANES_INLINE lanes lanes_fma(lanes a, lanes b, lanes c)
+LANES_INLINE floats4 floats4_choose(ints4 where, floats4 a, floats4 b)
 {
-    LANES_EACH(lanes_fma_one(a.at[i], b.at[i], c.at[i]));
+    return (floats4)(((ints4)a & where) | ((ints4)b & ~where));
 }
 /* The second operand where they compare unordered or equal, as x86 does: lanes_max(limit, x) keeps
  * a NaN. */
 LANES_INLINE lanes lanes_max(lanes a, lanes b)
 {
-    LANES_EACH(a.at[i] > b.at[i] ? a.at[i] : b.at[i]);
+    LANES_EACH(floats4_choose(a.at[i] > b.at[i], a.at[i], b.at[i]));
 }
 LANES_INLINE lanes lanes_min(lanes a, lanes b)
 {
-    LANES_EACH(a.at[i] < b.at[i] ? a.at[i] : b.at[i]);
+    LANES_EACH(floats4_choose(a.at[i] < b.at[i], a.at[i], b.at[i]));
 }
 /* 0 where x < limit, else y. */
 LANES_INLINE lanes lanes_zero_below(lanes x, lanes limit, lanes y)
 {
-    LANES_EACH(x.at[i] < limit.at[i] ? 0.0f : y.at[i]);
+    LANES_EACH((floats4)((ints4)y.at[i] & ~(x.at[i] < limit.at[i])));
 }
 /* 2^k of lanes that hold 0x1.8p23 + k, -126 <= k <= 127. */
 LANES_INLINE lanes lanes_power_of_two(lanes shifted)
 {
-    uint32_t bits[JOUST_LANES];
-    lanes y;
-    memcpy(bits, shifted.at, sizeof(bits));
-    for (uint32_t i = 0; i < JOUST_LANES; i++)
-        bits[i] = (bits[i] + 127u) << 23;
-    memcpy(y.at, bits, sizeof(bits));
-    return y;
+    LANES_EACH((floats4)(((words4)shifted.at[i] + 127u) << 23));
 }
 /* The sum by halves: lane i with i + 8, then i + 4, i + 2, i + 1. */
 LANES_INLINE float lanes_sum(lanes x)
 {
-    for (uint32_t half = JOUST_LANES / 2; half >= 1; half /= 2)
-        for (uint32_t i = 0; i < half; i++)
-            x.at[i] = x.at[i] + x.at[i + half];
-    return x.at[0];
+    floats4 y = (x.at[0] + x.at[2]) + (x.at[1] + x.at[3]);
+    return (y[0] + y[2]) + (y[1] + y[3]);
 }
+
+/* lanes_fma: a * b + c with one rounding. */
+#ifdef __FP_FAST_FMAF
+LANES_INLINE floats4 floats4_fma(floats4 a, floats4 b, floats4 c)
+{
+    return (floats4){fmaf(a[0], b[0], c[0]), fmaf(a[1], b[1], c[1]), fmaf(a[2], b[2], c[2]),
+                     fmaf(a[3], b[3], c[3])};
+}
+LANES_INLINE lanes lanes_fma(lanes a, lanes b, lanes c)
+{
+    LANES_EACH(floats4_fma(a.at[i], b.at[i], c.at[i]));
+}
+#else
+#include "fma_portable_internal.h"
+#endif
 
 #endif

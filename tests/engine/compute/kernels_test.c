@@ -7,7 +7,6 @@
 
 #include "proto/base/alloc.h"
 #include "worker/engine/kernels_internal.h"
-#include "worker/engine/lanes_portable_internal.h"
 
 static uint32_t kernels_list(const joust_kernels *ret[3])
 {
@@ -27,39 +26,6 @@ static float *numbers(uint32_t n, uint64_t seed, double scale)
     for (uint32_t i = 0; i < n; i++)
         x[i] = (float)(scale * joust_stream_normal(&stream, i));
     return x;
-}
-
-/* Exact a * b + c rounds to what fmaf gives, over all sizes of numbers: subnormal, cancelling, far
- * apart. */
-static void test_fma_is_exact(void **state)
-{
-    (void)state;
-    joust_stream stream = fixture_stream(7, 2);
-    uint32_t n_finite = 0;
-    for (uint64_t i = 0; i < 300000; i++) {
-        uint32_t bits[4];
-        float x[3], got, expected;
-        joust_stream_block(&stream, i, bits);
-        if (i % 3 == 0) /* near each other: products that nearly cancel */
-            for (uint32_t k = 0; k < 3; k++)
-                bits[k] = (bits[k] & 0x807fffffu) | ((126u + (bits[3] >> (4 * k)) % 4) << 23);
-        if (i % 3 == 1) /* small: subnormal results */
-            for (uint32_t k = 0; k < 3; k++)
-                bits[k] =
-                    (bits[k] & 0x807fffffu) | ((k < 2 ? 55u + bits[3] % 16 : bits[3] % 4) << 23);
-        memcpy(x, bits, sizeof(x));
-        got = lanes_fma_one(x[0], x[1], x[2]);
-        expected = fmaf(x[0], x[1], x[2]);
-        if (isnan(expected)) {
-            assert_true(isnan(got));
-            continue;
-        }
-        n_finite += isfinite(expected);
-        if (memcmp(&got, &expected, sizeof(got)) != 0)
-            fail_msg("fma(%a, %a, %a) = %a, expected %a", (double)x[0], (double)x[1], (double)x[2],
-                     (double)got, (double)expected);
-    }
-    assert_true(n_finite > 200000);
 }
 
 static void check_gemm(const joust_kernels *k, uint32_t m, uint32_t n, uint32_t steps, bool strided,
@@ -292,9 +258,11 @@ static void test_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fma_is_exact),    cmocka_unit_test(test_gemm),
-        cmocka_unit_test(test_gemm_transposed), cmocka_unit_test(test_gemm_rows_alone),
-        cmocka_unit_test(test_exponential),     cmocka_unit_test(test_log_sum),
+        cmocka_unit_test(test_gemm),
+        cmocka_unit_test(test_gemm_transposed),
+        cmocka_unit_test(test_gemm_rows_alone),
+        cmocka_unit_test(test_exponential),
+        cmocka_unit_test(test_log_sum),
         cmocka_unit_test(test_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
