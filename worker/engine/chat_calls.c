@@ -405,10 +405,7 @@ static joust_status do_split(chat_run *r, const chat_method *m, const chat_argum
 static joust_status do_lines(chat_run *r, const chat_method *m, const chat_arguments *args,
                              chat_value *ret)
 {
-    bool keep = false;
-    joust_status st = args->n > 0 ? joust_chat_truth(&args->items[0], &keep) : JOUST_OK;
-    if (st != JOUST_OK)
-        return st;
+    bool keep = joust_chat_flag(args->n > 0 ? &args->items[0] : NULL);
     return joust_chat_lines(r, &m->self, keep, ret);
 }
 

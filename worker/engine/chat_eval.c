@@ -418,23 +418,18 @@ static joust_status eval_concat(chat_run *r, const chat_node *node, chat_value *
 /* and, or: the operand that decides. */
 static joust_status eval_logic(chat_run *r, const chat_node *node, chat_value *ret)
 {
-    bool truth = false;
     joust_status st = joust_chat_eval(r, node->a, ret);
-    if (st == JOUST_OK)
-        st = joust_chat_truth(ret, &truth);
-    if (st != JOUST_OK || truth == (node->kind == CHAT_OR))
+    if (st != JOUST_OK || joust_chat_truth(ret) == (node->kind == CHAT_OR))
         return st;
     return joust_chat_eval(r, node->b, ret);
 }
 
 static joust_status eval_choice(chat_run *r, const chat_node *node, chat_value *ret)
 {
-    bool truth = false;
     joust_status st = joust_chat_eval(r, node->b, ret);
-    if (st == JOUST_OK)
-        st = joust_chat_truth(ret, &truth);
     if (st != JOUST_OK)
         return st;
+    bool truth = joust_chat_truth(ret);
     *ret = (chat_value){.kind = CHAT_UNDEFINED};
     if (truth)
         return joust_chat_eval(r, node->a, ret);
@@ -443,11 +438,9 @@ static joust_status eval_choice(chat_run *r, const chat_node *node, chat_value *
 
 static joust_status eval_not(chat_run *r, const chat_node *node, chat_value *ret)
 {
-    bool truth = false;
     joust_status st = joust_chat_eval(r, node->a, ret);
     if (st == JOUST_OK)
-        st = joust_chat_truth(ret, &truth);
-    *ret = joust_chat_boolean(!truth);
+        *ret = joust_chat_boolean(!joust_chat_truth(ret));
     return st;
 }
 

@@ -29,10 +29,9 @@ static joust_status no_parameters(chat_run *r, const char *name, const chat_argu
     return joust_chat_filter_parameters(r, name, args, "", NULL, 0);
 }
 
-joust_status joust_chat_flag(const chat_value *v, bool *ret)
+bool joust_chat_flag(const chat_value *v)
 {
-    *ret = false;
-    return v ? joust_chat_truth(v, ret) : JOUST_OK;
+    return v && joust_chat_truth(v);
 }
 
 static joust_status do_trim(chat_run *r, const char *name, const chat_arguments *args,
@@ -133,14 +132,11 @@ static joust_status do_default(chat_run *r, const char *name, const chat_argumen
                                chat_value *ret)
 {
     const chat_value *p[2];
-    bool falsy = false, truth = true;
     joust_status st = joust_chat_filter_parameters(r, name, args, "default_value boolean", p, 2);
-    if (st == JOUST_OK)
-        st = joust_chat_flag(p[1], &falsy);
-    if (st == JOUST_OK && falsy)
-        st = joust_chat_truth(&args->items[0], &truth);
+    if (st != JOUST_OK)
+        return st;
     *ret = args->items[0];
-    if (ret->kind == CHAT_UNDEFINED || !truth)
+    if (ret->kind == CHAT_UNDEFINED || (joust_chat_flag(p[1]) && !joust_chat_truth(ret)))
         *ret = p[0] ? *p[0] : joust_chat_text("");
     return st;
 }
@@ -183,12 +179,11 @@ static joust_status do_tojson(chat_run *r, const char *name, const chat_argument
     chat_output out = {0};
     joust_status st = joust_chat_filter_parameters(
         r, name, args, "ensure_ascii indent separators sort_keys", p, 4);
-    if (st == JOUST_OK)
-        st = joust_chat_flag(p[0], &form.ascii);
-    if (st == JOUST_OK)
-        st = joust_chat_flag(p[3], &form.sorted);
-    if (st == JOUST_OK)
-        st = read_indent(r, p[1], &space, &form);
+    if (st != JOUST_OK)
+        return st;
+    form.ascii = joust_chat_flag(p[0]);
+    form.sorted = joust_chat_flag(p[3]);
+    st = read_indent(r, p[1], &space, &form);
     if (st == JOUST_OK)
         st = read_separators(r, p[2], &form);
     if (st == JOUST_OK)
@@ -327,8 +322,10 @@ static joust_status apply_test(chat_run *r, const chat_value *value, const chat_
                                uint32_t at, bool *ret)
 {
     char name[32];
-    if (at >= args->n)
-        return joust_chat_truth(value, ret);
+    if (at >= args->n) {
+        *ret = joust_chat_truth(value);
+        return JOUST_OK;
+    }
     joust_status st = copy_name(r, &args->items[at], name);
     if (st != JOUST_OK)
         return st;
@@ -438,16 +435,13 @@ static joust_status do_indent(chat_run *r, const char *name, const chat_argument
     chat_value text = {0}, lines = {0}, space = {0}, four = joust_chat_whole(4);
     chat_json_form form = {0};
     chat_output out = {0};
-    bool first = false, blank = false;
     joust_status st = joust_chat_filter_parameters(r, name, args, "width first blank", p, 3);
-    if (st == JOUST_OK)
-        st = read_indent(r, p[0] ? p[0] : &four, &space, &form);
+    if (st != JOUST_OK)
+        return st;
+    bool first = joust_chat_flag(p[1]), blank = joust_chat_flag(p[2]);
+    st = read_indent(r, p[0] ? p[0] : &four, &space, &form);
     if (st == JOUST_OK && !form.indented)
         st = joust_chat_fail(r, JOUST_INVALID, "indent: no width");
-    if (st == JOUST_OK)
-        st = joust_chat_flag(p[1], &first);
-    if (st == JOUST_OK)
-        st = joust_chat_flag(p[2], &blank);
     if (st == JOUST_OK)
         st = joust_chat_string(r, &args->items[0], &text);
     if (st == JOUST_OK) { /* Jinja adds a line break before it splits: an empty last line counts */

@@ -291,7 +291,7 @@ chat_value joust_chat_boolean(bool boolean);
 chat_value joust_chat_sub(const chat_value *text, size_t begin, size_t end); /* by bytes */
 bool joust_chat_is_text(const chat_value *v, const char *text);
 JOUST_MUST_USE joust_status joust_chat_text_of(chat_run *r, const chat_output *o, chat_value *ret);
-JOUST_MUST_USE joust_status joust_chat_truth(const chat_value *v, bool *ret);
+bool joust_chat_truth(const chat_value *v); /* as Python's bool(v) */
 JOUST_MUST_USE joust_status joust_chat_equal(chat_run *r, const chat_value *a, const chat_value *b,
                                              bool *ret);
 /* -1, 0, 1; errors where Python has no order. */
@@ -368,7 +368,7 @@ JOUST_MUST_USE joust_status joust_chat_filter_parameters(chat_run *r, const char
                                                          const char *names, const chat_value **ret,
                                                          uint32_t n);
 /* The truth of a parameter; false if it isn't given. */
-JOUST_MUST_USE joust_status joust_chat_flag(const chat_value *v, bool *ret);
+bool joust_chat_flag(const chat_value *v);
 /* item.a.b for "a.b"; parts that are numbers are indices. */
 JOUST_MUST_USE joust_status joust_chat_deep_attribute(chat_run *r, const chat_value *item,
                                                       const chat_value *path, chat_value *ret);

@@ -103,15 +103,12 @@ static joust_status filter_items(chat_run *r, const chat_node *node, chat_scope 
     joust_status st = joust_chat_sequence(r, CHAT_FORM_LIST, 0, &kept);
     for (size_t i = 0; st == JOUST_OK && i < (*items)->n; i++) {
         chat_value v = {0};
-        bool truth = false;
         st = open_scope(r, outer, &r->scope);
         if (st == JOUST_OK)
             st = joust_chat_bind(r, node->a, &(*items)->items[i]);
         if (st == JOUST_OK)
             st = joust_chat_eval(r, node->c, &v);
-        if (st == JOUST_OK)
-            st = joust_chat_truth(&v, &truth);
-        if (st == JOUST_OK && truth)
+        if (st == JOUST_OK && joust_chat_truth(&v))
             st = joust_chat_push(r, &kept, &(*items)->items[i]);
     }
     r->scope = outer;
@@ -178,12 +175,10 @@ static joust_status run_if(chat_run *r, const chat_node *node, jump *ret)
 {
     for (;;) { /* over elifs */
         chat_value v = {0};
-        bool truth = false;
         joust_status st = joust_chat_eval(r, node->a, &v);
-        if (st == JOUST_OK)
-            st = joust_chat_truth(&v, &truth);
         if (st != JOUST_OK)
             return st;
+        bool truth = joust_chat_truth(&v);
         const chat_node *body = truth ? node->kids : node->others;
         if (truth || !body || body->kind != CHAT_IF || body->next)
             return execute(r, body, ret);

@@ -43,20 +43,19 @@ joust_status joust_chat_sort(chat_run *r, const char *name, const chat_arguments
     const chat_value *p[3];
     const chat_sequence *items = NULL;
     chat_value pairs = args->items[0], keys = {0}, first = joust_chat_whole(0);
-    bool reverse = false, cased = false, dict = name[0] == 'd';
+    bool dict = name[0] == 'd';
     joust_status st =
         dict
             ? joust_chat_filter_parameters(r, name, args, "case_sensitive by reverse", p, 3)
             : joust_chat_filter_parameters(r, name, args, "reverse case_sensitive attribute", p, 3);
     if (st == JOUST_OK && dict && p[1] && !joust_chat_is_text(p[1], "key"))
         st = joust_chat_fail(r, JOUST_UNSUPPORTED, "dictsort by values");
-    if (st == JOUST_OK)
-        st = joust_chat_flag(p[dict ? 2 : 0], &reverse);
-    if (st == JOUST_OK)
-        st = joust_chat_flag(p[dict ? 0 : 1], &cased);
+    if (st != JOUST_OK)
+        return st;
+    bool reverse = joust_chat_flag(p[dict ? 2 : 0]), cased = joust_chat_flag(p[dict ? 0 : 1]);
     const chat_value *path = dict ? &first : p[2];
     chat_arguments one = {.n = 1, .items = {args->items[0]}};
-    if (st == JOUST_OK && dict)
+    if (dict)
         st = joust_chat_items(r, "dictsort", &one, &pairs);
     if (st == JOUST_OK)
         st = joust_chat_walk(r, &pairs, &items);

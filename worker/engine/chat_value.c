@@ -184,25 +184,27 @@ joust_status joust_chat_text_of(chat_run *r, const chat_output *o, chat_value *r
     return JOUST_OK;
 }
 
-joust_status joust_chat_truth(const chat_value *v, bool *ret)
+bool joust_chat_truth(const chat_value *v)
 {
-    bool truth = true;
-    if (v->kind == CHAT_UNDEFINED || v->kind == CHAT_NONE)
-        truth = false;
-    else if (v->kind == CHAT_BOOLEAN)
-        truth = v->as.boolean;
-    else if (v->kind == CHAT_WHOLE)
-        truth = v->as.whole != 0;
-    else if (v->kind == CHAT_REAL)
-        truth = v->as.real != 0;
-    else if (v->kind == CHAT_STR)
-        truth = v->as.text.n > 0;
-    else if (v->kind == CHAT_SEQUENCE)
-        truth = v->as.sequence->form == CHAT_FORM_GENERATOR || v->as.sequence->n > 0;
-    else if (v->kind == CHAT_MAPPING)
-        truth = v->as.mapping->n > 0;
-    *ret = truth;
-    return JOUST_OK;
+    switch (v->kind) {
+    case CHAT_UNDEFINED:
+    case CHAT_NONE:
+        return false;
+    case CHAT_BOOLEAN:
+        return v->as.boolean;
+    case CHAT_WHOLE:
+        return v->as.whole != 0;
+    case CHAT_REAL:
+        return v->as.real != 0;
+    case CHAT_STR:
+        return v->as.text.n > 0;
+    case CHAT_SEQUENCE:
+        return v->as.sequence->form == CHAT_FORM_GENERATOR || v->as.sequence->n > 0;
+    case CHAT_MAPPING:
+        return v->as.mapping->n > 0;
+    default:
+        return true;
+    }
 }
 
 static bool is_number(const chat_value *v)
