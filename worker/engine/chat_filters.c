@@ -208,8 +208,8 @@ joust_status joust_chat_deep_attribute(chat_run *r, const chat_value *item, cons
     for (size_t at = 0; st == JOUST_OK && at <= path->as.text.n;) {
         size_t end = at;
         bool number = true;
-        while (end < path->as.text.n && path->as.text.bytes[end] != '.')
-            number &= path->as.text.bytes[end] >= '0' && path->as.text.bytes[end++] <= '9';
+        for (; end < path->as.text.n && path->as.text.bytes[end] != '.'; end++)
+            number &= path->as.text.bytes[end] >= '0' && path->as.text.bytes[end] <= '9';
         chat_value key = joust_chat_sub(path, at, end), owner = *ret;
         if (number && end > at && end - at < 10)
             key = joust_chat_whole(strtoll((const char *)path->as.text.bytes + at, NULL, 10));

@@ -67,6 +67,18 @@ static void test_golden(void **state)
     joust_free(golden);
 }
 
+/* An attribute's path ends only at dots: other characters below the digits are part of a name. */
+static void test_paths(void **state)
+{
+    joust_chat *chat = compile("{{ messages | map(attribute='a-b.1.c d') | join(',') }}", NULL);
+    (void)state;
+    check_rendered(chat,
+                   "[{\"role\":\"x\",\"a-b\":[0,{\"c d\":7}]},"
+                   "{\"role\":\"y\",\"a-b\":[0,{\"c d\":8}]}]",
+                   false, "7,8");
+    joust_chat_free(&chat);
+}
+
 static void test_refused(void **state)
 {
     static const struct {
@@ -269,9 +281,13 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_failing),       cmocka_unit_test(test_bad_conversation),
-        cmocka_unit_test(test_no_forgery),    cmocka_unit_test(test_load),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_failing),
+        cmocka_unit_test(test_bad_conversation),
+        cmocka_unit_test(test_no_forgery),
+        cmocka_unit_test(test_load),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
