@@ -105,10 +105,7 @@ static joust_status concat(chat_run *r, const chat_value *const *parts, size_t n
     joust_status st = JOUST_OK;
     for (size_t i = 0; st == JOUST_OK && i < n; i++)
         st = joust_chat_print(r, parts[i], &text);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &text, ret);
-    joust_chat_output_fini(&text);
-    return st;
+    return joust_chat_finish(r, st, &text, ret);
 }
 
 static joust_status add_lists(chat_run *r, const chat_value *a, const chat_value *b,
@@ -129,10 +126,7 @@ static joust_status repeat(chat_run *r, const chat_value *text, int64_t times, c
     joust_status st = JOUST_OK;
     for (int64_t i = 0; st == JOUST_OK && text->as.text.n && i < times; i++)
         st = joust_chat_print(r, text, &out);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 joust_status joust_chat_compute(chat_run *r, chat_operator op, const chat_value *a,

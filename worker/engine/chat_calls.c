@@ -175,10 +175,7 @@ static joust_status do_case(chat_run *r, const chat_method *m, const chat_argume
                                         : m->name[0] == 'l' ? CHAT_CASE_LOWER
                                                             : CHAT_CASE_CAPITAL,
                                         &out);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 /* Python's str.title: a letter after something else than a letter is a capital. */
@@ -198,10 +195,7 @@ static joust_status do_title(chat_run *r, const chat_method *m, const chat_argum
             st = joust_chat_recase(r, &one, inside ? CHAT_CASE_LOWER : CHAT_CASE_UPPER, &out);
         inside = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     }
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 static bool begins(const chat_value *text, const chat_value *what)
@@ -426,10 +420,7 @@ static joust_status do_join(chat_run *r, const chat_method *m, const chat_argume
         if (st == JOUST_OK)
             st = joust_chat_print(r, &items->items[i], &out);
     }
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 static joust_status do_is(chat_run *r, const chat_method *m, const chat_arguments *args,

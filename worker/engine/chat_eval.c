@@ -216,9 +216,7 @@ static joust_status join_characters(chat_run *r, const chat_value *list, chat_va
     const chat_sequence *s = list->as.sequence;
     for (size_t i = 0; i < s->n; i++)
         joust_chat_output_add(&text, &s->items[i]);
-    joust_status st = joust_chat_text_of(r, &text, ret);
-    joust_chat_output_fini(&text);
-    return st;
+    return joust_chat_finish(r, JOUST_OK, &text, ret);
 }
 
 static joust_status eval_slice(chat_run *r, const chat_node *node, chat_value *ret)
@@ -409,10 +407,7 @@ static joust_status eval_concat(chat_run *r, const chat_node *node, chat_value *
         if (st == JOUST_OK)
             st = joust_chat_print(r, &v, &text);
     }
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &text, ret);
-    joust_chat_output_fini(&text);
-    return st;
+    return joust_chat_finish(r, st, &text, ret);
 }
 
 /* and, or: the operand that decides. */

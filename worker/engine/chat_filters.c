@@ -65,10 +65,7 @@ static joust_status do_case(chat_run *r, const char *name, const chat_arguments 
                                : name[0] == 'l' ? CHAT_CASE_LOWER
                                                 : CHAT_CASE_CAPITAL,
                                &out);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 /* Words begin after white space, "-" and opening brackets. */
@@ -93,10 +90,7 @@ static joust_status do_title(chat_run *r, const char *name, const chat_arguments
         begins = between;
         at += length;
     }
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 static joust_status do_length(chat_run *r, const char *name, const chat_arguments *args,
@@ -188,10 +182,7 @@ static joust_status do_tojson(chat_run *r, const char *name, const chat_argument
         st = read_separators(r, p[2], &form);
     if (st == JOUST_OK)
         st = joust_chat_to_json(r, &args->items[0], &form, &out);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 /* item.a.b for "a.b"; parts that are numbers are indices. */
@@ -237,10 +228,7 @@ static joust_status do_join(chat_run *r, const char *name, const chat_arguments 
         if (st == JOUST_OK)
             st = joust_chat_print(r, &item, &out);
     }
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 static joust_status do_list(chat_run *r, const char *name, const chat_arguments *args,
@@ -302,10 +290,7 @@ static joust_status do_reverse(chat_run *r, const char *name, const chat_argumen
             st = joust_chat_push(r, &list, item);
     }
     *ret = list;
-    if (st == JOUST_OK && text)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return text ? joust_chat_finish(r, st, &out, ret) : st;
 }
 
 /* The name in v, a text, for a table. */
@@ -447,8 +432,7 @@ static joust_status do_indent(chat_run *r, const char *name, const chat_argument
     if (st == JOUST_OK) { /* Jinja adds a line break before it splits: an empty last line counts */
         joust_chat_output_add(&out, &text);
         joust_chat_output_bytes(&out, "\n", 1, true);
-        st = joust_chat_text_of(r, &out, &text);
-        joust_chat_output_fini(&out);
+        st = joust_chat_finish(r, st, &out, &text);
     }
     if (st == JOUST_OK)
         st = joust_chat_lines(r, &text, false, &lines);
@@ -460,10 +444,7 @@ static joust_status do_indent(chat_run *r, const char *name, const chat_argument
             joust_chat_output_add(&out, form.indent);
         st = joust_chat_print(r, line, &out);
     }
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 static joust_status do_int(chat_run *r, const char *name, const chat_arguments *args,

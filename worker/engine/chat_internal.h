@@ -290,7 +290,9 @@ chat_value joust_chat_whole(int64_t whole);
 chat_value joust_chat_boolean(bool boolean);
 chat_value joust_chat_sub(const chat_value *text, size_t begin, size_t end); /* by bytes */
 bool joust_chat_is_text(const chat_value *v, const char *text);
-JOUST_MUST_USE joust_status joust_chat_text_of(chat_run *r, const chat_output *o, chat_value *ret);
+/* Ends the output: its text in ret if st, which told how putting it together went, is JOUST_OK; else st. */
+JOUST_MUST_USE joust_status joust_chat_finish(chat_run *r, joust_status st, chat_output *o,
+                                              chat_value *ret);
 bool joust_chat_truth(const chat_value *v); /* as Python's bool(v) */
 JOUST_MUST_USE joust_status joust_chat_equal(chat_run *r, const chat_value *a, const chat_value *b,
                                              bool *ret);

@@ -206,10 +206,7 @@ joust_status joust_chat_string(chat_run *r, const chat_value *v, chat_value *ret
     }
     chat_output text = {0};
     joust_status st = joust_chat_print(r, v, &text);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &text, ret);
-    joust_chat_output_fini(&text);
-    return st;
+    return joust_chat_finish(r, st, &text, ret);
 }
 
 static void add_hex(chat_output *to, uint32_t unit)

@@ -63,10 +63,7 @@ static joust_status capture(chat_run *r, const chat_node *body, jump *ret_jump, 
     r->to = &text;
     joust_status st = execute(r, body, ret_jump);
     r->to = before;
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &text, ret);
-    joust_chat_output_fini(&text);
-    return st;
+    return joust_chat_finish(r, st, &text, ret);
 }
 
 static joust_status run_set(chat_run *r, const chat_node *node)

@@ -9,10 +9,7 @@ static joust_status fold(chat_run *r, const chat_value *v, chat_value *ret)
     if (v->kind != CHAT_STR)
         return JOUST_OK;
     joust_status st = joust_chat_recase(r, v, CHAT_CASE_LOWER, &out);
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 /* Puts item behind all that are not greater than it by their keys. */

@@ -114,10 +114,7 @@ joust_status joust_chat_replace(chat_run *r, const chat_value *text, const chat_
         joust_chat_output_add(&out, &one);
         at++;
     }
-    if (st == JOUST_OK)
-        st = joust_chat_text_of(r, &out, ret);
-    joust_chat_output_fini(&out);
-    return st;
+    return joust_chat_finish(r, st, &out, ret);
 }
 
 /* Bytes of the line break at text[at], or 0: Python's str.splitlines. */

@@ -159,7 +159,7 @@ void joust_chat_output_add(chat_output *o, const chat_value *text)
     joust_buf_add(&o->trust, text->as.text.trust, text->as.text.n);
 }
 
-joust_status joust_chat_text_of(chat_run *r, const chat_output *o, chat_value *ret)
+static joust_status text_of(chat_run *r, const chat_output *o, chat_value *ret)
 {
     size_t n = o->bytes.n;
     if (!joust_buf_ok(&o->bytes) || !joust_buf_ok(&o->trust))
@@ -182,6 +182,14 @@ joust_status joust_chat_text_of(chat_run *r, const chat_output *o, chat_value *r
     ret->as.text.trust = bytes + n;
     ret->as.text.n = n;
     return JOUST_OK;
+}
+
+joust_status joust_chat_finish(chat_run *r, joust_status st, chat_output *o, chat_value *ret)
+{
+    if (st == JOUST_OK)
+        st = text_of(r, o, ret);
+    joust_chat_output_fini(o);
+    return st;
 }
 
 bool joust_chat_truth(const chat_value *v)
