@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
@@ -31,11 +30,6 @@ static size_t kv_keys_size(const joust_model_config *c, uint32_t capacity)
 static size_t kv_layer_size(const joust_model_config *c, uint32_t capacity)
 {
     return kv_keys_size(c, capacity) + (size_t)c->n_kv_heads * capacity * joust_lanes_up(c->d_head);
-}
-
-uint64_t joust_kv_bytes(const joust_model *m, uint32_t capacity, uint32_t n_layers)
-{
-    return kv_layer_size(&m->config, joust_lanes_up(capacity)) * n_layers * sizeof(float);
 }
 
 joust_status joust_kv_init(joust_kv *kv, const joust_model *m, uint32_t capacity, uint32_t n_layers,
@@ -207,38 +201,26 @@ static void rows_each(const joust_forward *f, uint32_t n, bool worth, rows_fn *f
 typedef struct multiply_work {
     const joust_kernels *kernels;
     const joust_gemm *g;
-    uint32_t n_panels, chunk; /* panels; those taken at a time */
-    atomic_uint next;
+    uint32_t chunk; /* outputs taken at a time: whole panels */
 } multiply_work;
 
-static void multiply_thread(void *context, uint32_t thread)
+static void multiply_chunk(void *context, uint64_t item)
 {
-    multiply_work *w = context;
-    (void)thread;
-    for (;;) {
-        const uint32_t first = atomic_fetch_add_explicit(&w->next, w->chunk, memory_order_relaxed);
-        if (first >= w->n_panels)
-            return;
-        joust_gemm part = *w->g;
-        part.n -= first * JOUST_LANES;
-        if (part.n > w->chunk * JOUST_LANES)
-            part.n = w->chunk * JOUST_LANES;
-        part.b += first * part.b_panel;
-        part.c += first * JOUST_LANES;
-        w->kernels->gemm(&part);
-    }
+    const multiply_work *w = context;
+    const uint32_t first = (uint32_t)item * w->chunk;
+    joust_gemm part = *w->g;
+    part.n = part.n - first < w->chunk ? part.n - first : w->chunk;
+    part.b += first / JOUST_LANES * part.b_panel;
+    part.c += first;
+    w->kernels->gemm(&part);
 }
 
 static void multiply_shared(const joust_forward *f, const joust_gemm *g)
 {
     const uint32_t n_panels = joust_lanes_up(g->n) / JOUST_LANES;
     const bool many = n_panels >= 2 * MANY_PANELS * joust_pool_threads(f->pool);
-    multiply_work w = {.kernels = f->kernels,
-                       .g = g,
-                       .n_panels = n_panels,
-                       .chunk = many ? MANY_PANELS : FEW_PANELS};
-    atomic_init(&w.next, 0);
-    joust_pool_run(f->pool, multiply_thread, &w);
+    multiply_work w = {f->kernels, g, (many ? MANY_PANELS : FEW_PANELS) * JOUST_LANES};
+    joust_pool_each(f->pool, (g->n + w.chunk - 1) / w.chunk, multiply_chunk, &w);
 }
 
 void joust_forward_multiply(const joust_forward *f, const float *x, uint32_t x_ld, uint32_t m,

@@ -17,7 +17,6 @@ typedef struct joust_kv {
         layer_stride; /* floats from layer to layer; 0: one layer's room, used for each in turn */
 } joust_kv;
 
-uint64_t joust_kv_bytes(const joust_model *m, uint32_t capacity, uint32_t n_layers);
 /* Room for capacity positions (rounded up) of n_layers layers. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_kv_init(joust_kv *kv, const joust_model *m, uint32_t capacity,
                                           uint32_t n_layers, joust_error *err);
