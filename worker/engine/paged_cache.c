@@ -184,14 +184,9 @@ size_t joust_paged_page_floats(const joust_paged *p)
     return p->page_floats;
 }
 
-uint64_t joust_paged_total(const joust_paged *p)
-{
-    return p->engine->cache_bytes / p->page_bytes;
-}
-
 uint64_t joust_paged_available(const joust_paged *p)
 {
-    return joust_paged_total(p) - p->n_in_use;
+    return p->engine->cache_bytes / p->page_bytes - p->n_in_use;
 }
 
 /* Frees other models' memory for a page of p: what holds nothing, then what is longest unused, of

@@ -35,8 +35,7 @@ JOUST_MUST_USE joust_status joust_paged_open(joust_engine *engine, joust_model *
                                              joust_paged **ret, joust_error *err);
 uint64_t joust_paged_page_bytes(const joust_model *model);
 size_t joust_paged_page_floats(const joust_paged *p);
-/* Pages that the budget allows, and those of them that no sequence uses. */
-uint64_t joust_paged_total(const joust_paged *p);
+/* Of the pages that the budget allows, those that no sequence uses. */
 uint64_t joust_paged_available(const joust_paged *p);
 
 /* *ret: a page with one reference and any content; NULL if all are in use.
