@@ -450,6 +450,18 @@ static void lanes_run_shared(batch *b)
             lane_use(b, i);
 }
 
+/* The first lane's that failed. */
+static joust_status lanes_status(const batch *b, joust_error *err)
+{
+    for (uint32_t i = 0; i < b->n_lanes; i++)
+        if (b->lanes[i].status) {
+            if (err)
+                *err = b->lanes[i].error;
+            return b->lanes[i].status;
+        }
+    return JOUST_OK;
+}
+
 static joust_status lanes_run(batch *b, joust_error *err)
 {
     uint32_t n_busy = 0, busy = 0, n_rows = 0;
@@ -467,13 +479,7 @@ static joust_status lanes_run(batch *b, joust_error *err)
         joust_pool_run(b->engine->pool, lane_run, b);
     else if (n_busy)
         lane_run(b, busy);
-    for (uint32_t i = 0; i < b->n_lanes; i++)
-        if (b->lanes[i].status) {
-            if (err)
-                *err = b->lanes[i].error;
-            return b->lanes[i].status;
-        }
-    return JOUST_OK;
+    return lanes_status(b, err);
 }
 
 /* A sample has drawn: whether it ends here, by its request's watch too. */
@@ -659,24 +665,27 @@ static joust_status score_check(const batch *b, uint32_t i, joust_error *err)
     return memory_check(b, score_rows(r), "score", i, "", err);
 }
 
+/* By its own thread, since clearing a pass takes some milliseconds. */
+static void lane_create(void *context, uint32_t thread)
+{
+    batch *b = context;
+    joust_lane *lane = &b->lanes[thread];
+    lane->model = b->model;
+    lane->status = joust_pass_create(b->engine, b->model, &lane->pass, &lane->error);
+    if (!lane->status)
+        lane->status = joust_sampler_init(&lane->sampler, b->engine->kernels,
+                                          b->model->config.vocab_size, &lane->error);
+}
+
 static joust_status lanes_create(batch *b, joust_error *err)
 {
     b->n_lanes = joust_engine_threads(b->engine);
     b->lanes = joust_calloc(b->n_lanes, sizeof(*b->lanes));
     if (!b->lanes)
         return joust_fail(err, JOUST_NOMEM, "batch: out of memory");
-    joust_status st = JOUST_OK;
-    for (uint32_t i = 0; i < b->n_lanes && !st; i++) {
-        joust_lane *lane = &b->lanes[i];
-        lane->model = b->model;
-        st = joust_pass_create(b->engine, b->model, &lane->pass, err);
-        if (!st)
-            st = joust_sampler_init(&lane->sampler, b->engine->kernels, b->model->config.vocab_size,
-                                    err);
-    }
-    if (!st)
-        st = joust_pass_share(b->lanes[0].pass, b->engine, err);
-    return st;
+    joust_pool_run(b->engine->pool, lane_create, b);
+    joust_status st = lanes_status(b, err);
+    return st ? st : joust_pass_share(b->lanes[0].pass, b->engine, err);
 }
 
 /* What is left after an error goes with the rest. */
