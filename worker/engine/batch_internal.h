@@ -27,4 +27,35 @@ typedef struct joust_lane {
  * named in `wanted`. Errors: JOUST_NOMEM, JOUST_NOT_FINITE, a guide's. */
 JOUST_MUST_USE joust_status joust_lane_use(joust_lane *lane, joust_error *err);
 
+typedef struct joust_batch_state {
+    joust_engine *engine;
+    joust_model *model;
+    const joust_batch *of;
+    joust_paged *paged;
+    joust_lane *lanes;
+    uint32_t n_lanes;
+    joust_sequence **active;                   /* by age */
+    uint32_t n_active, active_room, n_samples; /* of which samples */
+    joust_sequence *waiting;                   /* by age */
+    joust_group *parked, *groups;
+    uint32_t next_request, next_score, n_opened;
+    uint64_t n_tokens;
+    bool starved; /* the last step had too few pages for who was at work */
+} joust_batch_state;
+
+/* Errors: those of joust_batch_run that are known before anything runs. */
+JOUST_MUST_USE joust_status joust_batch_check(const joust_batch_state *b, joust_error *err);
+/* Opens the next request, whose prompt or score then waits; *ret_any is false if there is none.
+ * Errors: JOUST_NOMEM, `scored`'s (a score of nothing ends here). */
+JOUST_MUST_USE joust_status joust_batch_open(joust_batch_state *b, bool *ret_any, joust_error *err);
+/* Puts a sequence among those that wait, by age. */
+void joust_batch_wait(joust_batch_state *b, joust_sequence *s);
+/* A group's prompt, if it is parked, lets go of its pages. */
+void joust_batch_unpark(joust_batch_state *b, joust_group *o);
+void joust_group_free(joust_batch_state *b, joust_group *o);
+void joust_score_free(joust_batch_state *b, joust_sequence *s);
+/* Tells the caller that a request is scored. */
+JOUST_MUST_USE joust_status joust_batch_scored(joust_batch_state *b, uint32_t index,
+                                               joust_error *err);
+
 #endif
