@@ -12,7 +12,6 @@
 #include "safetensors_internal.h"
 
 #define CONFIG_FILE      "config.json"
-#define MAX_CONFIG_BYTES (1u << 20)
 #define MAX_COPIED_BYTES (64u << 20)
 #define SHARD_BYTES      UINT64_C(5000000000) /* as transformers' "5GB" */
 
@@ -66,7 +65,7 @@ static joust_status save_config(const joust_model_config *config, const char *so
     if ((source && !from) || !to)
         st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
     if (st == JOUST_OK && from && joust_file_exists(from))
-        st = joust_json_read(from, MAX_CONFIG_BYTES, &keys, err);
+        st = joust_json_read(from, JOUST_MAX_CONFIG_BYTES, &keys, err);
     if (st == JOUST_OK)
         st = joust_model_config_format(config, keys, dtype, &text, err);
     if (st == JOUST_OK)

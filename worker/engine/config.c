@@ -10,8 +10,6 @@
 #include "proto/base/text.h"
 #include "worker/engine/model.h"
 
-#define MAX_CONFIG_BYTES (1u << 20)
-
 typedef struct reader {
     const json_t *json;
     const char *path;
@@ -345,7 +343,7 @@ joust_status joust_model_config_parse(const void *json, size_t n, const char *na
 joust_status joust_model_config_read(const char *path, joust_model_config *ret, joust_error *err)
 {
     joust_buf text = {0};
-    joust_status st = joust_file_read(path, MAX_CONFIG_BYTES, &text, err);
+    joust_status st = joust_file_read(path, JOUST_MAX_CONFIG_BYTES, &text, err);
     if (st == JOUST_OK)
         st = joust_model_config_parse(text.data, text.n, path, ret, err);
     joust_buf_fini(&text);

@@ -7,6 +7,8 @@
 #include "proto/base/bytes.h"
 #include "worker/engine/model.h"
 
+#define JOUST_MAX_CONFIG_BYTES (1u << 20)
+
 /* "llama": the family's model_type. */
 const char *joust_model_family_type(joust_family family);
 /* The text of config.json for weights of this dtype ("float32"); the keys of source (NULL: none) that the engine doesn't

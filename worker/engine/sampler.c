@@ -204,10 +204,9 @@ static joust_status edit(joust_sampler *s, const float *logits, const joust_draw
     return st;
 }
 
-/* Draws from logits whose log-sum is `sum`; logp is left alone where it equals raw_logp. */
-static void draw_by_weight(joust_sampler *s, const float *logits, joust_log_sum sum,
-                           const joust_sampling *sampling, float uniform, joust_draw *draw,
-                           double *ret_total)
+/* Draws from logits whose log-sum is `sum`; *ret_total is what the weights of those left in sum to. */
+static uint32_t draw_by_weight(joust_sampler *s, const float *logits, joust_log_sum sum,
+                               const joust_sampling *sampling, float uniform, double *ret_total)
 {
     const float scale = 1.0f / sampling->temperature;
     s->kernels->exponentials(logits, s->n, sum.max, scale, s->weights);
@@ -216,9 +215,8 @@ static void draw_by_weight(joust_sampler *s, const float *logits, joust_log_sum 
     for (uint32_t i = 0; sampling->min_p > 0 && i < s->n; i++)
         if (s->weights[i] < sampling->min_p) /* the likeliest weighs 1 */
             s->weights[i] = 0;
-    const double total = weights_sum(s);
-    draw->token = pick(s, uniform, total);
-    *ret_total = total;
+    *ret_total = weights_sum(s);
+    return pick(s, uniform, *ret_total);
 }
 
 joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
@@ -250,7 +248,7 @@ joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
         draw.raw_logp = joust_logp(logits, raw, draw.token);
     } else {
         double total;
-        draw_by_weight(s, from, sum, sampling, uniform, &draw, &total);
+        draw.token = draw_by_weight(s, from, sum, sampling, uniform, &total);
         draw.logp = draw.raw_logp = joust_logp(logits, raw, draw.token);
         if (edited || sampling->top_k || sampling->top_p < 1 || sampling->min_p > 0 ||
             sampling->temperature != 1)
