@@ -27,7 +27,6 @@ typedef struct setting {
     joust_stream (*streams)[SAMPLES];
     joust_generate_request *requests;
     uint32_t n;
-    uint64_t n_scored;
 } setting;
 
 static answer (*answers_make(uint32_t n))[SAMPLES]
@@ -163,7 +162,6 @@ static void test_budgets(void **state)
 static void test_sharing(void **state)
 {
     (void)state;
-    joust_error err = {0};
     setting s = setting_make(30);
     for (uint32_t i = 0; i < s.n; i++) { /* the same 32 tokens, then others */
         s.requests[i].prompt = s.tokens;
@@ -205,7 +203,6 @@ static void test_sharing(void **state)
     joust_free(changed);
     joust_free(other);
     joust_free(got);
-    (void)err;
     joust_engine_free(&e);
     setting_fini(&s);
 }
@@ -240,11 +237,13 @@ static void test_two_models(void **state)
     setting_fini(&b);
 }
 
+static uint32_t n_scored[MAX_REQUESTS];
+
 static joust_status count_scored(void *context, uint32_t request, joust_error *err)
 {
-    (void)request;
     (void)err;
     (void)context;
+    n_scored[request]++;
     return JOUST_OK;
 }
 
@@ -281,6 +280,8 @@ static void test_thousands(void **state)
     check_ok(joust_batch_run(e, s.model, &batch, &err));
     assert_memory_equal(expected, got, s.n * sizeof(*got));
     assert_memory_equal(logps, mixed, s.n * sizeof(*mixed));
+    for (uint32_t i = 0; i < s.n; i++)
+        assert_int_equal(n_scored[i], 1);
     joust_free(expected);
     joust_free(got);
     joust_free(scores);
