@@ -1,7 +1,5 @@
 #include "proto/base/settings.h"
 
-#include <math.h> /* isfinite alone */
-
 static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_DPO] = {"dpo", .of_pairs = true, .keys = JOUST_TAKES_LABEL_SMOOTHING},
     [JOUST_LOSS_SFT] = {"sft", .per_token = true, .reference_free = true},

@@ -214,7 +214,7 @@ joust_pair_slopes joust_pair_objective(const joust_train_settings *p, const jous
         const double weight = joust_loss_weight(p->loss, &p->objective, loss);
         if (loss == JOUST_LOSS_SFT && weight != 0)
             add_sft(weight, pair, &y);
-        if (!LINKS[i] || (weight == 0 && loss != p->loss))
+        if (!LINKS[i] || weight == 0)
             continue;
         double scale[2];
         const point x = point_of(p, joust_loss_traits_of(loss), pair, scale);

@@ -1,6 +1,6 @@
 #include "worker/engine/policy_gradient.h"
 
-#include <math.h> /* isfinite, sqrt */
+#include <math.h> /* sqrt alone */
 
 #include "proto/base/math.h"
 
