@@ -145,8 +145,6 @@ uint64_t joust_stop_strings_id(const joust_job *job)
     for (uint32_t i = 0; i < r->n_stop; i++)
         joust_hasher_field(&hasher, r->stop[i], strlen(r->stop[i]));
     joust_digest digest = joust_hasher_end(&hasher);
-    uint64_t id = 0;
-    for (uint32_t i = 0; i < 8; i++)
-        id = id << 8 | digest.bytes[i];
+    uint64_t id = joust_get_be64(digest.bytes);
     return id ? id : 1;
 }

@@ -170,7 +170,7 @@ static bool has_reward_judge(const joust_job *job)
     return false;
 }
 
-/* What only the built-in engine does. */
+/* What only the built-in engine does, beside response_prefix, which check_endpoint refuses. */
 static joust_status check_served_rollout(const check *c)
 {
     const joust_job_rollout *r = &c->job->rollout;
@@ -180,7 +180,6 @@ static joust_status check_served_rollout(const check *c)
     } ours[] = {{"min_tokens", r->sampling.min_tokens > 0},
                 {"repetition_penalty", r->sampling.repetition_penalty > 0},
                 {"stop", r->n_stop > 0},
-                {"response_prefix", r->response_prefix != NULL},
                 {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE},
                 {"max_prompt_tokens", r->max_prompt_tokens > 0}};
     for (uint32_t i = 0; i < c->job->n_models; i++)
