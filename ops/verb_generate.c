@@ -22,7 +22,6 @@ typedef struct arguments {
 
 /* What is printed when the text is whole. */
 typedef struct output {
-    const joust_tokenizer *tokenizer;
     const arguments *args;
     const joust_tokens *prompt;
     joust_stop stop;
@@ -76,19 +75,6 @@ static joust_status take_result(void *context, uint32_t request, uint32_t sample
     return st == JOUST_OK ? joust_buf_status(&o->text, err) : st;
 }
 
-static joust_status watch(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
-                          uint32_t n, joust_finish *ret_finish, joust_error *err)
-{
-    const output *o = context;
-    (void)request;
-    (void)sample;
-    bool found;
-    joust_status st = joust_stop_find(&o->stop, tokens, n, &found, err);
-    if (st == JOUST_OK && found)
-        *ret_finish = JOUST_FINISH_STOP_STRING;
-    return st;
-}
-
 static joust_status generate(const joust_local_model *m, const arguments *args, output *o,
                              joust_error *err)
 {
@@ -111,8 +97,8 @@ static joust_status generate(const joust_local_model *m, const arguments *args, 
             .n_prompt = prompt.n,
             .forced = forced.ids,
             .n_forced = forced.n,
-            .watch = args->stop.n ? watch : NULL,
-            .context = o,
+            .watch = args->stop.n ? joust_stop_watch : NULL,
+            .context = &o->stop,
             .n_samples = 1,
             .streams = &stream,
             .sampling = {.temperature = (float)args->temperature,
@@ -208,7 +194,7 @@ int joust_verb_generate(int argc, char **argv)
     joust_status st = check(&args, &err);
     if (st == JOUST_OK)
         st = joust_local_model_open(args.model, args.threads, &model, &err);
-    output out = {.tokenizer = model.tokenizer, .args = &args};
+    output out = {.args = &args};
     if (st == JOUST_OK)
         st = args.render ? joust_local_model_messages(&model, args.messages, NULL, &out.text, &err)
                          : generate(&model, &args, &out, &err);

@@ -120,20 +120,6 @@ static joust_status decode(const run *x, const joust_generated *g, char **ret, j
     return st;
 }
 
-/* Ends a response whose text holds a stop string. */
-static joust_status watch(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
-                          uint32_t n, joust_finish *ret_finish, joust_error *err)
-{
-    const run *x = context;
-    (void)request;
-    (void)sample;
-    bool found;
-    joust_status st = joust_stop_find(&x->stop, tokens, n, &found, err);
-    if (st == JOUST_OK && found)
-        *ret_finish = JOUST_FINISH_STOP_STRING;
-    return st;
-}
-
 static joust_status fill_record(const run *x, joust_trajectory *to, const joust_generated *g,
                                 joust_error *err)
 {
@@ -213,15 +199,16 @@ static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
     if (t->prompt.n > prompt_limit(x) || t->prompt.n == 0)
         return no_room(x, unit, err);
     x->unit_of[x->n_requests] = unit;
-    x->requests[x->n_requests++] = (joust_generate_request){.prompt = t->prompt.ids,
-                                                            .n_prompt = t->prompt.n,
-                                                            .forced = x->forced.ids,
-                                                            .n_forced = x->forced.n,
-                                                            .n_samples = x->units[unit].samples,
-                                                            .streams = t->streams,
-                                                            .sampling = x->r->stage->sampling,
-                                                            .watch = x->stop.n ? watch : NULL,
-                                                            .context = x};
+    x->requests[x->n_requests++] =
+        (joust_generate_request){.prompt = t->prompt.ids,
+                                 .n_prompt = t->prompt.n,
+                                 .forced = x->forced.ids,
+                                 .n_forced = x->forced.n,
+                                 .n_samples = x->units[unit].samples,
+                                 .streams = t->streams,
+                                 .sampling = x->r->stage->sampling,
+                                 .watch = x->stop.n ? joust_stop_watch : NULL,
+                                 .context = &x->stop};
     return JOUST_OK;
 }
 

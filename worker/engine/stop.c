@@ -18,9 +18,12 @@ size_t joust_stop_cut(const joust_stop *s, const char *text, size_t n, size_t fr
     return first;
 }
 
-joust_status joust_stop_find(const joust_stop *s, const uint32_t *tokens, uint32_t n,
-                             bool *ret_found, joust_error *err)
+joust_status joust_stop_watch(void *stop, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                              uint32_t n, joust_finish *ret_finish, joust_error *err)
 {
+    (void)request;
+    (void)sample;
+    const joust_stop *s = stop;
     size_t longest = 0;
     for (uint32_t i = 0; i < s->n; i++)
         longest = strlen(s->texts[i]) > longest ? strlen(s->texts[i]) : longest;
@@ -30,8 +33,8 @@ joust_status joust_stop_find(const joust_stop *s, const uint32_t *tokens, uint32
     joust_buf text = {0};
     joust_status st =
         joust_tokenizer_decode(s->tokenizer, tokens + first, n - first, true, &text, err);
-    if (!st)
-        *ret_found = joust_stop_cut(s, (const char *)text.data, text.n, 0) < text.n;
+    if (!st && joust_stop_cut(s, (const char *)text.data, text.n, 0) < text.n)
+        *ret_finish = JOUST_FINISH_STOP_STRING;
     joust_buf_fini(&text);
     return st;
 }
