@@ -31,12 +31,8 @@ joust_status joust_local_model_open(const char *name, uint32_t n_threads, joust_
         st = joust_local_model_check(dir, m.tokenizer, joust_model_get_config(m.model), err);
     if (st == JOUST_OK)
         st = joust_engine_create(&options, &m.engine, err);
-    if (st == JOUST_OK) { /* matters to conversations alone */
-        st = joust_chat_load(dir, &m.chat, &m.why_no_chat);
-        st = joust_status_scope(st) != JOUST_SCOPE_PROCESS
-                 ? JOUST_OK
-                 : joust_fail(err, st, "%s", m.why_no_chat.text);
-    }
+    if (st == JOUST_OK)
+        st = joust_chat_load_if_any(dir, &m.chat, &m.why_no_chat, err);
     joust_free(dir);
     if (st == JOUST_OK)
         *ret = m;

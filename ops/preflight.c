@@ -47,12 +47,8 @@ static joust_status check_files(const joust_job_model *model, checked_model *ret
         st = joust_tokenizer_load(model->path, &ret->tokenizer, err);
     if (st == JOUST_OK)
         st = joust_local_model_check(model->path, ret->tokenizer, &ret->config, err);
-    if (st == JOUST_OK) { /* matters where there are conversations */
-        st = joust_chat_load(model->path, &ret->chat, &ret->why_no_chat);
-        st = joust_status_scope(st) != JOUST_SCOPE_PROCESS
-                 ? JOUST_OK
-                 : joust_fail(err, st, "%s", ret->why_no_chat.text);
-    }
+    if (st == JOUST_OK)
+        st = joust_chat_load_if_any(model->path, &ret->chat, &ret->why_no_chat, err);
     return st;
 }
 

@@ -260,6 +260,15 @@ joust_status joust_chat_load(const char *dir, joust_chat **ret, joust_error *err
     return st;
 }
 
+joust_status joust_chat_load_if_any(const char *dir, joust_chat **ret, joust_error *ret_why,
+                                    joust_error *err)
+{
+    joust_status st = joust_chat_load(dir, ret, ret_why);
+    if (joust_status_scope(st) != JOUST_SCOPE_PROCESS)
+        return JOUST_OK;
+    return joust_fail(err, st, "%s", ret_why->text);
+}
+
 /* --- rendering --- */
 static joust_status set_variable(chat_run *r, const char *name, const json_t *json)
 {

@@ -88,12 +88,8 @@ joust_status joust_model_cache_get(joust_model_cache *cache, const joust_digest 
     st = joust_model_load(dir, &e->model, err);
     if (st == JOUST_OK)
         st = joust_tokenizer_load(dir, &e->tokenizer, err);
-    if (st == JOUST_OK) /* a template that can't be used matters to conversations alone */
-        st = joust_chat_load(dir, &e->chat, &e->why_no_chat);
-    if (st != JOUST_OK && e->tokenizer && joust_status_scope(st) != JOUST_SCOPE_PROCESS)
-        st = JOUST_OK;
-    else if (st != JOUST_OK && e->tokenizer)
-        st = joust_fail(err, st, "%s", e->why_no_chat.text);
+    if (st == JOUST_OK)
+        st = joust_chat_load_if_any(dir, &e->chat, &e->why_no_chat, err);
     if (st != JOUST_OK) {
         clear(e);
         return st;
