@@ -16,40 +16,13 @@ typedef enum figure { GENERATE, DECODE, TRAIN, N_FIGURES } figure;
 
 static const char *const NAMES[N_FIGURES] = {"generate", "decode", "train"};
 
+/* The Llama shapes of the llama2.c models, head tied. */
 typedef struct shape {
     const char *name;
-    joust_model_config config;
+    uint32_t n_layers, d_model, n_heads, d_ff;
 } shape;
 
-/* The Llama shapes of the llama2.c models, head tied. */
-static const shape SHAPES[] = {{"15m",
-                                {.architecture = "LlamaForCausalLM",
-                                 .n_layers = 6,
-                                 .d_model = 288,
-                                 .n_heads = 6,
-                                 .n_kv_heads = 6,
-                                 .d_head = 48,
-                                 .d_ff = 768,
-                                 .vocab_size = 32000,
-                                 .context = 1024,
-                                 .norm_eps = 1e-5f,
-                                 .rope_theta = 1e4f,
-                                 .tied = true,
-                                 .bos_token = UINT32_MAX}},
-                               {"110m",
-                                {.architecture = "LlamaForCausalLM",
-                                 .n_layers = 12,
-                                 .d_model = 768,
-                                 .n_heads = 12,
-                                 .n_kv_heads = 12,
-                                 .d_head = 64,
-                                 .d_ff = 2048,
-                                 .vocab_size = 32000,
-                                 .context = 1024,
-                                 .norm_eps = 1e-5f,
-                                 .rope_theta = 1e4f,
-                                 .tied = true,
-                                 .bos_token = UINT32_MAX}}};
+static const shape SHAPES[] = {{"15m", 6, 288, 6, 768}, {"110m", 12, 768, 12, 2048}};
 #define N_SHAPES (sizeof(SHAPES) / sizeof(*SHAPES))
 
 typedef struct wish {
@@ -112,6 +85,23 @@ static joust_status check(const wish *w, joust_error *err)
             break;
     }
     return JOUST_OK;
+}
+
+static joust_model_config config_of(const shape *s)
+{
+    return (joust_model_config){.architecture = "LlamaForCausalLM",
+                                .n_layers = s->n_layers,
+                                .d_model = s->d_model,
+                                .n_heads = s->n_heads,
+                                .n_kv_heads = s->n_heads,
+                                .d_head = s->d_model / s->n_heads,
+                                .d_ff = s->d_ff,
+                                .vocab_size = 32000,
+                                .context = 1024,
+                                .norm_eps = 1e-5f,
+                                .rope_theta = 1e4f,
+                                .tied = true,
+                                .bos_token = UINT32_MAX};
 }
 
 /* ---- measuring ------------------------------------------------------------------------------- */
@@ -252,8 +242,9 @@ static joust_status model_measure(const wish *w, joust_engine *e, joust_model *m
 static joust_status shape_measure(const wish *w, joust_engine *e, const shape *s, joust_error *err)
 {
     joust_model *m = NULL;
+    const joust_model_config config = config_of(s);
     joust_status st =
-        w->model ? joust_model_load(w->model, &m, err) : joust_model_init(&s->config, 1, &m, err);
+        w->model ? joust_model_load(w->model, &m, err) : joust_model_init(&config, 1, &m, err);
     if (!st && w->save)
         st = joust_model_save(m, NULL, w->save, err);
     else if (!st)
