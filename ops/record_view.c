@@ -156,11 +156,10 @@ static void show_prompt(const joust_prompt *prompt)
 static void show_provenance(joust_store *store, const char *what, const joust_unit_key *unit)
 {
     joust_provenance r;
-    if (joust_store_get_provenance(store, unit, &r, NULL) == JOUST_OK)
-        printf("%-12s on %s (%s), attempt %" PRIu32 ", %.3f s, %" PRIu64 " tokens\n", what, r.peer,
-               r.host, r.attempt, (double)r.duration_us / 1e6, r.n_tokens);
-    else
+    if (joust_store_get_provenance(store, unit, &r, NULL) != JOUST_OK)
         return;
+    printf("%-12s on %s (%s), attempt %" PRIu32 ", %.3f s, %" PRIu64 " tokens\n", what, r.peer,
+           r.host, r.attempt, (double)r.duration_us / 1e6, r.n_tokens);
     for (uint32_t i = 0; i < r.n_served; i++)
         printf("%-12s sample %" PRIu32 " by %s, try %" PRIu32 ", %.3f s\n", i ? "" : "served",
                r.served[i].sample, r.served[i].url, r.served[i].tries,

@@ -188,10 +188,9 @@ static joust_status read_tokenizer(const char *path, uint32_t vocab_size, joust_
                                    joust_error *err)
 {
     joust_tokenizer *parsed = NULL;
-    size_t n = strlen(path);
-    bool json = n >= 5 && strcmp(path + n - 5, ".json") == 0;
-    joust_status st = json ? joust_file_read(path, 64u << 20, to, err)
-                           : joust_llama2c_tokenizer(path, vocab_size, to, err);
+    joust_status st = joust_text_ends_with(path, ".json")
+                          ? joust_file_read(path, 64u << 20, to, err)
+                          : joust_llama2c_tokenizer(path, vocab_size, to, err);
     if (st == JOUST_OK)
         st = joust_tokenizer_parse(to->data, to->n, path, &parsed, err);
     if (st == JOUST_OK && joust_tokenizer_size(parsed) > vocab_size)
