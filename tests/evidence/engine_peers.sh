@@ -52,7 +52,7 @@ joust_rate() { # FIGURE OPTION ...
 
 quotient() { awk -v a="$1" -v b="$2" 'BEGIN {printf "%.4f\n", a / b}'; }
 
-# compare WHAT FORMAT: medians and the medians of ratios of the files that a loop has filled.
+# line WHAT: medians and the medians of ratios of the files that a loop has filled.
 line() {
     printf '%-5s %-12s %10.2f %12.2f %12.2f' "$shape" "$1" "$(median <"$work/a")" "$(median <"$work/b")" "$(median <"$work/c")"
     [ -s "$work/ab" ] && printf '   joust / llama.cpp %.2f' "$(median <"$work/ab")"

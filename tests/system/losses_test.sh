@@ -5,14 +5,19 @@
 sed -i -e '/^promote:/d' -e '/^evaluate:/d' -e 's/^rounds: .*/rounds: 1/' -e 's/per_round: 24/per_round: 8/' \
     -e 's/^train: .*/train: {learning_rate: 1e-4, batch_size: 4, max_steps: 3}/' "$dir/job.yaml"
 
-# trains FIRST SETTING ...: FIRST are the first digits of the first loss; "-": any.
-trains() {
-    first=$1
-    shift
+# set_train SETTING ...: SETS says them of train:.
+set_train() {
     SETS=""
     for setting; do
         SETS="$SETS --set train.$setting"
     done
+}
+
+# trains FIRST SETTING ...: FIRST are the first digits of the first loss; "-": any.
+trains() {
+    first=$1
+    shift
+    set_train "$@"
     begin "$dir/store" --workers 1 --judges 1
     finish 0
     got=$("$joust" rounds --store "$dir/store" --json | sed -n 's/.*"first_loss":{"value":\([^,]*\),.*/\1/p')
@@ -51,10 +56,7 @@ trains 0.8317 loss=dpo mix.dpo=0.8 mix.bco_pair=0.2
 refused() {
     text=$1
     shift
-    SETS=""
-    for setting; do
-        SETS="$SETS --set train.$setting"
-    done
+    set_train "$@"
     status=0
     "$joust" validate "$dir/job.yaml" $SETS >"$dir/refused" 2>&1 || status=$?
     [ $status = 2 ] || fail "$*: status $status: $(cat "$dir/refused")"
@@ -70,9 +72,8 @@ refused "train.batch_size: kto compares answers with those of other prompts" los
 refused "train.mix.ipoo: unknown key; did you mean 'ipo'?" mix.ipoo=1
 
 # A loss that stops being finite: the step and the row are named, and the version that the round began with is whole.
-SETS=""
-begin "$dir/store" --workers 1 --judges 1 --set train.loss=discopop --set train.beta=1000 --set train.clip=0 \
-    --set train.learning_rate=10 --set train.schedule=constant
+set_train loss=discopop beta=1000 clip=0 learning_rate=10 schedule=constant
+begin "$dir/store" --workers 1 --judges 1
 finish 1
 grep -q "training step 1: row [0-9]* has loss .*weights left as they were" "$dir/store.out" "$dir"/store/logs/*.log ||
     fail "the step and the row aren't named"
