@@ -27,16 +27,8 @@ joust_status joust_actions_status(const joust_actions *a, joust_error *err)
 
 joust_action *joust_actions_add(joust_actions *a, joust_action_kind kind)
 {
-    if (a->n == a->capacity && !a->failed) {
-        size_t capacity = a->capacity ? a->capacity * 2 : 16;
-        joust_action *items = joust_realloc_array(a->items, capacity, sizeof(*items));
-        if (items) {
-            a->items = items;
-            a->capacity = capacity;
-        } else {
-            a->failed = true;
-        }
-    }
+    if (!a->failed)
+        a->failed = !joust_grow(&a->items, a->n, &a->capacity, sizeof(*a->items));
     joust_action *action = a->failed ? &a->spare : &a->items[a->n++];
     *action = (joust_action){.kind = kind};
     return action;

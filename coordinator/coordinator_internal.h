@@ -14,7 +14,8 @@
 /* Leases and acknowledgements on their way to one peer (sending.c). Zero: none. */
 #define JOUST_MAX_SENDING 64u
 typedef struct joust_sending {
-    uint32_t n_acks, n_leases, ack_capacity, lease_capacity;
+    uint32_t n_acks, n_leases;
+    size_t ack_capacity, lease_capacity;
     joust_unit_id *acks;
     joust_lease_unit *leases;
     uint64_t lent;  /* bit i: the trajectories of leases[i] belong to the recent units */

@@ -42,7 +42,8 @@ typedef struct joust_peer {
     joust_peer_role role;
     bool can_train, quarantined;
     uint32_t credit;
-    uint32_t n_leases, capacity;
+    uint32_t n_leases;
+    size_t capacity;     /* of leases */
     joust_lease *leases; /* (n_leases <= credit, but while credit shrinks) */
     uint64_t progress;   /* sum over the units of its last heartbeat */
     int64_t heard_ms, joined_ms;
@@ -69,7 +70,8 @@ struct joust_core {
     int64_t settled_ms; /* until then peers may say what they hold of served models: nothing of them is leased */
     uint64_t n_granted; /* leases of this life */
     uint32_t n_local;   /* RUN_LOCAL units under way */
-    uint32_t n_peers, peer_capacity, turn;
+    uint32_t n_peers, turn;
+    size_t peer_capacity;
     joust_peer *peers;
     bool stage_ended; /* since it was last cleared: the step is worth a snapshot */
     uint64_t coverage[JOUST_UNIT_STATES * JOUST_UNIT_EVENTS];

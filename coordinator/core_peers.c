@@ -59,14 +59,8 @@ void joust_core_release_all(joust_core *core, joust_peer *peer)
 
 joust_status joust_core_add_peer(joust_core *core, joust_peer **ret, joust_error *err)
 {
-    if (core->n_peers == core->peer_capacity) {
-        uint32_t capacity = core->peer_capacity ? core->peer_capacity * 2 : 8;
-        joust_peer *peers = joust_realloc_array(core->peers, capacity, sizeof(*peers));
-        if (!peers)
-            return joust_fail(err, JOUST_NOMEM, "peers: %u of them", capacity);
-        core->peers = peers;
-        core->peer_capacity = capacity;
-    }
+    if (!joust_grow(&core->peers, core->n_peers, &core->peer_capacity, sizeof(*core->peers)))
+        return joust_fail(err, JOUST_NOMEM, "peers: more than %u of them", core->n_peers);
     *ret = &core->peers[core->n_peers++];
     **ret = (joust_peer){.failed = {.stage = JOUST_NONE}};
     return JOUST_OK;
@@ -84,14 +78,8 @@ joust_status joust_core_grant(joust_core *core, joust_peer *peer, const joust_un
                               joust_error *err)
 {
     assert(peer->n_leases < peer->credit);
-    if (peer->n_leases == peer->capacity) {
-        uint32_t capacity = peer->capacity ? peer->capacity * 2 : 4;
-        joust_lease *leases = joust_realloc_array(peer->leases, capacity, sizeof(*leases));
-        if (!leases)
-            return joust_fail(err, JOUST_NOMEM, "%s: %u leases", peer->name, capacity);
-        peer->leases = leases;
-        peer->capacity = capacity;
-    }
+    if (!joust_grow(&peer->leases, peer->n_leases, &peer->capacity, sizeof(*peer->leases)))
+        return joust_fail(err, JOUST_NOMEM, "%s: more than %u leases", peer->name, peer->n_leases);
     joust_core_unit_cell *cell = &core->runs[unit->stage].units[unit->position];
     joust_core_move(core, unit, how);
     cell->attempts += cell->attempts < UINT16_MAX;

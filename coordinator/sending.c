@@ -77,20 +77,6 @@ void joust_coordinator_flush(joust_coordinator *c)
     } while (flushed);
 }
 
-/* Room for one more of what holds n; *items grows by doubling up to JOUST_MAX_SENDING. */
-static bool room(void **items, uint32_t n, uint32_t *capacity, size_t size)
-{
-    if (n < *capacity)
-        return true;
-    uint32_t grown = *capacity ? 2 * *capacity : 4;
-    void *bigger = joust_realloc_array(*items, grown, size);
-    if (!bigger)
-        return false;
-    *items = bigger;
-    *capacity = grown;
-    return true;
-}
-
 static joust_status no_memory(joust_error *err)
 {
     return joust_fail(err, JOUST_NOMEM, "messages to peers: out of memory");
@@ -108,10 +94,8 @@ joust_status joust_coordinator_send_lease(joust_coordinator *c, const joust_acti
             return JOUST_OK;
     }
     joust_sending *s = &link->sending;
-    void *leases = s->leases;
-    if (!room(&leases, s->n_leases, &s->lease_capacity, sizeof(*s->leases)))
+    if (!joust_grow(&s->leases, s->n_leases, &s->lease_capacity, sizeof(*s->leases)))
         return no_memory(err);
-    s->leases = leases;
     joust_lease_unit *unit = &s->leases[s->n_leases];
     bool lent;
     joust_status st = joust_lease_fill(&c->sources, a, unit, &lent, err);
@@ -134,10 +118,8 @@ joust_status joust_coordinator_send_ack(joust_coordinator *c, const joust_action
     if (!link)
         return JOUST_OK;
     joust_sending *s = &link->sending;
-    void *acks = s->acks;
-    if (!room(&acks, s->n_acks, &s->ack_capacity, sizeof(*s->acks)))
+    if (!joust_grow(&s->acks, s->n_acks, &s->ack_capacity, sizeof(*s->acks)))
         return no_memory(err);
-    s->acks = acks;
     s->acks[s->n_acks++] = a->id;
     return JOUST_OK;
 }

@@ -110,14 +110,9 @@ static void sample(joust_bench_process *p)
     if (now < p->samples.next_ns)
         return;
     p->samples.next_ns = now + SAMPLE_NS;
-    if (p->samples.n == p->samples.room) {
-        uint32_t room = p->samples.room ? 2 * p->samples.room : 1024;
-        uint32_t *pages = joust_realloc_array(p->samples.pages, room, sizeof(*pages));
-        if (!pages)
-            return;
-        p->samples.pages = pages;
-        p->samples.room = room;
-    }
+    if (!joust_grow(&p->samples.pages, p->samples.n, &p->samples.capacity,
+                    sizeof(*p->samples.pages)))
+        return;
     char path[64];
     snprintf(path, sizeof(path), "/proc/%ld/statm", (long)p->pid);
     FILE *f = fopen(path, "re");
@@ -148,7 +143,8 @@ static void samples_finish(joust_bench_process *p)
     p->end = resident_at(p, 5);
     joust_free(p->samples.pages);
     p->samples.pages = NULL;
-    p->samples.n = p->samples.room = 0;
+    p->samples.n = 0;
+    p->samples.capacity = 0;
 }
 
 /* Waits for one; false if it failed. */

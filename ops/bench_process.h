@@ -48,7 +48,8 @@ typedef struct joust_bench_process {
     joust_bench_resident fifth, end; /* after a fifth of its life, and at its end */
     struct {
         uint32_t *pages; /* (n), owned while it runs: resident, a sample every 10 ms */
-        uint32_t n, room;
+        uint32_t n;
+        size_t capacity;
         int64_t next_ns;
     } samples;
 } joust_bench_process;

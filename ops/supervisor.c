@@ -30,7 +30,8 @@ struct joust_supervisor {
     joust_child_exit_fn *on_exit;
     void *arg;
     bool stopping;
-    uint32_t n, capacity;
+    uint32_t n;
+    size_t capacity;
     child **children;
 };
 
@@ -148,14 +149,8 @@ static void restart(void *arg)
 joust_status joust_supervisor_start(joust_supervisor *s, const char *name, const char *program,
                                     const char *const *argv, const char *log_path, joust_error *err)
 {
-    if (s->n == s->capacity) {
-        uint32_t capacity = s->capacity ? 2 * s->capacity : 8;
-        child **grown = joust_realloc_array(s->children, capacity, sizeof(s->children[0]));
-        if (!grown)
-            return joust_fail(err, JOUST_NOMEM, "supervisor: out of memory");
-        s->children = grown;
-        s->capacity = capacity;
-    }
+    if (!joust_grow(&s->children, s->n, &s->capacity, sizeof(*s->children)))
+        return joust_fail(err, JOUST_NOMEM, "supervisor: out of memory");
     child *c = child_create(s, name, program, argv, log_path);
     if (!c)
         return joust_fail(err, JOUST_NOMEM, "supervisor: out of memory");

@@ -62,15 +62,8 @@ joust_yaml_entry *joust_yaml_find(const joust_yaml_node *node, const char *key)
 joust_status joust_yaml_append(joust_yaml_node *to, const char *key, joust_place place,
                                joust_yaml_node **value, joust_error *err)
 {
-    if (to->n == to->capacity) {
-        uint32_t capacity = to->capacity ? 2 * to->capacity : 8;
-        joust_yaml_entry *grown =
-            joust_realloc_array(to->entries, capacity, sizeof(to->entries[0]));
-        if (!grown)
-            return joust_fail(err, JOUST_NOMEM, "yaml: out of memory");
-        to->entries = grown;
-        to->capacity = capacity;
-    }
+    if (!joust_grow(&to->entries, to->n, &to->capacity, sizeof(*to->entries)))
+        return joust_fail(err, JOUST_NOMEM, "yaml: out of memory");
     char *copy = key ? joust_strdup(key) : NULL;
     if (key && !copy)
         return joust_fail(err, JOUST_NOMEM, "yaml: out of memory");
@@ -277,7 +270,8 @@ static joust_status node_copy(reader *r, const joust_yaml_node *from, joust_yaml
     *node = *from;
     node->place = place;
     node->entries = NULL;
-    node->n = node->capacity = 0;
+    node->n = 0;
+    node->capacity = 0;
     node->text = from->text ? joust_strdup(from->text) : NULL;
     if (from->text && !node->text)
         st = joust_fail(r->err, JOUST_NOMEM, "yaml: out of memory");

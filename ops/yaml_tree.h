@@ -41,7 +41,8 @@ struct joust_yaml_node {
     uint64_t magnitude; /* INTEGER */
     double real;        /* INTEGER and REAL; may be infinite or NaN, as `.inf` and `.nan` say */
     char *text;         /* scalars: as written, without quotes */
-    uint32_t n, capacity;
+    uint32_t n;
+    size_t capacity;
     joust_yaml_entry *entries; /* LIST and MAP: (n), in the file's order, keys unique */
 };
 

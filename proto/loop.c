@@ -39,7 +39,8 @@ struct joust_loop {
     zmq_pollitem_t *items; /* one a source, in the same order */
     uint32_t n_sources, capacity;
     timer *timers; /* a heap: the earliest first */
-    uint32_t n_timers, timer_capacity;
+    uint32_t n_timers;
+    size_t timer_capacity;
     uint64_t next_id;
     int64_t now_ms;
     bool stopped;
@@ -217,14 +218,8 @@ static void drop_timer(joust_loop *loop, uint32_t i)
 joust_status joust_loop_add_timer(joust_loop *loop, int64_t delay_ms, joust_loop_timer_fn fn,
                                   void *arg, uint64_t *ret_id, joust_error *err)
 {
-    if (loop->n_timers == loop->timer_capacity) {
-        uint32_t capacity = loop->timer_capacity ? 2 * loop->timer_capacity : 16;
-        timer *timers = joust_realloc_array(loop->timers, capacity, sizeof(*timers));
-        if (!timers)
-            return joust_fail(err, JOUST_NOMEM, "loop: out of memory");
-        loop->timers = timers;
-        loop->timer_capacity = capacity;
-    }
+    if (!joust_grow(&loop->timers, loop->n_timers, &loop->timer_capacity, sizeof(*loop->timers)))
+        return joust_fail(err, JOUST_NOMEM, "loop: out of memory");
     uint64_t id = loop->next_id++;
     /* From the clock, not from the turn's time: a long callback must not shorten the delay. */
     loop->timers[loop->n_timers] = (timer){

@@ -47,8 +47,8 @@ struct joust_session {
 
     uint32_t n_held, n_failed;
     joust_held *units;     /* (options.credit) */
-    joust_failure *failed; /* (n_failed of room) not sent yet */
-    uint32_t failed_room;
+    joust_failure *failed; /* (n_failed) not sent yet */
+    size_t failed_capacity;
 
     joust_offer offered;
     uint32_t offered_unit; /* JOUST_OFFER_RESULT: its index */

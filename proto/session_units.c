@@ -24,16 +24,10 @@ void joust_session_release(joust_session *s, joust_held *h)
 static joust_status add_failure(joust_session *s, const joust_unit_id *id, joust_status code,
                                 const char *text, joust_error *err)
 {
-    if (s->n_failed == s->failed_room) {
-        uint32_t room = s->failed_room ? 2 * s->failed_room : 8;
-        if (s->failed_room >= 4 * JOUST_MAX_UNITS)
-            return joust_fail(err, JOUST_FULL, "session: too many failures wait to be sent");
-        joust_failure *failed = joust_realloc_array(s->failed, room, sizeof(*failed));
-        if (!failed)
-            return joust_fail(err, JOUST_NOMEM, "session: out of memory");
-        s->failed = failed;
-        s->failed_room = room;
-    }
+    if (s->n_failed >= 4 * JOUST_MAX_UNITS)
+        return joust_fail(err, JOUST_FULL, "session: too many failures wait to be sent");
+    if (!joust_grow(&s->failed, s->n_failed, &s->failed_capacity, sizeof(*s->failed)))
+        return joust_fail(err, JOUST_NOMEM, "session: out of memory");
     joust_failure *f = &s->failed[s->n_failed++];
     *f = (joust_failure){.id = *id, .code = code};
     snprintf(f->text, sizeof(f->text), "%s", text ? text : "");

@@ -286,19 +286,13 @@ joust_status joust_fetch_dir(const joust_upstream *up, const joust_digest *diges
 typedef struct dir_put {
     const char *dir;
     piece *missing;
-    uint64_t n, capacity, at;
+    size_t n, capacity, at;
 } dir_put;
 
 static joust_status add_missing(dir_put *put, const piece *p, joust_error *err)
 {
-    if (put->n == put->capacity) {
-        uint64_t capacity = put->capacity ? 2 * put->capacity : 64;
-        piece *grown = joust_realloc_array(put->missing, (size_t)capacity, sizeof(*grown));
-        if (!grown)
-            return joust_fail(err, JOUST_NOMEM, "upload: out of memory");
-        put->missing = grown;
-        put->capacity = capacity;
-    }
+    if (!joust_grow(&put->missing, put->n, &put->capacity, sizeof(*put->missing)))
+        return joust_fail(err, JOUST_NOMEM, "upload: out of memory");
     put->missing[put->n++] = *p;
     return JOUST_OK;
 }

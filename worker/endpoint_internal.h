@@ -71,7 +71,7 @@ struct joust_endpoint {
     joust_transfer *idle;
     uint32_t n_transfers; /* under way */
     joust_transfer **transfers;
-    uint32_t capacity;
+    size_t capacity;
 };
 
 /* endpoint_transfer.c. body: NULL for GET; taken otherwise. Errors: JOUST_NOMEM, JOUST_IO. */

@@ -108,29 +108,14 @@ static void set_options(const joust_endpoint *e, joust_transfer *t, const char *
     curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)t->sent.n);
 }
 
-static joust_status make_room(joust_endpoint *e, joust_error *err)
-{
-    if (e->n_transfers < e->capacity)
-        return JOUST_OK;
-    uint32_t grown = e->capacity ? 2 * e->capacity : 32;
-    joust_transfer **more = joust_realloc_array(e->transfers, grown, sizeof(*more));
-    if (!more)
-        return joust_fail(err, JOUST_NOMEM, "endpoint: %u requests under way", grown);
-    e->transfers = more;
-    e->capacity = grown;
-    return JOUST_OK;
-}
-
 joust_status joust_transfer_begin(joust_endpoint *e, uint32_t server, uint32_t request,
                                   const char *path, joust_buf *body, const char *id, size_t limit,
                                   joust_error *err)
 {
     char url[JOUST_MAX_URL_BYTES + 64];
     joust_transfer *t;
-    joust_status st = make_room(e, err);
-    if (st != JOUST_OK)
-        return st;
-    if (!(t = take(e)))
+    if (!joust_grow(&e->transfers, e->n_transfers, &e->capacity, sizeof(*e->transfers)) ||
+        !(t = take(e)))
         return joust_fail(err, JOUST_NOMEM, "endpoint: out of memory");
     t->server = server;
     t->request = request;

@@ -15,7 +15,7 @@ typedef struct run {
     joust_model *model;
     joust_trainer *trainer;
     joust_unit_result *result;
-    uint32_t steps_capacity;
+    size_t steps_capacity;
     /* pairs */
     joust_pair_feed *feed;
     joust_pair_scores scores;
@@ -166,14 +166,8 @@ static joust_status step_rows(run *r, uint64_t first, joust_train_step *step,
 static joust_status add_step(run *r, joust_train_step **ret, joust_error *err)
 {
     joust_unit_result *result = r->result;
-    if (result->n_steps == r->steps_capacity) {
-        uint32_t capacity = r->steps_capacity ? 2 * r->steps_capacity : 64;
-        joust_train_step *grown = joust_realloc_array(result->steps, capacity, sizeof(*grown));
-        if (!grown)
-            return joust_fail(err, JOUST_NOMEM, "train: %u steps", capacity);
-        result->steps = grown;
-        r->steps_capacity = capacity;
-    }
+    if (!joust_grow(&result->steps, result->n_steps, &r->steps_capacity, sizeof(*result->steps)))
+        return joust_fail(err, JOUST_NOMEM, "train: more than %u steps", result->n_steps);
     joust_train_step *step = &result->steps[result->n_steps];
     *step = (joust_train_step){.round = r->unit->unit.round,
                                .stage = r->unit->unit.stage,

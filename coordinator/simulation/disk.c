@@ -72,15 +72,9 @@ static bool copy_bytes(sim_world *w, sim_bytes *to, joust_span bytes, uint64_t e
 void sim_disk_add_event(sim_world *w, joust_span bytes, uint64_t batch)
 {
     sim_disk *d = &w->disk;
-    if (d->n_events == d->event_capacity) {
-        uint64_t capacity = d->event_capacity ? d->event_capacity * 2 : 512;
-        sim_bytes *events = joust_realloc_array(d->events, capacity, sizeof(*events));
-        if (!events) {
-            sim_violate(w, "out of memory for the disk");
-            return;
-        }
-        d->events = events;
-        d->event_capacity = capacity;
+    if (!joust_grow(&d->events, d->n_events, &d->event_capacity, sizeof(*d->events))) {
+        sim_violate(w, "out of memory for the disk");
+        return;
     }
     if (copy_bytes(w, &d->events[d->n_events], bytes, d->n_events + 1, batch))
         d->n_events++;

@@ -316,14 +316,8 @@ static void act_early(sim_world *w, sim_coordinator *c, joust_actions *list, uin
 static joust_status push(sim_world *w, sim_coordinator *c, joust_actions *list, uint64_t batch,
                          joust_error *err)
 {
-    if (c->n_waiting == c->waiting_capacity) {
-        size_t capacity = c->waiting_capacity ? c->waiting_capacity * 2 : 64;
-        uint64_t *waiting = joust_realloc_array(c->waiting, capacity, sizeof(*waiting));
-        if (!waiting)
-            return joust_fail(err, JOUST_NOMEM, "simulated outbox");
-        c->waiting = waiting;
-        c->waiting_capacity = capacity;
-    }
+    if (!joust_grow(&c->waiting, c->n_waiting, &c->waiting_capacity, sizeof(*c->waiting)))
+        return joust_fail(err, JOUST_NOMEM, "simulated outbox");
     /* A step without writes is held to what was written before it. */
     uint64_t after = c->n_waiting ? c->waiting[c->n_waiting - 1] : 0;
     c->waiting[c->n_waiting++] = batch ? batch : after;

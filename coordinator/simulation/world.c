@@ -73,16 +73,10 @@ static void swap(sim_event *a, sim_event *b)
 
 void sim_after(sim_world *w, int64_t delay_ms, const sim_event *event)
 {
-    if (w->n_heap == w->heap_capacity) {
-        size_t capacity = w->heap_capacity ? w->heap_capacity * 2 : 256;
-        sim_event *heap = joust_realloc_array(w->heap, capacity, sizeof(*heap));
-        if (!heap) {
-            joust_free(event->message);
-            sim_violate(w, "out of memory for %zu events", capacity);
-            return;
-        }
-        w->heap = heap;
-        w->heap_capacity = capacity;
+    if (!joust_grow(&w->heap, w->n_heap, &w->heap_capacity, sizeof(*w->heap))) {
+        joust_free(event->message);
+        sim_violate(w, "out of memory for more than %zu events", w->n_heap);
+        return;
     }
     size_t i = w->n_heap++;
     w->heap[i] = *event;

@@ -110,7 +110,8 @@ typedef struct sim_disk {
     uint64_t n_cells;
     sim_cell *cells;
     uint64_t *first; /* (rounds + 1, stages): index of position 0 */
-    uint64_t n_events, event_capacity;
+    uint64_t n_events;
+    size_t event_capacity;
     sim_bytes *events;
     uint32_t n_snapshots;
     sim_bytes snapshots[2];

@@ -77,6 +77,21 @@ void *joust_realloc_array(void *block, size_t n, size_t size)
     return joust_realloc(block, n * size);
 }
 
+bool joust_grow(void *array, size_t n, size_t *capacity, size_t size)
+{
+    void *block;
+    if (n < *capacity)
+        return true;
+    size_t grown = *capacity ? 2 * *capacity : 8;
+    memcpy(&block, array, sizeof(block)); /* a pointer of whatever type */
+    block = joust_realloc_array(block, grown, size);
+    if (!block)
+        return false;
+    memcpy(array, &block, sizeof(block));
+    *capacity = grown;
+    return true;
+}
+
 char *joust_strndup(const char *s, size_t n)
 {
     size_t length = strnlen(s, n);

@@ -3,6 +3,7 @@
 #ifndef JOUST_PROTO_BASE_ALLOC_H
 #define JOUST_PROTO_BASE_ALLOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,9 @@ void *joust_realloc_array(void *block, size_t n, size_t size);
 char *joust_strdup(const char *s);
 char *joust_strndup(const char *s, size_t n);
 void *joust_memdup(const void *data, size_t n_bytes);
+/* Makes room for one more behind the n elements, of `size` bytes each, of an array that doubles. array: the address of
+ * the pointer to it; *capacity: elements it has room for. False when out of memory: then nothing has changed. */
+bool joust_grow(void *array, size_t n, size_t *capacity, size_t size);
 /* 64-byte aligned, zeroed; for weights and activations. Free with joust_free_aligned. */
 void *joust_calloc_aligned(size_t n, size_t size);
 void joust_free_aligned(void *block);

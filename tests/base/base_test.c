@@ -67,6 +67,31 @@ static void test_alloc(void **state)
     assert_int_equal(joust_alloc_live(), live);
 }
 
+static void test_grow(void **state)
+{
+    (void)state;
+    int64_t live = joust_alloc_live();
+    uint32_t *numbers = NULL;
+    size_t capacity = 0;
+    for (uint32_t i = 0; i < 1000; i++) {
+        assert_true(joust_grow(&numbers, i, &capacity, sizeof(*numbers)));
+        assert_true(capacity > i);
+        numbers[i] = i;
+    }
+    assert_int_equal(capacity, 1024);
+    for (uint32_t i = 0; i < 1000; i++)
+        assert_int_equal(numbers[i], i);
+    uint32_t *before = numbers;
+    joust_alloc_fail_at(1);
+    assert_true(joust_grow(&numbers, 1023, &capacity, sizeof(*numbers)));
+    assert_false(joust_grow(&numbers, 1024, &capacity, sizeof(*numbers)));
+    joust_alloc_fail_at(0);
+    assert_ptr_equal(numbers, before);
+    assert_int_equal(capacity, 1024);
+    joust_free(numbers);
+    assert_int_equal(joust_alloc_live(), live);
+}
+
 static void test_bytes(void **state)
 {
     (void)state;
@@ -266,9 +291,9 @@ static void test_log(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_status), cmocka_unit_test(test_alloc), cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_digest), cmocka_unit_test(test_text),  cmocka_unit_test(test_files),
-        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_status), cmocka_unit_test(test_alloc),  cmocka_unit_test(test_grow),
+        cmocka_unit_test(test_bytes),  cmocka_unit_test(test_digest), cmocka_unit_test(test_text),
+        cmocka_unit_test(test_files),  cmocka_unit_test(test_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
