@@ -36,7 +36,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "proto/base/file.h"
 
 /* Weights of a row's terms. What follows an error is labelled "no" as well, but says little. */
 static const double demo_weight = 0.1, drill_weight = 0.5, label_weight = 0.2, after_weight = 0.05,
@@ -344,8 +345,9 @@ int main(int argc, char **argv)
                  .n_verdicts = 30000,
                  .slip_percent = 75};
     parse_options(argc, argv, &o);
-    if (mkdir(o.out, 0777) != 0 && errno != EEXIST) {
-        fprintf(stderr, "quickstart_data: cannot make %s: %s\n", o.out, strerror(errno));
+    joust_error err;
+    if (joust_dir_make(o.out, &err) != JOUST_OK) {
+        fprintf(stderr, "quickstart_data: %s\n", err.text);
         return 1;
     }
     write_file(&o, "tokenizer.json", write_tokenizer);
