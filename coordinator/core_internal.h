@@ -119,7 +119,6 @@ uint64_t joust_core_groups_pending(const joust_core *core, uint32_t stage);
 JOUST_MUST_USE joust_status
 joust_core_make_runs(joust_core *core, joust_error *err); /* units of core->round, all WAITING */
 bool joust_stage_is_local(joust_stage_kind kind);
-bool joust_core_is_served(const joust_core *core, uint32_t stage); /* its answers come from servers */
 joust_peer_role joust_stage_role(joust_stage_kind kind);
 
 /* core_peers.c */

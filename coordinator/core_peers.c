@@ -218,10 +218,10 @@ static void warn_of_losses(const joust_core *core, const joust_lease *lease, jou
 static uint32_t credit_for(const joust_core *core, const joust_peer *peer, uint32_t stage)
 {
     const joust_stage *s = &core->plan->stages[stage];
-    if (!joust_core_is_served(core, stage))
+    if (!joust_stage_is_served(core->job, s))
         return peer->credit;
     const joust_job_endpoint *e = &core->job->models[s->model].endpoint;
-    uint64_t requests = (s->samples + e->samples_per_request - 1) / e->samples_per_request;
+    uint64_t requests = joust_job_endpoint_requests(e, s->samples);
     uint64_t units = (2ull * e->concurrency * e->n_urls + requests - 1) / requests;
     return units < peer->credit ? (uint32_t)units : peer->credit;
 }
@@ -252,9 +252,10 @@ static joust_status serve(joust_core *core, joust_peer *peer, uint32_t stage, in
  * time to say what they hold: what is asked twice is paid twice. */
 static bool held_back(const joust_core *core, uint32_t stage, int64_t now_ms)
 {
-    if (now_ms < core->settled_ms && joust_core_is_served(core, stage))
+    const joust_stage *s = &core->plan->stages[stage];
+    if (now_ms < core->settled_ms && joust_stage_is_served(core->job, s))
         return true;
-    return core->plan->stages[stage].kind == JOUST_STAGE_GENERATE &&
+    return s->kind == JOUST_STAGE_GENERATE &&
            joust_core_groups_pending(core, stage) >= core->options.max_pending_groups;
 }
 

@@ -10,12 +10,6 @@ bool joust_stage_is_local(joust_stage_kind kind)
     return kind == JOUST_STAGE_PAIR || kind == JOUST_STAGE_MEASURE || kind == JOUST_STAGE_PROMOTE;
 }
 
-bool joust_core_is_served(const joust_core *core, uint32_t stage)
-{
-    const joust_stage *s = &core->plan->stages[stage];
-    return s->kind == JOUST_STAGE_GENERATE && core->job->models[s->model].has_endpoint;
-}
-
 joust_peer_role joust_stage_role(joust_stage_kind kind)
 {
     return kind == JOUST_STAGE_JUDGE ? JOUST_PEER_JUDGE : JOUST_PEER_WORKER;

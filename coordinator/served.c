@@ -10,15 +10,13 @@
 
 bool joust_served_stage(const joust_coordinator *c, uint32_t stage)
 {
-    const joust_stage *s = &c->plan.stages[stage];
-    return s->kind == JOUST_STAGE_GENERATE && c->job->models[s->model].has_endpoint;
+    return joust_stage_is_served(c->job, &c->plan.stages[stage]);
 }
 
 uint32_t joust_served_requests_a_unit(const joust_coordinator *c, uint32_t stage)
 {
     const joust_stage *s = &c->plan.stages[stage];
-    uint32_t each = c->job->models[s->model].endpoint.samples_per_request;
-    return (s->samples + each - 1) / each;
+    return joust_job_endpoint_requests(&c->job->models[s->model].endpoint, s->samples);
 }
 
 static joust_status open_stage(joust_coordinator *c, uint32_t round, uint32_t stage,

@@ -78,6 +78,11 @@ static void describe_text(joust_buf *to, const char *text)
         joust_buf_text(to, "null");
 }
 
+uint32_t joust_job_endpoint_requests(const joust_job_endpoint *e, uint32_t samples)
+{
+    return (samples + e->samples_per_request - 1) / e->samples_per_request;
+}
+
 void joust_job_endpoint_describe(const joust_job_endpoint *e, joust_buf *to)
 {
     joust_buf_text(to, "{\"model\":");

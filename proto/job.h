@@ -249,6 +249,8 @@ void joust_job_endpoint_init(joust_job_endpoint *endpoint);
 /* What decides an endpoint's answers, as one JSON object in canonical form: the model's `content` is the digest of a manifest
  * whose one file, endpoint.json, holds it. */
 void joust_job_endpoint_describe(const joust_job_endpoint *endpoint, joust_buf *to);
+/* Requests that a group of so many samples takes. */
+uint32_t joust_job_endpoint_requests(const joust_job_endpoint *endpoint, uint32_t samples);
 /* Index by name, or JOUST_NONE. */
 uint32_t joust_job_find_model(const joust_job *job, const char *name);
 uint32_t joust_job_find_set(const joust_job *job, const char *name);

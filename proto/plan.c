@@ -23,6 +23,11 @@ bool joust_stage_runs(const joust_stage *stage, uint32_t round)
     return stage->first_round <= round && round <= stage->last_round;
 }
 
+bool joust_stage_is_served(const joust_job *job, const joust_stage *stage)
+{
+    return stage->kind == JOUST_STAGE_GENERATE && job->models[stage->model].has_endpoint;
+}
+
 bool joust_stage_rewards(const joust_job *job, const joust_stage *judge, const joust_stage *pair)
 {
     return judge->kind == JOUST_STAGE_JUDGE && judge->index < pair->index &&

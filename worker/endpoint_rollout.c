@@ -49,12 +49,6 @@ static char *render(const char *template_text, const char *prompt)
     return ret;
 }
 
-static uint32_t requests_of(const joust_endpoint_rollout *r, uint32_t samples)
-{
-    uint32_t each = r->settings->samples_per_request;
-    return (samples + each - 1) / each;
-}
-
 /* The records of a unit with everything that is known before it is asked. */
 static joust_status open_records(const run *x, uint32_t unit, joust_error *err)
 {
@@ -62,7 +56,7 @@ static joust_status open_records(const run *x, uint32_t unit, joust_error *err)
     task *t = &x->tasks[unit];
     t->prompt = render(x->r->job->rollout.template_text, u->prompt.text);
     t->result.trajectories = joust_calloc(u->samples, sizeof(*t->result.trajectories));
-    t->n_left = requests_of(x->r, u->samples);
+    t->n_left = joust_job_endpoint_requests(x->r->settings, u->samples);
     t->result.provenance.served = joust_calloc(t->n_left, sizeof(joust_served));
     if (!t->prompt || !t->result.trajectories || !t->result.provenance.served)
         return joust_fail(err, JOUST_NOMEM, "rollout: %u samples", u->samples);
@@ -202,7 +196,7 @@ static joust_status open_run(run *x, uint32_t n, joust_error *err)
 {
     size_t n_requests = 0;
     for (uint32_t i = 0; i < n; i++)
-        n_requests += requests_of(x->r, x->units[i].samples);
+        n_requests += joust_job_endpoint_requests(x->r->settings, x->units[i].samples);
     x->tasks = joust_calloc(n, sizeof(*x->tasks));
     x->requests = joust_calloc(n_requests, sizeof(*x->requests));
     x->places = joust_calloc(n_requests, sizeof(*x->places));
