@@ -122,15 +122,6 @@ static joust_status judge_units(batch *b, const joust_lease_unit *units, uint32_
     return st;
 }
 
-/* How many units from the first on have its model. */
-static uint32_t same_model(const joust_lease_unit *units, uint32_t n)
-{
-    uint32_t i = 1;
-    while (i < n && joust_digest_equal(&units[i].model.manifest, &units[0].model.manifest))
-        i++;
-    return i;
-}
-
 static joust_status run(void *context, joust_peer *peer, const joust_lease_unit *units, uint32_t n,
                         joust_error *err)
 {
@@ -141,7 +132,7 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
     batch b = {.j = j, .peer = peer, .stage = &j->plan->stages[stage]};
     joust_status st = JOUST_OK;
     for (uint32_t i = 0, k; i < n && st == JOUST_OK; i += k) {
-        k = same_model(units + i, n - i);
+        k = joust_lease_units_of_model(units + i, n - i);
         st = judge_units(&b, units + i, k, err);
     }
     return st;

@@ -22,6 +22,14 @@ void joust_message_fini(joust_message *m)
     memset(m, 0, sizeof(*m));
 }
 
+uint32_t joust_lease_units_of_model(const joust_lease_unit *units, uint32_t n)
+{
+    uint32_t i = 1;
+    while (i < n && joust_digest_equal(&units[i].model.manifest, &units[0].model.manifest))
+        i++;
+    return i;
+}
+
 const char *joust_message_name(joust_message_type type)
 {
     switch (type) {

@@ -223,6 +223,8 @@ typedef struct joust_message {
 void joust_lease_unit_fini(joust_lease_unit *u);
 void joust_unit_result_fini(joust_unit_result *r);
 void joust_message_fini(joust_message *m); /* frees what it points to and zeroes it */
+/* How many units from the first on have its model; n is 1 or more. */
+uint32_t joust_lease_units_of_model(const joust_lease_unit *units, uint32_t n);
 const char *joust_message_name(joust_message_type type); /* "HELLO" … "UNKNOWN" */
 
 #endif

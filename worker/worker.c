@@ -4,8 +4,8 @@
 #include "proto/base/log.h"
 #include "proto/cache.h"
 #include "proto/plan.h"
-#include "worker/engine/model_cache.h"
 #include "worker/endpoint_rollout.h"
+#include "worker/engine/model_cache.h"
 #include "worker/rollout.h"
 #include "worker/trainer.h"
 
@@ -140,15 +140,6 @@ static joust_status train(batch *b, const joust_stage *stage, const joust_lease_
     return st;
 }
 
-/* How many units from the first on have its model. */
-static uint32_t same_model(const joust_lease_unit *units, uint32_t n)
-{
-    uint32_t i = 1;
-    while (i < n && joust_digest_equal(&units[i].model.manifest, &units[0].model.manifest))
-        i++;
-    return i;
-}
-
 static joust_status run(void *context, joust_peer *peer, const joust_lease_unit *units, uint32_t n,
                         joust_error *err)
 {
@@ -162,7 +153,7 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
         b.first = i;
         switch (stage->kind) {
         case JOUST_STAGE_GENERATE:
-            k = same_model(units + i, n - i);
+            k = joust_lease_units_of_model(units + i, n - i);
             st = w->job->models[stage->model].has_endpoint ? ask(&b, stage, units + i, k, err)
                                                            : generate(&b, stage, units + i, k, err);
             break;
