@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "worker/rollout.h"
 
 typedef struct task {
     joust_unit_result result;
@@ -63,16 +64,8 @@ static joust_status open_records(const run *x, uint32_t unit, joust_error *err)
     t->result.id = (joust_unit_id){u->unit, u->lease, u->attempt};
     t->result.n_trajectories = u->samples;
     t->result.provenance.n_served = t->n_left;
-    for (uint32_t i = 0; i < u->samples; i++) {
-        joust_trajectory *r = &t->result.trajectories[i];
-        r->key = u->unit;
-        r->sample = i;
-        r->prompt = u->prompt.digest;
-        r->prompt_occurrence = u->prompt.occurrence;
-        r->policy = u->model;
-        r->sampling = x->r->stage->sampling;
-        r->stream = joust_plan_sample_stream(x->r->job, &u->unit, i);
-    }
+    for (uint32_t i = 0; i < u->samples; i++)
+        t->result.trajectories[i] = joust_rollout_record(x->r->job, x->r->stage, u, i);
     return JOUST_OK;
 }
 

@@ -80,6 +80,18 @@ static void cut(run *x, task *t)
     t->prompt.n = most;
 }
 
+joust_trajectory joust_rollout_record(const joust_job *job, const joust_stage *stage,
+                                      const joust_lease_unit *unit, uint32_t sample)
+{
+    return (joust_trajectory){.key = unit->unit,
+                              .sample = sample,
+                              .prompt = unit->prompt.digest,
+                              .prompt_occurrence = unit->prompt.occurrence,
+                              .policy = unit->model,
+                              .sampling = stage->sampling,
+                              .stream = joust_plan_sample_stream(job, &unit->unit, sample)};
+}
+
 /* The records of a unit with everything that is known before a token is drawn. */
 static joust_status open_records(run *x, uint32_t unit, joust_error *err)
 {
@@ -93,14 +105,8 @@ static joust_status open_records(run *x, uint32_t unit, joust_error *err)
     t->result.n_trajectories = t->n_left = u->samples;
     for (uint32_t i = 0; i < u->samples; i++) {
         joust_trajectory *r = &t->result.trajectories[i];
-        t->streams[i] = joust_plan_sample_stream(x->r->job, &u->unit, i);
-        r->key = u->unit;
-        r->sample = i;
-        r->prompt = u->prompt.digest;
-        r->prompt_occurrence = u->prompt.occurrence;
-        r->policy = u->model;
-        r->sampling = x->r->stage->sampling;
-        r->stream = t->streams[i];
+        *r = joust_rollout_record(x->r->job, x->r->stage, u, i);
+        t->streams[i] = r->stream;
         r->n_prompt_tokens = t->prompt.n;
         r->n_cut = t->n_cut;
         r->prompt_tokens = joust_memdup(t->prompt.ids, t->prompt.n * sizeof(uint32_t));

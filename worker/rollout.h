@@ -33,4 +33,8 @@ typedef struct joust_rollout {
 JOUST_MUST_USE joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *units,
                                               uint32_t n, joust_error *err);
 
+/* What is known of a unit's sample before it is drawn, by whomever. */
+joust_trajectory joust_rollout_record(const joust_job *job, const joust_stage *stage,
+                                      const joust_lease_unit *unit, uint32_t sample);
+
 #endif
