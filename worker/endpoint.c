@@ -136,32 +136,18 @@ static joust_status send_request(run *r, uint32_t i, uint32_t server, joust_erro
 {
     slot *s = &r->slots[i];
     const joust_endpoint_request *q = s->ask;
-    const joust_job_endpoint *settings = r->e->settings;
-    joust_endpoint_ask ask = {.endpoint = settings,
-                              .server = r->e->servers[server].kind,
-                              .sampling = q->sampling,
-                              .rollout = q->rollout,
-                              .prompt = q->prompt,
-                              .n = q->n,
-                              .seed = joust_endpoint_seed(&q->stream)};
-    joust_buf body = {0};
+    const joust_endpoint_ask ask = {.sampling = q->sampling,
+                                    .rollout = q->rollout,
+                                    .prompt = q->prompt,
+                                    .n = q->n,
+                                    .seed = joust_endpoint_seed(&q->stream)};
     joust_error why;
-    joust_status st = joust_endpoint_body(&ask, &body, &why);
-    if (st == JOUST_UNSUPPORTED) {
-        joust_buf_fini(&body);
+    joust_status st = joust_transfer_ask(r->e, server, i, ask, q->id, &why);
+    if (st == JOUST_UNSUPPORTED)
         return give_up(r, i, st, why.text, err);
-    }
-    if (st != JOUST_OK)
-        joust_fail(err, st, "%s", why.text);
-    if (st == JOUST_OK)
-        st = joust_transfer_begin(
-            r->e, server, i,
-            settings->mode == JOUST_ENDPOINT_CHAT ? "/chat/completions" : "/completions", &body,
-            q->id, joust_endpoint_answer_limit(q->n, q->sampling->max_tokens), err);
-    joust_buf_fini(&body);
     s->tries++;
     s->at_ms = INT64_MAX;
-    return st;
+    return st == JOUST_OK ? st : joust_fail(err, st, "%s", why.text);
 }
 
 static void try_again(run *r, const joust_transfer *t, const char *why, int64_t now_ms)

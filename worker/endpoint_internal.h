@@ -79,6 +79,11 @@ JOUST_MUST_USE joust_status joust_transfer_begin(joust_endpoint *e, uint32_t ser
                                                  uint32_t request, const char *path,
                                                  joust_buf *body, const char *id, size_t limit,
                                                  joust_error *err);
+/* Puts ask to a server: its endpoint and server are filled in here. Errors: those of joust_endpoint_body too, and then nothing
+ * is sent. */
+JOUST_MUST_USE joust_status joust_transfer_ask(joust_endpoint *e, uint32_t server, uint32_t request,
+                                               joust_endpoint_ask ask, const char *id,
+                                               joust_error *err);
 /* The next exchange that is over, or NULL; *ret says how it went. End it with joust_transfer_end. */
 joust_transfer *joust_transfer_next(joust_endpoint *e, joust_exchange *ret);
 void joust_transfer_end(joust_endpoint *e, joust_transfer *t);

@@ -139,19 +139,8 @@ static void admit_held(joust_endpoint *e, int64_t now_ms)
 static joust_status ask_text(joust_endpoint *e, uint32_t server, joust_error *err)
 {
     const joust_sampling greedy = {.top_p = 1, .max_tokens = JOUST_FINGERPRINT_TOKENS};
-    joust_endpoint_ask ask = {.endpoint = e->settings,
-                              .server = e->servers[server].kind,
-                              .sampling = &greedy,
-                              .prompt = probe_text,
-                              .n = 1};
-    joust_buf body = {0};
-    joust_status st = joust_endpoint_body(&ask, &body, err);
-    if (st == JOUST_OK)
-        st = joust_transfer_begin(
-            e, server, JOUST_NONE,
-            e->settings->mode == JOUST_ENDPOINT_CHAT ? "/chat/completions" : "/completions", &body,
-            "probe", joust_endpoint_answer_limit(1, JOUST_FINGERPRINT_TOKENS), err);
-    joust_buf_fini(&body);
+    const joust_endpoint_ask ask = {.sampling = &greedy, .prompt = probe_text, .n = 1};
+    joust_status st = joust_transfer_ask(e, server, JOUST_NONE, ask, "probe", err);
     if (st == JOUST_OK)
         e->servers[server].look = JOUST_LOOK_TEXT;
     return st;

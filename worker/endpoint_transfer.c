@@ -142,6 +142,23 @@ joust_status joust_transfer_begin(joust_endpoint *e, uint32_t server, uint32_t r
     return JOUST_OK;
 }
 
+joust_status joust_transfer_ask(joust_endpoint *e, uint32_t server, uint32_t request,
+                                joust_endpoint_ask ask, const char *id, joust_error *err)
+{
+    const char *path =
+        e->settings->mode == JOUST_ENDPOINT_CHAT ? "/chat/completions" : "/completions";
+    joust_buf body = {0};
+    ask.endpoint = e->settings;
+    ask.server = e->servers[server].kind;
+    joust_status st = joust_endpoint_body(&ask, &body, err);
+    if (st == JOUST_OK)
+        st =
+            joust_transfer_begin(e, server, request, path, &body, id,
+                                 joust_endpoint_answer_limit(ask.n, ask.sampling->max_tokens), err);
+    joust_buf_fini(&body);
+    return st;
+}
+
 void joust_transfer_end(joust_endpoint *e, joust_transfer *t)
 {
     curl_multi_remove_handle(e->multi, t->easy);
