@@ -5,15 +5,16 @@
 #include "unicode_internal.h"
 
 joust_status joust_chat_parameters(chat_run *r, const char *what, const chat_arguments *args,
-                                   const char *names, const chat_value **ret, uint32_t n)
+                                   uint32_t first, const char *names, const chat_value **ret,
+                                   uint32_t n)
 {
     const char *at = names; /* separated by spaces */
-    if (args->n > n)
+    if (args->n > first + n)
         return joust_chat_fail(r, JOUST_INVALID, "%s takes at most %u arguments", what, n);
     uint32_t n_named = 0;
     for (uint32_t i = 0; i < n; i++) {
         size_t length = strcspn(at, " ");
-        ret[i] = i < args->n ? &args->items[i] : NULL;
+        ret[i] = first + i < args->n ? &args->items[first + i] : NULL;
         for (uint32_t k = 0; k < args->n_named; k++) {
             if (strlen(args->names[k]) != length || memcmp(args->names[k], at, length) != 0)
                 continue;
@@ -168,14 +169,8 @@ static joust_status do_strip(chat_run *r, const chat_method *m, const chat_argum
 static joust_status do_case(chat_run *r, const chat_method *m, const chat_arguments *args,
                             chat_value *ret)
 {
-    chat_output out = {0};
     (void)args;
-    joust_status st = joust_chat_recase(r, &m->self,
-                                        m->name[0] == 'u'   ? CHAT_CASE_UPPER
-                                        : m->name[0] == 'l' ? CHAT_CASE_LOWER
-                                                            : CHAT_CASE_CAPITAL,
-                                        &out);
-    return joust_chat_finish(r, st, &out, ret);
+    return joust_chat_recased(r, &m->self, m->name, ret);
 }
 
 /* Python's str.title: a letter after something else than a letter is a capital. */
@@ -361,7 +356,7 @@ static joust_status do_split(chat_run *r, const chat_method *m, const chat_argum
                              chat_value *ret)
 {
     const chat_value *parameters[2], *by;
-    joust_status st = joust_chat_parameters(r, m->name, given, "sep maxsplit", parameters, 2);
+    joust_status st = joust_chat_parameters(r, m->name, given, 0, "sep maxsplit", parameters, 2);
     if (st != JOUST_OK)
         return st;
     int64_t most = -1;
@@ -539,8 +534,7 @@ joust_status joust_chat_method(chat_run *r, const chat_method *m, const chat_arg
                                chat_value *ret)
 {
     uint32_t i = find_method(&m->self, m->name);
-    bool splits = strcmp(m->name, "split") == 0 || strcmp(m->name, "rsplit") == 0;
-    if (args->n_named && !splits)
+    if (args->n_named && methods[i].call != do_split)
         return joust_chat_fail(r, JOUST_UNSUPPORTED, "keyword arguments of .%s()", m->name);
     return methods[i].call(r, m, args, ret);
 }

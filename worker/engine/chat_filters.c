@@ -5,28 +5,9 @@
 #include "chat_internal.h"
 #include "unicode_internal.h"
 
-/* Parameters after the first: names as for joust_chat_parameters. */
-joust_status joust_chat_filter_parameters(chat_run *r, const char *name, const chat_arguments *args,
-                                          const char *names, const chat_value **ret, uint32_t n)
-{
-    chat_arguments rest = *args;
-    rest.n = args->n - 1;
-    memmove(rest.items, args->items + 1, rest.n * sizeof(*rest.items));
-    const chat_value *found[4] = {NULL};
-    joust_status st = joust_chat_parameters(r, name, &rest, names, found, n);
-    for (uint32_t i = 0; i < n; i++) {
-        ret[i] = found[i];
-        if (found[i] >= rest.items && found[i] < rest.items + JOUST_CHAT_MAX_ARGS)
-            ret[i] = &args->items[1 + (found[i] - rest.items)];
-        else if (found[i])
-            ret[i] = &args->named[found[i] - rest.named];
-    }
-    return st;
-}
-
 static joust_status no_parameters(chat_run *r, const char *name, const chat_arguments *args)
 {
-    return joust_chat_filter_parameters(r, name, args, "", NULL, 0);
+    return joust_chat_parameters(r, name, args, 1, "", NULL, 0);
 }
 
 bool joust_chat_flag(const chat_value *v)
@@ -39,7 +20,7 @@ static joust_status do_trim(chat_run *r, const char *name, const chat_arguments 
 {
     const chat_value *p[1];
     chat_value text = {0};
-    joust_status st = joust_chat_filter_parameters(r, name, args, "chars", p, 1);
+    joust_status st = joust_chat_parameters(r, name, args, 1, "chars", p, 1);
     if (st == JOUST_OK && p[0] && p[0]->kind == CHAT_NONE)
         p[0] = NULL;
     if (st == JOUST_OK && p[0] && p[0]->kind != CHAT_STR)
@@ -55,17 +36,10 @@ static joust_status do_case(chat_run *r, const char *name, const chat_arguments 
                             chat_value *ret)
 {
     chat_value text = {0};
-    chat_output out = {0};
     joust_status st = no_parameters(r, name, args);
     if (st == JOUST_OK)
         st = joust_chat_string(r, &args->items[0], &text);
-    if (st == JOUST_OK)
-        st = joust_chat_recase(r, &text,
-                               name[0] == 'u'   ? CHAT_CASE_UPPER
-                               : name[0] == 'l' ? CHAT_CASE_LOWER
-                                                : CHAT_CASE_CAPITAL,
-                               &out);
-    return joust_chat_finish(r, st, &out, ret);
+    return st == JOUST_OK ? joust_chat_recased(r, &text, name, ret) : st;
 }
 
 /* Words begin after white space, "-" and opening brackets. */
@@ -126,7 +100,7 @@ static joust_status do_default(chat_run *r, const char *name, const chat_argumen
                                chat_value *ret)
 {
     const chat_value *p[2];
-    joust_status st = joust_chat_filter_parameters(r, name, args, "default_value boolean", p, 2);
+    joust_status st = joust_chat_parameters(r, name, args, 1, "default_value boolean", p, 2);
     if (st != JOUST_OK)
         return st;
     *ret = args->items[0];
@@ -171,8 +145,8 @@ static joust_status do_tojson(chat_run *r, const char *name, const chat_argument
     chat_json_form form = {0};
     chat_value space = {0};
     chat_output out = {0};
-    joust_status st = joust_chat_filter_parameters(
-        r, name, args, "ensure_ascii indent separators sort_keys", p, 4);
+    joust_status st =
+        joust_chat_parameters(r, name, args, 1, "ensure_ascii indent separators sort_keys", p, 4);
     if (st != JOUST_OK)
         return st;
     form.ascii = joust_chat_flag(p[0]);
@@ -216,7 +190,7 @@ static joust_status do_join(chat_run *r, const char *name, const chat_arguments 
     const chat_value *p[2];
     const chat_sequence *items = NULL;
     chat_output out = {0};
-    joust_status st = joust_chat_filter_parameters(r, name, args, "d attribute", p, 2);
+    joust_status st = joust_chat_parameters(r, name, args, 1, "d attribute", p, 2);
     if (st == JOUST_OK)
         st = joust_chat_walk(r, &args->items[0], &items);
     for (size_t i = 0; st == JOUST_OK && i < items->n; i++) {
@@ -372,7 +346,7 @@ static joust_status do_map(chat_run *r, const char *name, const chat_arguments *
     const chat_value *p[2] = {NULL, NULL};
     joust_status st = JOUST_OK;
     if (args->n == 1)
-        st = joust_chat_filter_parameters(r, name, args, "attribute default", p, 2);
+        st = joust_chat_parameters(r, name, args, 1, "attribute default", p, 2);
     if (st == JOUST_OK && args->n == 1 && !p[0])
         st = joust_chat_fail(r, JOUST_INVALID, "map: no attribute and no filter");
     if (st == JOUST_OK)
@@ -399,7 +373,7 @@ static joust_status do_replace(chat_run *r, const char *name, const chat_argumen
     const chat_value *p[3];
     chat_value text = {0}, before = {0}, after = {0};
     int64_t most = -1;
-    joust_status st = joust_chat_filter_parameters(r, name, args, "old new count", p, 3);
+    joust_status st = joust_chat_parameters(r, name, args, 1, "old new count", p, 3);
     if (st == JOUST_OK && (!p[0] || !p[1] || (p[2] && p[2]->kind > CHAT_WHOLE)))
         st = joust_chat_fail(r, JOUST_INVALID, "replace takes two texts and a count");
     if (st == JOUST_OK)
@@ -420,7 +394,7 @@ static joust_status do_indent(chat_run *r, const char *name, const chat_argument
     chat_value text = {0}, lines = {0}, space = {0}, four = joust_chat_whole(4);
     chat_json_form form = {0};
     chat_output out = {0};
-    joust_status st = joust_chat_filter_parameters(r, name, args, "width first blank", p, 3);
+    joust_status st = joust_chat_parameters(r, name, args, 1, "width first blank", p, 3);
     if (st != JOUST_OK)
         return st;
     bool first = joust_chat_flag(p[1]), blank = joust_chat_flag(p[2]);
@@ -451,13 +425,12 @@ static joust_status do_int(chat_run *r, const char *name, const chat_arguments *
                            chat_value *ret)
 {
     const chat_value *p[1], *v = &args->items[0];
-    joust_status st = joust_chat_filter_parameters(r, name, args, "default", p, 1);
+    joust_status st = joust_chat_parameters(r, name, args, 1, "default", p, 1);
     double real = 0;
-    *ret = p[0] ? *p[0] : joust_chat_whole(0);
-    if (st != JOUST_OK || v->kind == CHAT_WHOLE) {
-        *ret = *v;
+    *ret = *v;
+    if (st != JOUST_OK || v->kind == CHAT_WHOLE)
         return st;
-    }
+    *ret = p[0] ? *p[0] : joust_chat_whole(0);
     if (v->kind == CHAT_BOOLEAN) {
         *ret = joust_chat_whole(v->as.boolean);
         return st;

@@ -356,19 +356,16 @@ JOUST_MUST_USE joust_status joust_chat_function(chat_run *r, uint32_t index,
 JOUST_MUST_USE joust_status joust_chat_method(chat_run *r, const chat_method *m,
                                               const chat_arguments *args, chat_value *ret);
 bool joust_chat_has_method(const chat_value *v, const char *name);
-/* Orders arguments by their parameters' names; one that isn't given is CHAT_UNDEFINED and NULL in ret. */
+/* Orders arguments from args->items[first] on by their n parameters' names, which are separated by spaces: views of args
+ * in ret, NULL for one that isn't given. ret says nothing after an error. */
 JOUST_MUST_USE joust_status joust_chat_parameters(chat_run *r, const char *what,
-                                                  const chat_arguments *args, const char *names,
-                                                  const chat_value **ret, uint32_t n);
+                                                  const chat_arguments *args, uint32_t first,
+                                                  const char *names, const chat_value **ret,
+                                                  uint32_t n);
 /* A filter over args->items[0]; name: which of those that share the function. */
 typedef joust_status chat_filter_fn(chat_run *r, const char *name, const chat_arguments *args,
                                     chat_value *ret);
 chat_filter_fn joust_chat_items, joust_chat_sort, joust_chat_unique;
-/* A filter's parameters after what it is applied to, ordered as by joust_chat_parameters. */
-JOUST_MUST_USE joust_status joust_chat_filter_parameters(chat_run *r, const char *name,
-                                                         const chat_arguments *args,
-                                                         const char *names, const chat_value **ret,
-                                                         uint32_t n);
 /* The truth of a parameter; false if it isn't given. */
 bool joust_chat_flag(const chat_value *v);
 /* item.a.b for "a.b"; parts that are numbers are indices. */
@@ -381,6 +378,9 @@ chat_value joust_chat_strip(const chat_value *text, const chat_value *characters
 typedef enum chat_case { CHAT_CASE_UPPER, CHAT_CASE_LOWER, CHAT_CASE_CAPITAL } chat_case;
 JOUST_MUST_USE joust_status joust_chat_recase(chat_run *r, const chat_value *text, chat_case how,
                                               chat_output *to);
+/* The text in the case that the name of a filter or method says: upper, lower or capitalize. */
+JOUST_MUST_USE joust_status joust_chat_recased(chat_run *r, const chat_value *text, const char *how,
+                                               chat_value *ret);
 JOUST_MUST_USE joust_status joust_chat_replace(chat_run *r, const chat_value *text,
                                                const chat_value *before, const chat_value *after,
                                                int64_t most, chat_value *ret);

@@ -4,12 +4,8 @@
 /* Keys that are compared without their case, as Jinja does for texts. */
 static joust_status fold(chat_run *r, const chat_value *v, chat_value *ret)
 {
-    chat_output out = {0};
     *ret = *v;
-    if (v->kind != CHAT_STR)
-        return JOUST_OK;
-    joust_status st = joust_chat_recase(r, v, CHAT_CASE_LOWER, &out);
-    return joust_chat_finish(r, st, &out, ret);
+    return v->kind == CHAT_STR ? joust_chat_recased(r, v, "lower", ret) : JOUST_OK;
 }
 
 /* Puts item behind all that are not greater than it by their keys. */
@@ -42,9 +38,8 @@ joust_status joust_chat_sort(chat_run *r, const char *name, const chat_arguments
     chat_value pairs = args->items[0], keys = {0}, first = joust_chat_whole(0);
     bool dict = name[0] == 'd';
     joust_status st =
-        dict
-            ? joust_chat_filter_parameters(r, name, args, "case_sensitive by reverse", p, 3)
-            : joust_chat_filter_parameters(r, name, args, "reverse case_sensitive attribute", p, 3);
+        dict ? joust_chat_parameters(r, name, args, 1, "case_sensitive by reverse", p, 3)
+             : joust_chat_parameters(r, name, args, 1, "reverse case_sensitive attribute", p, 3);
     if (st == JOUST_OK && dict && p[1] && !joust_chat_is_text(p[1], "key"))
         st = joust_chat_fail(r, JOUST_UNSUPPORTED, "dictsort by values");
     if (st != JOUST_OK)
@@ -78,7 +73,7 @@ joust_status joust_chat_unique(chat_run *r, const char *name, const chat_argumen
 {
     const chat_sequence *items = NULL;
     chat_value keys = {0};
-    joust_status st = joust_chat_filter_parameters(r, name, args, "", NULL, 0);
+    joust_status st = joust_chat_parameters(r, name, args, 1, "", NULL, 0);
     if (st == JOUST_OK)
         st = joust_chat_walk(r, &args->items[0], &items);
     if (st == JOUST_OK)

@@ -88,6 +88,18 @@ joust_status joust_chat_recase(chat_run *r, const chat_value *text, chat_case ho
     return joust_chat_step(r, text->as.text.n);
 }
 
+joust_status joust_chat_recased(chat_run *r, const chat_value *text, const char *how,
+                                chat_value *ret)
+{
+    chat_output out = {0};
+    joust_status st = joust_chat_recase(r, text,
+                                        how[0] == 'u'   ? CHAT_CASE_UPPER
+                                        : how[0] == 'l' ? CHAT_CASE_LOWER
+                                                        : CHAT_CASE_CAPITAL,
+                                        &out);
+    return joust_chat_finish(r, st, &out, ret);
+}
+
 static bool found_at(const chat_value *text, size_t at, const chat_value *what)
 {
     size_t n = what->as.text.n;
