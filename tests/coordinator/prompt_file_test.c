@@ -1,5 +1,6 @@
 /* Lines of prompt files: every key and alias, what is refused and where it says the fault is. */
 #include "check.h"
+#include "oom.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -342,29 +343,22 @@ static void no_file(void **state)
     scratch_remove(&dir);
 }
 
+static joust_status read_lines(void *path, joust_error *err)
+{
+    joust_digest content;
+    uint64_t lines;
+    return joust_prompt_file_read(path, NULL, NULL, &lines, &content, err);
+}
+
 /* Whichever allocation of ours fails, it is said and nothing stays behind. */
 static void out_of_memory(void **state)
 {
     static const char text[] =
         "{\"prompt\": \"a\", \"reference\": \"r\", \"id\": \"i\"}\n{\"prompt\": \"b\"}\n";
-    joust_error err;
-    joust_digest content;
-    uint64_t lines;
-    joust_status st = JOUST_NOMEM;
     (void)state;
     char *dir = scratch_make(), *path = scratch_write(dir, "p.jsonl", text, sizeof text - 1);
-    int64_t live = joust_alloc_live();
-    int failures = 0;
-    for (int64_t n = 1; st != JOUST_OK && n < 1000; n++) {
-        joust_alloc_fail_at(n);
-        st = joust_prompt_file_read(path, NULL, NULL, &lines, &content, &err);
-        joust_alloc_fail_at(0);
-        assert_true(st == JOUST_OK || st == JOUST_NOMEM);
-        assert_int_equal(joust_alloc_live(), live);
-        failures += st != JOUST_OK;
-    }
-    check_ok(st);
-    assert_true(failures >= 5);
+    int64_t n = check_oom(read_lines, path);
+    assert_true(n > 5 && n < 1000);
     joust_free(path);
     scratch_remove(&dir);
 }

@@ -1,6 +1,7 @@
 /* Batches over paged memory: who shares, waits or is put off changes no bit, and memory stays within
  * its budget. And what decides about a token beside the model. */
 #include "engine/compute/fixture.h"
+#include "oom.h"
 
 #include <math.h>
 #include <string.h>
@@ -433,49 +434,57 @@ static void test_penalty(void **state)
     joust_sampler_fini(&sampler);
 }
 
+typedef struct memory_work {
+    setting *s;
+    const joust_score_request *score;
+    answer (*answers)[SAMPLES];
+} memory_work;
+
+/* A batch of a fresh copy of the model, guided by a fresh trie. */
+static joust_status batch_from_nothing(void *context, joust_error *err)
+{
+    const memory_work *w = context;
+    const uint32_t list[] = {9, 8, 7, 6, 5, 4, 3, 2};
+    joust_score_request score = *w->score;
+    joust_engine *e = NULL;
+    joust_model *copy = NULL;
+    joust_trie *trie = NULL;
+    const joust_engine_options o = {.n_threads = 1,
+                                    .cache_bytes = 6 * joust_paged_page_bytes(w->s->model)};
+    joust_status st = joust_engine_create(&o, &e, err);
+    if (!st)
+        st = joust_model_clone(w->s->model, &copy, err);
+    if (!st)
+        st = joust_trie_create(&trie, err);
+    if (!st)
+        st = joust_trie_add(trie, list, 8, err);
+    w->s->requests[4].context = trie;
+    const joust_batch batch = {.requests = w->s->requests,
+                               .n_requests = w->s->n,
+                               .done = keep,
+                               .scores = &score,
+                               .n_scores = 1,
+                               .context = w->answers};
+    if (!st)
+        st = joust_batch_run(e, copy, &batch, err);
+    joust_trie_free(&trie);
+    joust_model_free(&copy);
+    joust_engine_free(&e);
+    return st;
+}
+
 static void test_out_of_memory(void **state)
 {
     (void)state;
-    joust_error err = {0};
     setting s = setting_make(9);
-    joust_trie *trie;
-    const uint32_t list[] = {9, 8, 7, 6, 5, 4, 3, 2};
     for (uint32_t i = 0; i < s.n; i++)
         s.requests[i].sampling.repetition_penalty = 1.1f;
     s.requests[4].guide = joust_trie_guide;
-    answer(*a)[SAMPLES] = answers_make(s.n);
     float logps[30];
-    joust_score_request score = {.tokens = s.tokens, .n = 30, .first = 1, .ret_logps = logps};
-    int64_t n = 1;
-    for (joust_status st = JOUST_NOMEM; st; n++) {
-        const int64_t live = joust_alloc_live();
-        joust_engine *e = engine_make(1, 6 * joust_paged_page_bytes(s.model));
-        joust_model *copy = NULL;
-        trie = NULL;
-        joust_alloc_fail_at(n);
-        st = joust_model_clone(s.model, &copy, &err);
-        if (!st)
-            st = joust_trie_create(&trie, &err);
-        if (!st)
-            st = joust_trie_add(trie, list, 8, &err);
-        s.requests[4].context = trie;
-        const joust_batch batch = {.requests = s.requests,
-                                   .n_requests = s.n,
-                                   .done = keep,
-                                   .scores = &score,
-                                   .n_scores = 1,
-                                   .context = a};
-        if (!st)
-            st = joust_batch_run(e, copy, &batch, &err);
-        joust_alloc_fail_at(0);
-        assert_true(st == JOUST_OK || st == JOUST_NOMEM);
-        joust_trie_free(&trie);
-        joust_model_free(&copy);
-        joust_engine_free(&e);
-        assert_int_equal(joust_alloc_live(), live);
-    }
-    assert_true(n > 60);
-    joust_free(a);
+    const joust_score_request score = {.tokens = s.tokens, .n = 30, .first = 1, .ret_logps = logps};
+    memory_work w = {&s, &score, answers_make(s.n)};
+    assert_true(check_oom(batch_from_nothing, &w) > 60);
+    joust_free(w.answers);
     setting_fini(&s);
     assert_int_equal(joust_alloc_live(), 0);
 }

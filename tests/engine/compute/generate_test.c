@@ -2,6 +2,7 @@
  * and the lanes. */
 #include "engine/compute/fixture.h"
 #include "engine/compute/reference.h"
+#include "oom.h"
 
 #include <math.h>
 #include <string.h>
@@ -372,8 +373,8 @@ static void test_sampler(void **state)
         }
         for (uint32_t i = 0; i < DRAWS; i++) {
             joust_draw draw;
-            check_ok(
-                joust_sampler_draw(&s, logits, NULL, how, joust_stream_float(&uniforms, i), &draw, &err));
+            check_ok(joust_sampler_draw(&s, logits, NULL, how, joust_stream_float(&uniforms, i),
+                                        &draw, &err));
             assert_true(p[draw.token] > 0);
             assert_true(fabs(log(p[draw.token] / kept) - (double)draw.logp) < 1e-5);
             count[draw.token]++;
@@ -388,7 +389,8 @@ static void test_sampler(void **state)
     check_ok(joust_sampler_draw(&s, logits, NULL, &greedy, 0.5f, &draw, &err));
     assert_true(draw.token == 4 && draw.logp == 0 && draw.raw_logp < 0);
     logits[7] = NAN;
-    check_status(JOUST_NOT_FINITE, joust_sampler_draw(&s, logits, NULL, &greedy, 0.5f, &draw, &err));
+    check_status(JOUST_NOT_FINITE,
+                 joust_sampler_draw(&s, logits, NULL, &greedy, 0.5f, &draw, &err));
     joust_sampler_fini(&s);
     joust_engine_free(&e);
 }
@@ -469,39 +471,42 @@ static void test_bad_input(void **state)
     joust_engine_free(&e);
 }
 
+typedef struct memory_work {
+    const joust_model *model;
+    const work *w;
+    answers *answers;
+} memory_work;
+
+static joust_status run_from_nothing(void *context, joust_error *err)
+{
+    const memory_work *m = context;
+    float logps[8];
+    joust_engine *e = NULL;
+    joust_model *copy = NULL;
+    const joust_engine_options options = {.n_threads = 2};
+    joust_score_request score = {.tokens = m->w->tokens, .n = 6, .first = 1, .ret_logps = logps};
+    joust_status st = joust_engine_create(&options, &e, err);
+    if (!st)
+        st = joust_model_clone(m->model, &copy, err);
+    if (!st)
+        st = joust_generate(e, copy, m->w->requests, 3, keep, NULL, m->answers, err);
+    if (!st)
+        st = joust_score(e, copy, &score, 1, NULL, NULL, err);
+    joust_model_free(&copy);
+    joust_engine_free(&e);
+    return st;
+}
+
 static void test_out_of_memory(void **state)
 {
     (void)state;
-    joust_error err = {0};
     const joust_model_config config = fixture_odd_config();
     joust_model *m = fixture_model(&config, 5);
     work w;
     work_make(&w, &config);
-    answers *a = answers_make();
-    float logps[8];
-    int64_t n = 1;
-    for (joust_status st = JOUST_NOMEM; st; n++) {
-        joust_engine *e = NULL;
-        joust_engine_options options = {.n_threads = 2};
-        const int64_t live = joust_alloc_live();
-        joust_score_request score = {.tokens = w.tokens, .n = 6, .first = 1, .ret_logps = logps};
-        joust_model *copy = NULL;
-        joust_alloc_fail_at(n);
-        st = joust_engine_create(&options, &e, &err);
-        if (!st)
-            st = joust_model_clone(m, &copy, &err);
-        if (!st)
-            st = joust_generate(e, copy, w.requests, 3, keep, NULL, a, &err);
-        if (!st)
-            st = joust_score(e, copy, &score, 1, NULL, NULL, &err);
-        joust_alloc_fail_at(0);
-        assert_true(st == JOUST_OK || st == JOUST_NOMEM);
-        joust_model_free(&copy);
-        joust_engine_free(&e);
-        assert_int_equal(joust_alloc_live(), live);
-    }
-    assert_true(n > 30);
-    joust_free(a);
+    memory_work all = {m, &w, answers_make()};
+    assert_true(check_oom(run_from_nothing, &all) > 30);
+    joust_free(all.answers);
     joust_free(w.tokens);
     joust_model_free(&m);
     assert_int_equal(joust_alloc_live(), 0);

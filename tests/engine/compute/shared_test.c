@@ -1,5 +1,6 @@
 /* A pass that all threads compute together gives the bits of a pass alone, whatever the rows and the number of threads. */
 #include "engine/compute/fixture.h"
+#include "oom.h"
 
 #include <string.h>
 
@@ -156,29 +157,36 @@ static void test_generate(void **state)
     joust_model_free(&m);
 }
 
+typedef struct sharing {
+    joust_engine *engine;
+    joust_model *model;
+} sharing;
+
+static joust_status pass_make(void *context, joust_error *err)
+{
+    const sharing *s = context;
+    joust_pass *pass;
+    joust_status st = joust_pass_create(s->engine, s->model, &pass, err);
+    if (st)
+        return st;
+    const int64_t live = joust_alloc_live();
+    st = joust_pass_share(pass, s->engine, err);
+    assert_true(st || joust_alloc_live() > live);
+    joust_pass_free(&pass);
+    return st;
+}
+
 static void test_out_of_memory(void **state)
 {
     (void)state;
-    const joust_model_config c = wide_config();
-    joust_model *m = fixture_model(&c, 3);
-    joust_engine *e = fixture_engine(3, JOUST_ISA_AUTO);
     joust_error err = {0};
-    joust_pass *pass;
-    check_ok(joust_model_prepare(e, m, &err));
-    joust_status st = JOUST_NOMEM;
-    for (int64_t at = 1; st; at++) {
-        check_ok(joust_pass_create(e, m, &pass, &err));
-        const int64_t live = joust_alloc_live();
-        joust_alloc_fail_at(at);
-        st = joust_pass_share(pass, e, &err);
-        joust_alloc_fail_at(0);
-        assert_true(st == JOUST_OK || st == JOUST_NOMEM);
-        assert_true(st == JOUST_NOMEM || joust_alloc_live() > live);
-        joust_pass_free(&pass);
-        assert_true(at < 50);
-    }
-    joust_engine_free(&e);
-    joust_model_free(&m);
+    const joust_model_config c = wide_config();
+    sharing s = {fixture_engine(3, JOUST_ISA_AUTO), fixture_model(&c, 3)};
+    check_ok(joust_model_prepare(s.engine, s.model, &err));
+    int64_t n = check_oom(pass_make, &s);
+    assert_true(n > 8 && n < 50);
+    joust_engine_free(&s.engine);
+    joust_model_free(&s.model);
 }
 
 int main(void)

@@ -73,24 +73,6 @@ joust_buf unpack(const char *path)
     return bytes;
 }
 
-void check_oom(oom_body *body, void *context)
-{
-    joust_error err = {0};
-    joust_status st = JOUST_NOMEM;
-    int64_t live = joust_alloc_live();
-    for (int64_t n = 1; st != JOUST_OK; n++) {
-        joust_alloc_fail_at(n);
-        st = body(context, &err);
-        joust_alloc_fail_at(0);
-        if (st != JOUST_OK && st != JOUST_NOMEM)
-            fail_msg("allocation %lld failing: %s: %s", (long long)n, joust_status_name(st),
-                     err.text);
-        if (joust_alloc_live() != live)
-            fail_msg("allocation %lld failing left %lld blocks", (long long)n,
-                     (long long)(joust_alloc_live() - live));
-    }
-}
-
 void check_text(const joust_error *err, const char *part)
 {
     if (!strstr(err->text, part))

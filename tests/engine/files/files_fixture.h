@@ -1,5 +1,5 @@
-/* What the tests of the engine's files share: a folder of their own, small files in it, shared test data,
- * and loops over failing allocations. Included after tests/check.h. */
+/* What the tests of the engine's files share: a folder of their own, small files in it, shared test data.
+ * Included after tests/check.h. */
 #ifndef JOUST_TESTS_ENGINE_FILES_FIXTURE_H
 #define JOUST_TESTS_ENGINE_FILES_FIXTURE_H
 
@@ -8,6 +8,7 @@
 
 #include "proto/base/bytes.h"
 #include "proto/base/status.h"
+#include "tests/oom.h"
 #include "worker/engine/model.h"
 
 /* A fresh folder under the build folder; the caller removes it by scratch_remove. Returns owned. */
@@ -22,11 +23,6 @@ joust_buf scratch_read(const char *dir, const char *name);
 char *shared_data(const char *name);
 /* Bytes of a file that gzip can unpack. */
 joust_buf unpack(const char *path);
-
-/* Calls body with the first allocation failing, then the second …, until it succeeds; every failure must be JOUST_NOMEM
- * and leave no block behind. (jansson's own allocations don't fail: it can't tell them from bad JSON.) What body makes, it frees. */
-typedef joust_status oom_body(void *context, joust_error *err);
-void check_oom(oom_body *body, void *context);
 
 /* err's text must hold this. */
 void check_text(const joust_error *err, const char *part);
