@@ -49,17 +49,23 @@ void joust_local_model_close(joust_local_model *m)
     joust_chat_free(&m->chat);
 }
 
-joust_status joust_local_model_prompt(const joust_local_model *m, const char *text, bool bos,
+joust_status joust_local_model_prompt(const joust_local_model *m, const char *text, bool special,
                                       joust_tokens *to, joust_error *err)
 {
     joust_tokens written = {0};
-    uint32_t first = joust_model_get_config(m->model)->bos_token;
+    const joust_token_frame frame = joust_tokenizer_frame(m->tokenizer);
+    const uint32_t bos = joust_model_get_config(m->model)->bos_token;
     joust_status st = joust_tokenizer_encode(m->tokenizer, text, strlen(text), true, &written, err);
-    bool there = written.n > 0 && written.ids[0] == first;
-    if (st == JOUST_OK && bos && first != UINT32_MAX && !there)
-        st = joust_tokens_add(to, &first, 1, err);
+    const bool there = frame.n_before <= written.n && frame.n_before > 0 &&
+                       memcmp(written.ids, frame.before, frame.n_before * sizeof(uint32_t)) == 0;
+    if (st == JOUST_OK && special && !there)
+        st = joust_tokens_add(to, frame.before, frame.n_before, err);
     if (st == JOUST_OK)
         st = joust_tokens_add(to, written.ids, written.n, err);
+    if (st == JOUST_OK && special)
+        st = joust_tokens_add(to, frame.after, frame.n_after, err);
+    if (st == JOUST_OK && special && to->n == 0 && bos != UINT32_MAX)
+        st = joust_tokens_add(to, &bos, 1, err);
     if (st == JOUST_OK && to->n == 0)
         st = joust_fail(err, JOUST_INVALID,
                         "an empty prompt, and the model has no bos token to begin with");

@@ -24,10 +24,10 @@ JOUST_MUST_USE joust_status joust_local_model_check(const char *dir,
 JOUST_MUST_USE joust_status joust_local_model_open(const char *name, uint32_t n_threads,
                                                    joust_local_model *ret, joust_error *err);
 void joust_local_model_close(joust_local_model *m);
-/* Appends what a person wrote, special tokens recognised; bos: before it the model's bos, if it has one and the text
- * doesn't begin with it. Errors: JOUST_INVALID if nothing results. */
+/* Appends what a person wrote, special tokens recognised; special: between those that the tokenizer's post-processor
+ * adds (unless the text begins with them), and the model's bos where nothing results. Errors: JOUST_INVALID if nothing results. */
 JOUST_MUST_USE joust_status joust_local_model_prompt(const joust_local_model *m, const char *text,
-                                                     bool bos, joust_tokens *to, joust_error *err);
+                                                     bool special, joust_tokens *to, joust_error *err);
 /* Appends the tokens (or, if text isn't NULL, to it the text) of the conversation in a JSON file, as the model's chat
  * template renders it with the words that begin an answer. Errors: those of joust_chat_render, and of reading. */
 JOUST_MUST_USE joust_status joust_local_model_messages(const joust_local_model *m, const char *path,

@@ -112,9 +112,9 @@ static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *
 static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_error *err)
 {
     const char *text = p->job->rollout.template_text ? p->job->rollout.template_text : "{prompt}";
-    prompt_check check = {.model = &p->models[stage->model],
-                          .n_around = strlen(text),
-                          .path = p->job->sets[stage->set].path};
+    prompt_check check = {.model = &p->models[stage->model], .path = p->job->sets[stage->set].path};
+    const joust_token_frame frame = joust_tokenizer_frame(check.model->tokenizer);
+    check.n_around = strlen(text) + frame.n_before + frame.n_after;
     uint64_t lines;
     joust_digest content;
     joust_status st =

@@ -173,7 +173,7 @@ int joust_verb_generate(int argc, char **argv)
         {"--seed", JOUST_OPTION_U64, &args.seed, "S", "of the random stream; 0 by default"},
         {"--threads", JOUST_OPTION_U32, &args.threads, "N", "the processor's by default"},
         {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,
-         "don't begin with the model's bos token"},
+         "add none of the tokenizer's special tokens (bos)"},
         {"--json", JOUST_OPTION_FLAG, &args.json, NULL,
          "text, tokens and log-probabilities as JSON"}};
     const joust_usage usage = {

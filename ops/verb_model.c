@@ -109,9 +109,11 @@ static void print_page(const joust_model *model, const joust_tokenizer *tokenize
 
 static bool has_tokenizer(const char *dir)
 {
-    char *path = joust_path_join(dir, "tokenizer.json");
-    bool there = path && joust_file_exists(path);
+    char *path = joust_path_join(dir, "tokenizer.json"),
+         *merges = joust_path_join(dir, "merges.txt");
+    bool there = path && merges && (joust_file_exists(path) || joust_file_exists(merges));
     joust_free(path);
+    joust_free(merges);
     return there;
 }
 

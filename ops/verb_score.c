@@ -121,7 +121,7 @@ int joust_verb_score(int argc, char **argv)
         {"--response", JOUST_OPTION_TEXT, &args.response, "TEXT", "what is scored"},
         {"--threads", JOUST_OPTION_U32, &args.threads, "N", "the processor's by default"},
         {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,
-         "don't begin with the model's bos token"},
+         "add none of the tokenizer's special tokens (bos)"},
         {"--json", JOUST_OPTION_FLAG, &args.json, NULL, "with tokens and their log-probabilities"}};
     const joust_usage usage = {
         .verb = "score",

@@ -8,8 +8,10 @@ struct joust_prompter {
     const joust_tokenizer *tokenizer;
     const joust_chat *chat;
     joust_error why_no_chat;
-    uint32_t first_token; /* before a prompt without a template; UINT32_MAX: none */
-    bool given;           /* the job has a template */
+    uint32_t bos_token;      /* the model's; UINT32_MAX: none */
+    joust_token_frame frame; /* around a prompt without a template */
+    bool given;              /* the job has a template */
+    bool bare;               /* it has none that adds anything */
     joust_template *template;
 };
 
@@ -27,8 +29,11 @@ joust_status joust_prompter_create(const joust_job *job, const joust_tokenizer *
     *p = (joust_prompter){.tokenizer = t,
                           .chat = chat,
                           .why_no_chat = *why_no_chat,
-                          .first_token = bare ? config->bos_token : UINT32_MAX,
-                          .given = text != NULL};
+                          .bos_token = config->bos_token,
+                          .given = text != NULL,
+                          .bare = bare};
+    if (bare)
+        p->frame = joust_tokenizer_frame(t);
     joust_status st =
         joust_template_compile(t, text ? text : "{prompt}", slots, 1, &p->template, err);
     if (st == JOUST_OK) {
@@ -65,15 +70,32 @@ static joust_status render_text(const joust_prompter *p, const joust_prompt *pro
                                 joust_tokens *to, joust_error *err)
 {
     joust_slot slot = {.name = "prompt", .text = prompt->text};
-    joust_status st = JOUST_OK;
+    joust_tokens body = {0};
     if (prompt->messages && !joust_prompt_is_plain(prompt))
         return joust_fail(err, JOUST_INVALID,
                           "a conversation of more than one user message has no place in "
                           "rollout.template; leave the key out, and the model's chat template "
                           "renders it");
-    if (p->first_token != UINT32_MAX)
-        st = joust_tokens_add(to, &p->first_token, 1, err);
-    return st == JOUST_OK ? joust_template_render(p->template, &slot, 1, to, err) : st;
+    joust_status st = joust_template_render(p->template, &slot, 1, &body, err);
+    if (st == JOUST_OK)
+        st = joust_tokens_add(to, p->frame.before, p->frame.n_before, err);
+    if (st == JOUST_OK)
+        st = joust_tokens_add(to, body.ids, body.n, err);
+    if (st == JOUST_OK)
+        st = joust_tokens_add(to, p->frame.after, p->frame.n_after, err);
+    if (st == JOUST_OK && to->n == 0 && p->bare && p->bos_token != UINT32_MAX)
+        st = joust_tokens_add(to, &p->bos_token, 1, err);
+    joust_tokens_fini(&body);
+    return st;
+}
+
+uint32_t joust_prompter_fixed_start(const joust_prompter *p, const joust_tokens *prompt)
+{
+    uint32_t n = p->frame.n_before;
+    if (n > 0 && n <= prompt->n &&
+        memcmp(prompt->ids, p->frame.before, n * sizeof(*prompt->ids)) == 0)
+        return n;
+    return prompt->n > 0 && p->bos_token != UINT32_MAX && prompt->ids[0] == p->bos_token ? 1 : 0;
 }
 
 joust_status joust_prompter_render(const joust_prompter *p, const joust_prompt *prompt,

@@ -1,5 +1,6 @@
 /* How a job's prompts become tokens for one model: by rollout.template; without one a conversation by the model's chat
- * template, and a plain prompt as it stands, after the model's first token. Thread: any one at a time. */
+ * template, and a plain prompt as it stands, between the special tokens that its tokenizer's post-processor adds (where
+ * that leaves nothing: the model's bos). Thread: any one at a time. */
 #ifndef JOUST_WORKER_PROMPTER_H
 #define JOUST_WORKER_PROMPTER_H
 
@@ -24,5 +25,7 @@ void joust_prompter_free(joust_prompter **p);
 JOUST_MUST_USE joust_status joust_prompter_render(const joust_prompter *p,
                                                   const joust_prompt *prompt, joust_tokens *to,
                                                   joust_error *err);
+/* How many tokens at a prompt's start stay when it is cut: those of the post-processor, or the model's bos. */
+uint32_t joust_prompter_fixed_start(const joust_prompter *p, const joust_tokens *prompt);
 
 #endif

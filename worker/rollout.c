@@ -60,8 +60,8 @@ static uint32_t prompt_limit(const run *x)
     return limit && limit < room ? limit : room;
 }
 
-/* Cuts a prompt that is too long, if the job says so: its last tokens stay, and the model's own first
- * token if it began with it, as many as leave room for max_tokens. */
+/* Cuts a prompt that is too long, if the job says so: its last tokens stay, and the special
+ * tokens that it began with, as many as leave room for max_tokens. */
 static void cut(run *x, task *t)
 {
     const joust_model_config *config = joust_model_get_config(x->r->model);
@@ -70,10 +70,9 @@ static void cut(run *x, task *t)
         return;
     if (wanted < config->context && config->context - wanted < most)
         most = config->context - wanted;
-    uint32_t kept = most > 1 && config->bos_token != UINT32_MAX && t->prompt.n > 0 &&
-                            t->prompt.ids[0] == config->bos_token
-                        ? 1
-                        : 0;
+    uint32_t kept = joust_prompter_fixed_start(x->prompter, &t->prompt);
+    if (kept >= most)
+        kept = 0;
     t->n_cut = t->prompt.n - most;
     memmove(t->prompt.ids + kept, t->prompt.ids + kept + t->n_cut,
             (most - kept) * sizeof(*t->prompt.ids));

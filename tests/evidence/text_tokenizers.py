@@ -4,13 +4,13 @@
     tests/evidence/text_tokenizers.py BUILD [--count 100000] [TOKENIZER_JSON ...]
 Default: the file in ../shared/data/tok-hf-json and one tokenizer trained here for each pre-tokenizer, normalizer and
 decoder. Strings mix code points assigned in Unicode 14 (unicodedata decides): scripts, spaces, digits, marks, emoji,
-controls. Equal ids; equal decoded text; the same text token by token; and decode(encode(x)) = x where nothing
+controls. Equal ids, without and with the special tokens that post-processors add; equal decoded text; the same text token by token; and decode(encode(x)) = x where nothing
 normalizes.
 """
 import argparse, glob, gzip, json, os, random, subprocess, sys, tempfile, unicodedata
 
 import tokenizers
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -145,9 +145,23 @@ def add_tokens(t, name):
     t.add_special_tokens([AddedToken("<|x|>", special=True)])
 
 
+def add_post_processor(t, name):
+    template = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", t.token_to_id("<s>"))])
+    both = processors.TemplateProcessing(single="<|x|> <s>:0 $A </s> <|x|>", special_tokens=[
+        (s, t.token_to_id(s)) for s in ("<s>", "</s>", "<|x|>")]) if t.token_to_id("</s>") and t.token_to_id("<|x|>") else template
+    ends = ("</s>", t.token_to_id("</s>") or 0), ("<s>", t.token_to_id("<s>"))
+    found = {"gpt2": processors.ByteLevel(trim_offsets=False), "llama2": template, "metaspace-first": template,
+             "llama3-split": processors.Sequence([processors.ByteLevel(trim_offsets=False), template]),
+             "gpt2-prefix-space": processors.RobertaProcessing(*ends), "nfkc": processors.BertProcessing(*ends),
+             "metaspace-always": processors.Sequence([both]), "words-whitespace": template}.get(name)
+    if found:
+        t.post_processor = found
+
+
 def compare(name, path, strings, driver):
     theirs = Tokenizer.from_file(path)
     want = theirs.encode_batch(strings, add_special_tokens=False)
+    framed = theirs.encode_batch(strings, add_special_tokens=True)
     out = subprocess.run([driver, "encode", path], text=True, capture_output=True, encoding="utf-8",
                          input="".join(json.dumps(s, ensure_ascii=False) + "\n" for s in strings))
     if out.returncode:
@@ -157,15 +171,16 @@ def compare(name, path, strings, driver):
     assert len(answers) == len(strings), (len(answers), out.stderr)
     spec = json.load(open(path))
     keeps = not spec.get("normalizer") and "bytes" in name or name in ("gpt2", "llama3-split", "tok-hf-json")
-    bad = {"ids": 0, "text": 0, "stream": 0, "round trip": 0, "error": 0}
+    bad = {"ids": 0, "framed": 0, "text": 0, "stream": 0, "round trip": 0, "error": 0}
     texts = theirs.decode_batch([w.ids for w in want], skip_special_tokens=False)
-    for s, w, text, line in zip(strings, want, texts, answers):
+    for s, w, around, text, line in zip(strings, want, framed, texts, answers):
         got = json.loads(line)
         faults = []
         if "error" in got:
             faults = ["error"]
         else:
             faults += ["ids"] if got["ids"] != w.ids else []
+            faults += ["framed"] if got["framed"] != around.ids else []
             # an added token with `normalized` is decoded as its normalized text by some versions of the package
             odd = spec.get("normalizer") and ("[t]" in s.lower() or "naïve" in s)
             faults += ["text"] if got["text"] != text and not odd else []
@@ -208,6 +223,7 @@ def main():
                 continue
             t.train_from_iterator(corpus, trainer)
             add_tokens(t, name)
+            add_post_processor(t, name)
             path = os.path.join(folder, name + ".json")
             t.save(path)
             bad += compare(name, path, strings, driver)

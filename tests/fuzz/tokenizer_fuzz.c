@@ -38,7 +38,7 @@ static void use(const joust_tokenizer *t, const char *text, size_t n, bool speci
     joust_error err;
     joust_tokens tokens = {0};
     joust_buf out = {0};
-    if (joust_tokenizer_encode(t, text, n, special, &tokens, &err) == JOUST_OK) {
+    if (joust_tokenizer_encode_framed(t, text, n, special, &tokens, &err) == JOUST_OK) {
         for (uint32_t i = 0; i < tokens.n; i++)
             fuzz_require(tokens.ids[i] < joust_tokenizer_size(t));
         (void)!joust_tokenizer_decode(t, tokens.ids, tokens.n, special, &out, &err);

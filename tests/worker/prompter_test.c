@@ -2,13 +2,15 @@
 #include "tests/check.h"
 #include "worker/prompter.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const char tokenizer[] =
     "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"?\":0,\"<s>\":1,\"a\":2,\"b\":3,\"user\":4,"
     "\"system\":5,"
     "\":\":6},\"unk_token\":\"?\"},\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"added_tokens\":"
-    "[{\"id\":1,\"content\":\"<s>\",\"special\":true}]}";
+    "[{\"id\":1,\"content\":\"<s>\",\"special\":true}],\"post_processor\":{\"type\":"
+    "\"BertProcessing\",\"cls\":[\"<s>\",1],\"sep\":[\":\",6]}}";
 static const char template[] = "{% for m in messages %}<s>{{ m.role }} {{ m.content }}{% endfor %}";
 
 typedef struct fixture {
@@ -58,11 +60,10 @@ static void test_tokens(void **state)
     static const struct {
         const char *job_template, *text, *messages;
         uint32_t n, ids[8];
-    } cases[] = {{NULL, "a", NULL, 2, {1, 2}},
-                 {"{prompt} b", "a", NULL, 2, {2, 3}},
-                 {NULL, "a", ONE, 3, {1, 4, 2}},
-                 {"{prompt} b", "a", ONE, 2, {2, 3}},
-                 {NULL, "x", TWO, 7, {1, 5, 2, 0, 0, 0, 1}}};
+    } cases[] = {
+        {NULL, "a", NULL, 3, {1, 2, 6}},      {"{prompt}", "a <s>", NULL, 6, {1, 2, 0, 0, 0, 6}},
+        {"{prompt} b", "a", NULL, 2, {2, 3}}, {NULL, "a", ONE, 3, {1, 4, 2}},
+        {"{prompt} b", "a", ONE, 2, {2, 3}},  {NULL, "x", TWO, 7, {1, 5, 2, 0, 0, 0, 1}}};
     fixture f;
     (void)state;
     open_fixture(&f);
@@ -76,6 +77,32 @@ static void test_tokens(void **state)
         assert_memory_equal(tokens.ids, cases[i].ids, cases[i].n * sizeof(uint32_t));
         joust_tokens_fini(&tokens);
     }
+    close_fixture(&f);
+}
+
+/* A tokenizer without a post-processor adds nothing, whatever bos the model has (as Qwen2's); only a prompt of no token
+ * becomes bos. */
+static void test_without_post_processor(void **state)
+{
+    fixture f;
+    joust_error err = {0};
+    joust_tokens tokens = {0};
+    char text[] = "a", empty[] = "", *plain = strdup(tokenizer);
+    (void)state;
+    open_fixture(&f);
+    joust_tokenizer_free(&f.tokenizer);
+    strcpy(strstr(plain, ",\"post_processor\""), "}");
+    check_ok(joust_tokenizer_parse(plain, strlen(plain), "t", &f.tokenizer, &err));
+    check_ok(render(&f, NULL, false, text, NULL, &tokens, &err));
+    assert_true(tokens.n == 1 && tokens.ids[0] == 2);
+    tokens.n = 0;
+    check_ok(render(&f, NULL, false, empty, NULL, &tokens, &err));
+    assert_true(tokens.n == 1 && tokens.ids[0] == 1);
+    f.config.bos_token = UINT32_MAX;
+    tokens.n = 0;
+    check_status(JOUST_INVALID, render(&f, NULL, false, empty, NULL, &tokens, &err));
+    joust_tokens_fini(&tokens);
+    free(plain);
     close_fixture(&f);
 }
 
@@ -94,8 +121,8 @@ static void check_fails(const fixture *f, char *job_template, bool chat, char *t
 static void test_refused(void **state)
 {
     fixture f;
-    char given[] = "{prompt}", bad[] = "{other}", text[] = "a", empty[] = "", one[] = ONE,
-         two[] = TWO, none[] = "{\"messages\":[{\"role\":\"user\"}]}";
+    char given[] = "{prompt}", bad[] = "{other}", given_none[] = "{prompt}{prompt}", text[] = "a",
+         empty[] = "", one[] = ONE, two[] = TWO, none[] = "{\"messages\":[{\"role\":\"user\"}]}";
     (void)state;
     open_fixture(&f);
     check_fails(&f, NULL, false, text, one, "no chat template here; rollout.template");
@@ -105,14 +132,14 @@ static void test_refused(void **state)
     joust_error err = {0};
     check_ok(joust_chat_compile("{{ messages[0].content.x.y }}", 29, NULL, "c", &f.chat, &err));
     check_fails(&f, NULL, true, text, none, "c, line 1: '.x' of an undefined value");
-    f.config.bos_token = UINT32_MAX;
-    check_fails(&f, NULL, true, empty, NULL, "the prompt has no token");
+    check_fails(&f, given_none, true, empty, NULL, "the prompt has no token");
     close_fixture(&f);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_tokens),
+                                       cmocka_unit_test(test_without_post_processor),
                                        cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

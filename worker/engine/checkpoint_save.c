@@ -10,6 +10,7 @@
 #include "proto/base/file.h"
 #include "proto/base/text.h"
 #include "safetensors_internal.h"
+#include "tokenizer_internal.h"
 
 #define CONFIG_FILE      "config.json"
 #define MAX_COPIED_BYTES (64u << 20)
@@ -50,6 +51,32 @@ static joust_status copy_companions(const char *from, const char *to, joust_erro
     joust_status st = JOUST_OK;
     for (size_t i = 0; st == JOUST_OK && i < sizeof(names) / sizeof(*names); i++)
         st = copy_file(from, to, names[i], err);
+    return st;
+}
+
+/* tokenizer.json of a source that has GPT-2's vocab.json and merges.txt alone. */
+static joust_status convert_tokenizer(const char *from, const char *to, joust_error *err)
+{
+    joust_buf text = {0};
+    char *have = joust_path_join(from, "tokenizer.json"),
+         *merges = joust_path_join(from, "merges.txt"),
+         *path = joust_path_join(to, "tokenizer.json");
+    joust_status st = JOUST_OK;
+    if (!have || !merges || !path)
+        st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", to);
+    else if (!joust_file_exists(have) && joust_file_exists(merges)) {
+        st = joust_tokenizer_read_merges(from, &text, err);
+        if (st == JOUST_OK)
+            st = joust_file_write(path, text.data, text.n, err);
+        else if (
+            st ==
+            JOUST_UNSUPPORTED) /* the engine can't use it either: the files are copied as they are */
+            st = JOUST_OK;
+    }
+    joust_buf_fini(&text);
+    joust_free(have);
+    joust_free(merges);
+    joust_free(path);
     return st;
 }
 
@@ -187,6 +214,8 @@ joust_status joust_model_export(const joust_model *model, const char *source, jo
     joust_status st = joust_dir_make(dir, err);
     if (st == JOUST_OK && source)
         st = copy_companions(source, dir, err);
+    if (st == JOUST_OK && source)
+        st = convert_tokenizer(source, dir, err);
     if (st == JOUST_OK)
         st = save_config(joust_model_get_config(model), source, names[dtype], dir, err);
     if (st == JOUST_OK)

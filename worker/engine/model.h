@@ -84,7 +84,8 @@ JOUST_MUST_USE joust_status joust_model_init(const joust_model_config *config, u
 JOUST_MUST_USE joust_status joust_model_clone(const joust_model *model, joust_model **ret, joust_error *err);
 void joust_model_free(joust_model **model);
 /* Writes config.json and model.safetensors (float32: no bit is lost) into dir (made if absent), each complete and durable
- * or absent. From source (a model's folder, NULL: none) come tokenizer files, generation_config.json, and the keys of
+ * or absent. From source (a model's folder, NULL: none) come tokenizer files (of GPT-2's vocab.json and
+ * merges.txt also the tokenizer.json that says the same), generation_config.json, and the keys of
  * config.json that the engine doesn't read. The same weights and source give the same bytes. */
 JOUST_MUST_USE joust_status joust_model_save(const joust_model *model, const char *source, const char *dir, joust_error *err);
 /* The same in another dtype and in shards of at most max_shard_bytes (0: 5 GB) with model.safetensors.index.json.

@@ -88,6 +88,8 @@ void joust_tokenizer_free(joust_tokenizer **pointer)
     joust_steps_fini(&t->pre_tokenizer);
     joust_steps_fini(&t->decoder);
     joust_regex_free(&t->word);
+    joust_tokens_fini(&t->before);
+    joust_tokens_fini(&t->after);
     joust_free(t->cache);
     joust_free(t);
     *pointer = NULL;
@@ -230,6 +232,25 @@ joust_status joust_tokenizer_encode(const joust_tokenizer *t, const char *text, 
                                     bool special, joust_tokens *to, joust_error *err)
 {
     return joust_tokenizer_encode_at(t, text, n, special, JOUST_PLACE_START, to, err);
+}
+
+joust_token_frame joust_tokenizer_frame(const joust_tokenizer *t)
+{
+    return (joust_token_frame){t->before.ids, t->after.ids, t->before.n, t->after.n};
+}
+
+joust_status joust_tokenizer_encode_framed(const joust_tokenizer *t, const char *text, size_t n,
+                                           bool special, joust_tokens *to, joust_error *err)
+{
+    uint32_t n_before = to->n;
+    joust_status st = joust_tokens_add(to, t->before.ids, t->before.n, err);
+    if (st == JOUST_OK)
+        st = joust_tokenizer_encode(t, text, n, special, to, err);
+    if (st == JOUST_OK)
+        st = joust_tokens_add(to, t->after.ids, t->after.n, err);
+    if (st != JOUST_OK)
+        to->n = n_before;
+    return st;
 }
 
 joust_place joust_tokenizer_place_after(const joust_tokenizer *t, const joust_tokens *before)

@@ -31,6 +31,15 @@ JOUST_MUST_USE joust_status joust_tokenizer_convert_merges(const void *vocabular
  * are ordinary text (so that text from a model or a user can't forge them). No bos or eos is added.
  * Errors: JOUST_INVALID (not UTF-8, or a word outside a vocabulary without an unknown token: err quotes it). */
 JOUST_MUST_USE joust_status joust_tokenizer_encode(const joust_tokenizer *t, const char *text, size_t n, bool special, joust_tokens *to, joust_error *err);
+/* The special tokens that the file's post-processor puts before and after a text of its own (bos, [CLS] … [SEP]): views,
+ * valid until the tokenizer is freed; none without a post-processor. */
+typedef struct joust_token_frame {
+    const uint32_t *before, *after;
+    uint32_t n_before, n_after;
+} joust_token_frame;
+joust_token_frame joust_tokenizer_frame(const joust_tokenizer *t);
+/* joust_tokenizer_encode within that frame: what the ecosystem makes of a prompt of its own. */
+JOUST_MUST_USE joust_status joust_tokenizer_encode_framed(const joust_tokenizer *t, const char *text, size_t n, bool special, joust_tokens *to, joust_error *err);
 /* Appends the text of ids, as decode(skip_special_tokens) of the ecosystem gives it. Bytes that form no UTF-8 become U+FFFD. */
 JOUST_MUST_USE joust_status joust_tokenizer_decode(const joust_tokenizer *t, const uint32_t *ids, uint32_t n, bool skip_special, joust_buf *to, joust_error *err);
 

@@ -213,6 +213,7 @@ struct joust_tokenizer {
     joust_steps normalizer, pre_tokenizer, decoder;
     bool begins[256];  /* whether an added token begins with this byte */
     joust_regex *word; /* a character of a word; NULL if no added token asks */
+    joust_tokens before, after; /* what the post-processor adds */
 };
 
 /* tokenizer.json's normalizer, pre_tokenizer or decoder as steps. Errors name the place and the component. */
@@ -223,6 +224,11 @@ typedef enum joust_steps_role {
 } joust_steps_role;
 JOUST_MUST_USE joust_status joust_steps_read(joust_steps *to, joust_steps_role role,
                                              const json_t *component, joust_error *err);
+
+/* tokenizer.json's post_processor, as the tokens that it puts around a text; the vocabulary is read. Errors name the place. */
+#define JOUST_MAX_FRAME_TOKENS 64u /* on each side */
+JOUST_MUST_USE joust_status joust_tokenizer_read_frame(joust_tokenizer *t, const json_t *component,
+                                                       joust_error *err);
 
 /* Fills a zeroed tokenizer from the file's bytes. On failure it is left for joust_tokenizer_free. */
 JOUST_MUST_USE joust_status joust_tokenizer_read(joust_tokenizer *t, const void *json, size_t n,

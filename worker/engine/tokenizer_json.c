@@ -1,5 +1,5 @@
 /* tokenizer.json: model, vocabulary, merges, added tokens. What is not supported is refused by name;
- * post_processor, truncation and padding are left to the templates that call the tokenizer. */
+ * truncation and padding are left to those that call the tokenizer. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -312,7 +312,11 @@ static joust_status read_document(joust_tokenizer *t, const json_t *document, jo
                               json_object_get(document, "decoder"), err);
     if (st == JOUST_OK)
         st = read_all_added(t, document, err);
-    return st == JOUST_OK ? mark_special(t, err) : st;
+    if (st == JOUST_OK)
+        st = mark_special(t, err);
+    return st == JOUST_OK
+               ? joust_tokenizer_read_frame(t, json_object_get(document, "post_processor"), err)
+               : st;
 }
 
 joust_status joust_tokenizer_read(joust_tokenizer *t, const void *json, size_t n, const char *name,

@@ -11,6 +11,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "worker/engine/safetensors_internal.h"
+#include "worker/engine/tokenizer.h"
 
 /* A model with weights that only float32 holds. */
 static joust_model *make_model(bool tied)
@@ -80,6 +81,43 @@ static void test_tokenizer_is_copied(void **state)
     joust_model_free(&model);
     scratch_remove(&from);
     scratch_remove(&to);
+}
+
+/* A source with GPT-2's files alone gives a folder with the tokenizer.json that says the same; one that the engine can't
+ * read is copied as it is. */
+static void test_merges_become_a_tokenizer(void **state)
+{
+    (void)state;
+    static const char vocabulary[] = "{\"a\":0,\"b\":1,\"ab\":2}",
+                      merges[] = "#version: 0.2\na b\n",
+                      other[] = "{\"tokenizer_class\":\"Qwen2Tokenizer\"}";
+    joust_error err = {0};
+    char *from = scratch_make(), *to = scratch_make(), *odd = scratch_make();
+    joust_model *model = make_model(true);
+    joust_tokenizer *a = NULL, *b = NULL;
+    scratch_write(from, "vocab.json", vocabulary, strlen(vocabulary));
+    scratch_write(from, "merges.txt", merges, strlen(merges));
+    check_ok(joust_model_save(model, from, to, &err));
+    check_ok(joust_tokenizer_load(from, &a, &err));
+    joust_buf written = scratch_read(to, "tokenizer.json");
+    check_ok(joust_tokenizer_parse(written.data, written.n, "written", &b, &err));
+    joust_digest x = joust_tokenizer_digest(a), y = joust_tokenizer_digest(b);
+    assert_true(joust_digest_equal(&x, &y));
+    joust_buf_fini(&written);
+    joust_tokenizer_free(&a);
+    joust_tokenizer_free(&b);
+    scratch_write(from, "tokenizer_config.json", other, strlen(other));
+    check_ok(joust_model_save(model, from, odd, &err));
+    written = scratch_read(odd, "merges.txt");
+    assert_int_equal(written.n, strlen(merges));
+    joust_buf_fini(&written);
+    char *none = joust_path_join(odd, "tokenizer.json");
+    assert_false(joust_file_exists(none));
+    joust_free(none);
+    joust_model_free(&model);
+    scratch_remove(&from);
+    scratch_remove(&to);
+    scratch_remove(&odd);
 }
 
 /* Halves of every sort against the value that arithmetic gives them. */
@@ -515,6 +553,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip),
                                        cmocka_unit_test(test_tokenizer_is_copied),
+                                       cmocka_unit_test(test_merges_become_a_tokenizer),
                                        cmocka_unit_test(test_config_is_carried),
                                        cmocka_unit_test(test_other_dtypes),
                                        cmocka_unit_test(test_not_finite),

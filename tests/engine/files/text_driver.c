@@ -1,5 +1,6 @@
 /* What tests/evidence compares with the ecosystem's own programs: reads lines of JSON, writes a line of JSON for each.
- *   text_driver encode TOKENIZER_JSON         line: a text; answer: {"ids": …, "text": decoded, "streamed": decoded}
+ *   text_driver encode TOKENIZER_JSON         line: a text; answer: {"ids": …, "text": decoded, "streamed": decoded,
+ *                                             "framed": ids with what the post-processor adds}
  *   text_driver chat TEMPLATE TOKENS_JSON     line: a conversation with "add_generation_prompt"; answer: a text */
 #include <jansson.h>
 #include <stdio.h>
@@ -26,13 +27,23 @@ static void write_text(joust_buf *line, const char *key, const joust_buf *text)
     joust_json_string(line, text->data, text->n);
 }
 
+static void write_ids(joust_buf *line, const char *key, const joust_tokens *ids)
+{
+    joust_buf_format(line, "%s\"%s\":[", line->n ? "," : "{", key);
+    for (uint32_t i = 0; i < ids->n; i++)
+        joust_buf_format(line, "%s%u", i ? "," : "", ids->ids[i]);
+    joust_buf_text(line, "]");
+}
+
 static void encode(const joust_tokenizer *t, const char *text, size_t n)
 {
-    joust_tokens ids = {0};
+    joust_tokens ids = {0}, framed = {0};
     joust_buf line = {0}, decoded = {0}, streamed = {0};
     joust_error err = {0};
     joust_decoding *decoding = NULL;
     joust_status st = joust_tokenizer_encode(t, text, n, true, &ids, &err);
+    if (st == JOUST_OK)
+        st = joust_tokenizer_encode_framed(t, text, n, true, &framed, &err);
     if (st == JOUST_OK)
         st = joust_tokenizer_decode(t, ids.ids, ids.n, false, &decoded, &err);
     if (st == JOUST_OK)
@@ -45,15 +56,14 @@ static void encode(const joust_tokenizer *t, const char *text, size_t n)
     if (st != JOUST_OK) {
         write_error(&err);
     } else {
-        joust_buf_text(&line, "{\"ids\":[");
-        for (uint32_t i = 0; i < ids.n; i++)
-            joust_buf_format(&line, "%s%u", i ? "," : "", ids.ids[i]);
-        joust_buf_text(&line, "]");
+        write_ids(&line, "ids", &ids);
+        write_ids(&line, "framed", &framed);
         write_text(&line, "text", &decoded);
         write_text(&line, "streamed", &streamed);
         printf("%s}\n", (const char *)line.data);
     }
     joust_tokens_fini(&ids);
+    joust_tokens_fini(&framed);
     joust_buf_fini(&line);
     joust_buf_fini(&decoded);
     joust_buf_fini(&streamed);

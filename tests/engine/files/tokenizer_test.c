@@ -200,6 +200,27 @@ static void test_refused(void **state)
          JOUST_UNSUPPORTED},
         {"{" MODEL ",\"decoder\":7}", "decoder: expected an object, found an integer",
          JOUST_INVALID},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"Odd\"}}", "post_processor: 'Odd'",
+         JOUST_UNSUPPORTED},
+        {"{" MODEL ",\"post_processor\":[]}", "post_processor: expected an object", JOUST_INVALID},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"BertProcessing\",\"sep\":[\"a\",9],"
+         "\"cls\":[\"a\",0]}}",
+         "post_processor.sep: an id that is not in the vocabulary", JOUST_INVALID},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":"
+         "[{\"SpecialToken\":{\"id\":\"x\"}},{\"Sequence\":{\"id\":\"A\"}}],"
+         "\"special_tokens\":{}}}",
+         "post_processor.special_tokens: no ids of 'x'", JOUST_INVALID},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":"
+         "[{\"Sequence\":{\"id\":\"B\"}}]}}",
+         "post_processor.single[0]: expected a SpecialToken, or Sequence A", JOUST_INVALID},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[]}}",
+         "Sequence A 0 times", JOUST_UNSUPPORTED},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"Sequence\",\"processors\":["
+         "{\"type\":\"BertProcessing\",\"sep\":[\"a\",0],\"cls\":[\"a\",0]},"
+         "{\"type\":\"RobertaProcessing\",\"sep\":[\"a\",0],\"cls\":[\"a\",0]}]}}",
+         "more than one that adds tokens", JOUST_UNSUPPORTED},
+        {"{" MODEL ",\"post_processor\":{\"type\":\"Sequence\"}}",
+         "post_processor.processors: expected a list", JOUST_INVALID},
         {"{" MODEL ",\"added_tokens\":{}}", "added_tokens: expected a list", JOUST_INVALID},
         {"{" MODEL ",\"added_tokens\":[{\"id\":5}]}", "added_tokens[0]: id and content",
          JOUST_INVALID},
@@ -364,6 +385,51 @@ static void test_long_word(void **state)
     joust_tokenizer_free(&t);
 }
 
+#define TEMPLATE(before, after)                                                                    \
+    "{\"type\":\"TemplateProcessing\",\"single\":[" before "{\"Sequence\":{\"id\":\"A\"}}" after   \
+    "],\"special_tokens\":{\"<s>\":{\"ids\":[2]},\"</s>\":{\"ids\":[3,0]}}}"
+#define BEGIN "{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}}"
+#define END   "{\"SpecialToken\":{\"id\":\"</s>\",\"type_id\":0}}"
+
+/* What each post-processor puts around "a b", as the tokenizers package does. */
+static void test_post_processors(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        uint32_t n, ids[8];
+    } cases[] = {{"null", 2, {0, 1}},
+                 {"{\"type\":\"ByteLevel\",\"trim_offsets\":true}", 2, {0, 1}},
+                 {TEMPLATE(BEGIN ",", ""), 3, {2, 0, 1}},
+                 {TEMPLATE(BEGIN ",", "," END), 5, {2, 0, 1, 3, 0}},
+                 {"{\"type\":\"RobertaProcessing\",\"sep\":[\"</s>\",3],\"cls\":[\"<s>\",2]}",
+                  4,
+                  {2, 0, 1, 3}},
+                 {"{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}," TEMPLATE(
+                      BEGIN ",", "," END) "]}",
+                  5,
+                  {2, 0, 1, 3, 0}}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        joust_error err = {0};
+        joust_tokens tokens = {0};
+        char json[1024];
+        snprintf(json, sizeof(json),
+                 "{\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},\"post_processor\":%s,"
+                 "\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"<s>\":2,"
+                 "\"</s>\":3}}}",
+                 cases[i].json);
+        joust_tokenizer *t = parse(json);
+        check_ok(joust_tokenizer_encode_framed(t, "a b", 3, false, &tokens, &err));
+        if (tokens.n != cases[i].n ||
+            memcmp(tokens.ids, cases[i].ids, tokens.n * sizeof(*tokens.ids)) != 0)
+            fail_msg("case %zu: other tokens (%u)", i, tokens.n);
+        joust_token_frame frame = joust_tokenizer_frame(t);
+        assert_int_equal(frame.n_before + frame.n_after + 2, tokens.n);
+        joust_tokens_fini(&tokens);
+        joust_tokenizer_free(&t);
+    }
+}
+
 static joust_status whole_life(void *context, joust_error *err)
 {
     const char *json = context, *text = "Anna has<m> 13 \xe6\x97\xa5 </s>  stickers";
@@ -372,7 +438,7 @@ static joust_status whole_life(void *context, joust_error *err)
     joust_buf out = {0};
     joust_status st = joust_tokenizer_parse(json, strlen(json), "test.json", &t, err);
     if (st == JOUST_OK)
-        st = joust_tokenizer_encode(t, text, strlen(text), true, &tokens, err);
+        st = joust_tokenizer_encode_framed(t, text, strlen(text), true, &tokens, err);
     if (st == JOUST_OK)
         st = joust_tokenizer_decode(t, tokens.ids, tokens.n, false, &out, err);
     joust_buf_fini(&out);
@@ -389,8 +455,12 @@ static void test_out_of_memory(void **state)
         "\"normalized\":true}],\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[0-9]"
         "\"},"
         "\"content\":\"N\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
-        "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\","
-        "\"vocab\":{\"?\":0,\"a\":1,\"nn\":2,\"n\":4},\"merges\":[\"n n\"]}}",
+        "\"post_processor\":" TEMPLATE(
+            BEGIN ",",
+            "," END) ","
+                     "\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"unk_"
+                     "token\":\"?\","
+                     "\"vocab\":{\"?\":0,\"a\":1,\"nn\":2,\"n\":4},\"merges\":[\"n n\"]}}",
         "{\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"_\"},"
         "\"pre_tokenizer\":{\"type\":\"Metaspace\"},\"decoder\":{\"type\":\"Sequence\","
         "\"decoders\":["
@@ -413,7 +483,7 @@ int main(void)
         cmocka_unit_test(test_bad_text),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_normalizers),   cmocka_unit_test(test_streaming),
         cmocka_unit_test(test_cached_words),  cmocka_unit_test(test_long_word),
-        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_post_processors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
