@@ -35,6 +35,8 @@ static joust_status check_files(const joust_job_model *model, checked_model *ret
         return joust_fail(err, JOUST_NOMEM, "out of memory");
     joust_status st = joust_model_config_read(config, &ret->config, err);
     joust_free(config);
+    if (st == JOUST_OK)
+        st = joust_model_config_read_stops(model->path, &ret->config, err);
     if (st == JOUST_OK && ret->config.scalar_head)
         st =
             joust_fail(err, JOUST_UNSUPPORTED,

@@ -67,8 +67,7 @@ static void print_variants(const joust_model_config *c)
     if (c->window > 0)
         printf("window        %u keys, from layer %u on\n", c->window, c->first_window_layer);
     if (c->rope_scaling.kind != JOUST_ROPE_PLAIN)
-        printf("positions     %s, factor %g\n",
-               c->rope_scaling.kind == JOUST_ROPE_LINEAR ? "linear" : "llama3",
+        printf("positions     %s, factor %g\n", joust_rope_name(c->rope_scaling.kind),
                (double)c->rope_scaling.factor);
 }
 

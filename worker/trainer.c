@@ -297,6 +297,8 @@ static joust_status draw(const joust_training *t, const joust_lease_unit *unit, 
     st = joust_model_config_read(path, &config, err);
     joust_free(path);
     if (st == JOUST_OK)
+        st = joust_model_config_read_stops(dir, &config, err);
+    if (st == JOUST_OK)
         st = joust_model_init(&config, t->job->models[lineage].init_seed, ret, err);
     return st;
 }

@@ -11,7 +11,9 @@ static bool same_rope(const joust_model_config *a, const joust_model_config *b)
     const joust_rope_scaling *x = &a->rope_scaling, *y = &b->rope_scaling;
     return a->rope_theta == b->rope_theta && x->kind == y->kind && x->factor == y->factor &&
            x->low_freq_factor == y->low_freq_factor && x->high_freq_factor == y->high_freq_factor &&
-           x->original_context == y->original_context;
+           x->original_context == y->original_context && x->beta_fast == y->beta_fast &&
+           x->beta_slow == y->beta_slow && x->attention_factor == y->attention_factor &&
+           x->whole == y->whole;
 }
 
 static bool same(const joust_model_config *a, const joust_model_config *b)
@@ -26,7 +28,8 @@ static bool same(const joust_model_config *a, const joust_model_config *b)
     return sizes && tokens && same_rope(a, b) && strcmp(a->architecture, b->architecture) == 0 &&
            a->norm_eps == b->norm_eps && a->tied == b->tied && a->init_range == b->init_range &&
            a->family == b->family && a->window == b->window &&
-           a->first_window_layer == b->first_window_layer && a->scalar_head == b->scalar_head;
+           a->first_window_layer == b->first_window_layer && a->scalar_head == b->scalar_head &&
+           a->attention_bias == b->attention_bias && a->mlp_bias == b->mlp_bias;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -228,7 +228,7 @@ static joust_status read_config(const char *dir, joust_model_config *ret, joust_
     joust_status st = path ? joust_model_config_read(path, ret, err)
                            : joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
     joust_free(path);
-    return st;
+    return st == JOUST_OK ? joust_model_config_read_stops(dir, ret, err) : st;
 }
 
 static joust_status load(const char *dir, bool look_only, joust_model **ret, joust_error *err)

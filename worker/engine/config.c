@@ -5,10 +5,14 @@
 
 #include "config_internal.h"
 #include "json_internal.h"
+#include "proto/base/alloc.h"
 #include "proto/base/bytes.h"
 #include "proto/base/file.h"
+#include "proto/base/math.h"
 #include "proto/base/text.h"
 #include "worker/engine/model.h"
+
+#define MAX_YARN_CONTEXT (1u << 20)
 
 typedef struct reader {
     const json_t *json;
@@ -152,8 +156,50 @@ static joust_status read_sizes(const reader *r, joust_model_config *c)
     return JOUST_OK;
 }
 
-static joust_status read_scaling(const reader *r, const char *type, joust_rope_scaling *s)
+/* 0.1 m ln(factor) + 1, by which yarn scales what attention sees. */
+static double yarn_scale(double factor, double m)
 {
+    return factor <= 1 ? 1 : 0.1 * m * joust_log(factor) + 1;
+}
+
+/* Peng et al. 2023, with transformers' keys and defaults. The context is what the scaling reaches. */
+static joust_status read_yarn(const reader *r, joust_model_config *c)
+{
+    joust_rope_scaling *s = &c->rope_scaling;
+    float m = 0, m_all = 0;
+    s->kind = JOUST_ROPE_YARN;
+    joust_status st = joust_json_u32(r->json, r->path, "original_max_position_embeddings",
+                                     c->context, &s->original_context, r->err);
+    if (st == JOUST_OK && s->original_context > 0)
+        st = number(r, "factor", (double)c->context / s->original_context, &s->factor);
+    if (st == JOUST_OK)
+        st = number(r, "beta_fast", 32, &s->beta_fast);
+    if (st == JOUST_OK)
+        st = number(r, "beta_slow", 1, &s->beta_slow);
+    if (st == JOUST_OK)
+        st = number(r, "mscale", 0, &m);
+    if (st == JOUST_OK)
+        st = number(r, "mscale_all_dim", 0, &m_all);
+    if (st == JOUST_OK)
+        st = joust_json_bool(r->json, r->path, "truncate", true, &s->whole, r->err);
+    if (st != JOUST_OK)
+        return st;
+    const double factor = s->factor;
+    st = number(r, "attention_factor",
+                m != 0 && m_all != 0 ? yarn_scale(factor, m) / yarn_scale(factor, m_all)
+                                     : yarn_scale(factor, 1),
+                &s->attention_factor);
+    const double reach = factor * s->original_context;
+    if (reach > c->context && reach <= MAX_YARN_CONTEXT)
+        c->context = (uint32_t)reach;
+    return st;
+}
+
+static joust_status read_scaling(const reader *r, const char *type, joust_model_config *c)
+{
+    joust_rope_scaling *s = &c->rope_scaling;
+    if (strcmp(type, "yarn") == 0)
+        return read_yarn(r, c);
     joust_status st = number(r, "factor", 0, &s->factor);
     s->kind = JOUST_ROPE_LINEAR;
     if (st != JOUST_OK || strcmp(type, "linear") == 0)
@@ -186,11 +232,12 @@ static joust_status read_rope(const reader *r, joust_model_config *c)
         st = unsupported(r, "partial_rotary_factor", "only 1 is");
     if (st != JOUST_OK || (type && strcmp(type, "default") == 0))
         return st;
-    if (type && (strcmp(type, "linear") == 0 || strcmp(type, "llama3") == 0))
-        return read_scaling(&below, type, &c->rope_scaling);
+    if (type &&
+        (strcmp(type, "linear") == 0 || strcmp(type, "llama3") == 0 || strcmp(type, "yarn") == 0))
+        return read_scaling(&below, type, c);
     return joust_fail(r->err, JOUST_UNSUPPORTED,
                       "%s: rope_scaling of type \"%.40s\" is not supported here; only null, "
-                      "\"default\", \"linear\" and \"llama3\" are",
+                      "\"default\", \"linear\", \"llama3\" and \"yarn\" are",
                       r->path, type ? type : "(none)");
 }
 
@@ -245,22 +292,24 @@ static joust_status read_window(const reader *r, joust_model_config *c)
     return st == JOUST_OK ? read_layer_types(r, c) : st;
 }
 
-static joust_status check_variants(const reader *r, const joust_model_config *c)
+/* Qwen2 and Mistral have these keys fixed, Qwen3 has no mlp_bias: transformers doesn't read them there. */
+static joust_status read_biases(const reader *r, joust_model_config *c)
 {
-    /* Qwen2 and Mistral have these keys fixed: transformers doesn't read them there. */
-    static const char *const must_be_false[] = {"attention_bias", "mlp_bias"};
-    bool fixed = c->family == JOUST_FAMILY_MISTRAL || c->family == JOUST_FAMILY_QWEN2;
+    joust_status st = JOUST_OK;
+    if (c->family == JOUST_FAMILY_LLAMA || c->family == JOUST_FAMILY_QWEN3)
+        st = joust_json_bool(r->json, r->path, "attention_bias", false, &c->attention_bias, r->err);
+    if (st == JOUST_OK && c->family == JOUST_FAMILY_LLAMA)
+        st = joust_json_bool(r->json, r->path, "mlp_bias", false, &c->mlp_bias, r->err);
+    return st;
+}
+
+static joust_status check_variants(const reader *r)
+{
     const char *activation;
     float share = 1;
     joust_status st = joust_json_text(r->json, r->path, "hidden_act", &activation, r->err);
     if (st == JOUST_OK && activation && strcmp(activation, "silu") != 0)
         st = unsupported(r, "hidden_act", "only \"silu\" is");
-    for (size_t i = 0; st == JOUST_OK && !fixed && i < 2; i++) {
-        bool on = false;
-        st = joust_json_bool(r->json, r->path, must_be_false[i], false, &on, r->err);
-        if (st == JOUST_OK && on)
-            st = unsupported(r, must_be_false[i], "only false is");
-    }
     if (st == JOUST_OK)
         st = number(r, "partial_rotary_factor", 1, &share);
     if (st == JOUST_OK && share != 1.0f)
@@ -270,30 +319,64 @@ static joust_status check_variants(const reader *r, const joust_model_config *c)
     return st;
 }
 
-static joust_status add_end_token(const reader *r, joust_model_config *c, const json_t *value)
+static joust_status add_end_token(const reader *r, uint32_t vocab_size, const json_t *value,
+                                  uint32_t *n, uint32_t *tokens)
 {
     json_int_t id = json_integer_value(value);
-    if (!json_is_integer(value) || id < 0 || id >= c->vocab_size)
+    if (!json_is_integer(value) || id < 0 || id >= vocab_size)
         return joust_fail(r->err, JOUST_INVALID,
                           "%s: eos_token_id: expected token ids below vocab_size %u", r->path,
-                          c->vocab_size);
-    if (c->n_end_tokens == JOUST_MAX_END_TOKENS)
+                          vocab_size);
+    if (*n == JOUST_MAX_END_TOKENS)
         return joust_fail(r->err, JOUST_UNSUPPORTED, "%s: eos_token_id: more than %u tokens",
                           r->path, JOUST_MAX_END_TOKENS);
-    c->end_tokens[c->n_end_tokens++] = (uint32_t)id;
+    tokens[(*n)++] = (uint32_t)id;
     return JOUST_OK;
+}
+
+/* eos_token_id: one id or a list. */
+static joust_status read_end_tokens(const reader *r, uint32_t vocab_size, uint32_t *n,
+                                    uint32_t tokens[JOUST_MAX_END_TOKENS])
+{
+    const json_t *ends = json_object_get(r->json, "eos_token_id");
+    joust_status st = JOUST_OK;
+    *n = 0;
+    if (ends && !json_is_null(ends) && !json_is_array(ends))
+        return add_end_token(r, vocab_size, ends, n, tokens);
+    for (size_t i = 0; st == JOUST_OK && i < json_array_size(ends); i++)
+        st = add_end_token(r, vocab_size, json_array_get(ends, i), n, tokens);
+    return st;
 }
 
 static joust_status read_tokens(const reader *r, joust_model_config *c)
 {
-    const json_t *ends = json_object_get(r->json, "eos_token_id");
     joust_status st =
         joust_json_u32(r->json, r->path, "bos_token_id", UINT32_MAX, &c->bos_token, r->err);
-    if (st == JOUST_OK && ends && !json_is_null(ends) && !json_is_array(ends))
-        return add_end_token(r, c, ends);
-    for (size_t i = 0; st == JOUST_OK && i < json_array_size(ends); i++)
-        st = add_end_token(r, c, json_array_get(ends, i));
+    return st == JOUST_OK ? read_end_tokens(r, c->vocab_size, &c->n_end_tokens, c->end_tokens) : st;
+}
+
+joust_status joust_model_config_read_stops(const char *dir, joust_model_config *config,
+                                           joust_error *err)
+{
+    json_t *json = NULL;
+    char *path = joust_path_join(dir, "generation_config.json");
+    joust_status st = JOUST_OK;
+    if (!path)
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
+    if (joust_file_exists(path))
+        st = joust_json_read(path, JOUST_MAX_CONFIG_BYTES, &json, err);
+    if (st == JOUST_OK && json)
+        st = read_end_tokens(&(reader){.json = json, .path = path, .err = err}, config->vocab_size,
+                             &config->n_stop_tokens, config->stop_tokens);
+    json_decref(json);
+    joust_free(path);
     return st;
+}
+
+uint32_t joust_model_config_stops(const joust_model_config *config, const uint32_t **ret)
+{
+    *ret = config->n_stop_tokens ? config->stop_tokens : config->end_tokens;
+    return config->n_stop_tokens ? config->n_stop_tokens : config->n_end_tokens;
 }
 
 static joust_status read_all(const reader *r, joust_model_config *c)
@@ -306,7 +389,9 @@ static joust_status read_all(const reader *r, joust_model_config *c)
     if (st == JOUST_OK)
         st = read_window(r, c);
     if (st == JOUST_OK)
-        st = check_variants(r, c);
+        st = read_biases(r, c);
+    if (st == JOUST_OK)
+        st = check_variants(r);
     if (st == JOUST_OK)
         st = read_labels(r, c);
     if (st == JOUST_OK)

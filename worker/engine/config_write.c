@@ -45,15 +45,34 @@ static void add_float(joust_buf *to, const char *key, float value)
     joust_buf_text(to, ",\n");
 }
 
+const char *joust_rope_name(joust_rope_kind kind)
+{
+    static const char *const names[] = {[JOUST_ROPE_PLAIN] = "default",
+                                        [JOUST_ROPE_LINEAR] = "linear",
+                                        [JOUST_ROPE_YARN] = "yarn",
+                                        [JOUST_ROPE_LLAMA3] = "llama3"};
+    return names[kind];
+}
+
 static void add_rope(joust_buf *to, const joust_model_config *c)
 {
     const joust_rope_scaling *r = &c->rope_scaling;
     add_float(to, "rope_theta", c->rope_theta);
     if (r->kind == JOUST_ROPE_PLAIN)
         return;
-    joust_buf_format(to, "  \"rope_scaling\": {\"rope_type\": \"%s\", \"factor\": ",
-                     r->kind == JOUST_ROPE_LINEAR ? "linear" : "llama3");
+    joust_buf_format(
+        to, "  \"rope_scaling\": {\"rope_type\": \"%s\", \"factor\": ", joust_rope_name(r->kind));
     joust_json_float(to, r->factor);
+    if (r->kind == JOUST_ROPE_YARN) {
+        joust_buf_text(to, ", \"beta_fast\": ");
+        joust_json_float(to, r->beta_fast);
+        joust_buf_text(to, ", \"beta_slow\": ");
+        joust_json_float(to, r->beta_slow);
+        joust_buf_text(to, ", \"attention_factor\": ");
+        joust_json_float(to, r->attention_factor);
+        joust_buf_format(to, ", \"truncate\": %s, \"original_max_position_embeddings\": %u",
+                         r->whole ? "true" : "false", r->original_context);
+    }
     if (r->kind == JOUST_ROPE_LLAMA3) {
         joust_buf_text(to, ", \"low_freq_factor\": ");
         joust_json_float(to, r->low_freq_factor);
@@ -74,9 +93,9 @@ static void add_family(joust_buf *to, const joust_model_config *c, const json_t 
 {
     joust_buf_text(to, "  \"hidden_act\": \"silu\",\n");
     if (c->family == JOUST_FAMILY_LLAMA || c->family == JOUST_FAMILY_QWEN3)
-        joust_buf_text(to, "  \"attention_bias\": false,\n");
+        joust_buf_format(to, "  \"attention_bias\": %s,\n", c->attention_bias ? "true" : "false");
     if (c->family == JOUST_FAMILY_LLAMA)
-        joust_buf_text(to, "  \"mlp_bias\": false,\n");
+        joust_buf_format(to, "  \"mlp_bias\": %s,\n", c->mlp_bias ? "true" : "false");
     if (c->family == JOUST_FAMILY_QWEN2 || c->family == JOUST_FAMILY_QWEN3)
         joust_buf_format(to, "  \"use_sliding_window\": %s,\n", c->window ? "true" : "false");
     if (c->window > 0)

@@ -293,6 +293,14 @@ static void window_cut(joust_attention *a, joust_kv_span *spans, uint32_t first)
     a->masked = a->lead + first - base - skipped;
 }
 
+/* Adds a bias of the block to n rows of its width. */
+static void bias_add(const joust_forward *f, uint64_t bias, uint32_t width, float *y, uint32_t ld,
+                     uint32_t n)
+{
+    for (uint32_t r = 0; r < n; r++)
+        f->kernels->add(y + (size_t)r * ld, f->model->weights + bias, width);
+}
+
 /* What the rows of a layer's attention share. */
 typedef struct attention_work {
     uint32_t layer, parts; /* each row's heads are cut into so many parts */
@@ -399,6 +407,9 @@ static void attention_forward(const joust_forward *f, uint32_t layer, const jous
     if (a->x_mid != a->x)
         memcpy(a->x_mid, a->x, (size_t)n * f->w.d_ld * sizeof(float));
     joust_forward_multiply(f, a->mixed, f->w.query_ld, n, &p->o, a->x_mid, f->w.d_ld, true);
+    if (f->model->config.attention_bias)
+        bias_add(f, f->model->offsets[layer].o_bias, f->model->config.d_model, a->x_mid, f->w.d_ld,
+                 n);
 }
 
 static void swiglu_row(const joust_forward *f, const void *context, uint32_t r)
@@ -412,14 +423,20 @@ void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row
                          const joust_activations *a)
 {
     const joust_layer_packs *p = &f->model->packs[layer];
+    const joust_model_config *c = &f->model->config;
     attention_forward(f, layer, rows, n, a);
     norm_rows(f, a->x_mid, f->model->offsets[layer].ff_norm, n, a->normed_ff, a->norm_ff_r);
     joust_forward_multiply(f, a->normed_ff, f->w.d_ld, n, &p->gate_up, a->gate_up, f->w.gate_up_ld,
                            false);
+    if (c->mlp_bias)
+        bias_add(f, f->model->offsets[layer].gate_up_bias, 2 * c->d_ff, a->gate_up, f->w.gate_up_ld,
+                 n);
     rows_each(f, n, (uint64_t)n * f->w.ff_ld >= SHARED_ROWS / 4, swiglu_row, a);
     if (a->x_out != a->x_mid)
         memcpy(a->x_out, a->x_mid, (size_t)n * f->w.d_ld * sizeof(float));
     joust_forward_multiply(f, a->hidden, f->w.ff_ld, n, &p->down, a->x_out, f->w.d_ld, true);
+    if (c->mlp_bias)
+        bias_add(f, f->model->offsets[layer].down_bias, c->d_model, a->x_out, f->w.d_ld, n);
 }
 
 void joust_forward_norm(const joust_forward *f, const float *x, uint32_t n, float *normed,

@@ -5,8 +5,9 @@
 
 static bool is_end(const joust_model_config *c, uint32_t token)
 {
-    for (uint32_t i = 0; i < c->n_end_tokens; i++)
-        if (c->end_tokens[i] == token)
+    const uint32_t *ends, n = joust_model_config_stops(c, &ends);
+    for (uint32_t i = 0; i < n; i++)
+        if (ends[i] == token)
             return true;
     return false;
 }
@@ -17,13 +18,14 @@ static joust_status sample_draw(joust_lane *lane, joust_sequence *s, const float
 {
     const joust_generate_request *r = s->group->request;
     const joust_model_config *c = &lane->model->config;
+    const uint32_t *ends, n_ends = joust_model_config_stops(c, &ends);
     const joust_draw_rules rules = {
         .prompt = r->prompt,
         .n_prompt = r->n_prompt,
         .tokens = s->tokens,
         .n = s->n,
-        .banned = c->end_tokens,
-        .n_banned = !r->ignore_end && s->n < r->sampling.min_tokens ? c->n_end_tokens : 0,
+        .banned = ends,
+        .n_banned = !r->ignore_end && s->n < r->sampling.min_tokens ? n_ends : 0,
         .guide = r->guide,
         .context = r->context,
         .request = s->index,

@@ -14,7 +14,7 @@
 #define EMBEDDING_DEVIATION 0.5
 
 #define OUTSIDE_LAYERS UINT32_MAX
-#define LAYER_TENSORS  12u /* at most: nine, and three biases or two norms */
+#define LAYER_TENSORS  18u /* at most: nine, seven biases and two norms */
 
 #define MAX_WIDTH   (1u << 20) /* of any dimension but the vocabulary */
 #define MAX_VOCAB   (1u << 22)
@@ -54,6 +54,16 @@ static bool is_positive(float x)
     return x > 0 && isfinite(x);
 }
 
+static joust_status check_yarn(const joust_rope_scaling *r, joust_error *err)
+{
+    if (!is_positive(r->beta_fast) || !is_positive(r->beta_slow) ||
+        !is_positive(r->attention_factor))
+        return joust_fail(err, JOUST_INVALID,
+                          "model config: rope beta_fast, beta_slow and attention_factor must be "
+                          "numbers > 0");
+    return check_size("rope original_max_position_embeddings", r->original_context, MAX_WIDTH, err);
+}
+
 static joust_status check_rope(const joust_rope_scaling *r, joust_error *err)
 {
     if (r->kind == JOUST_ROPE_PLAIN)
@@ -62,6 +72,8 @@ static joust_status check_rope(const joust_rope_scaling *r, joust_error *err)
         return joust_fail(err, JOUST_INVALID, "model config: rope factor must be a number > 0");
     if (r->kind == JOUST_ROPE_LINEAR)
         return JOUST_OK;
+    if (r->kind == JOUST_ROPE_YARN)
+        return check_yarn(r, err);
     if (!is_positive(r->low_freq_factor) || !is_positive(r->high_freq_factor) ||
         r->high_freq_factor <= r->low_freq_factor)
         return joust_fail(err, JOUST_INVALID,
@@ -97,6 +109,8 @@ joust_status joust_model_config_validate(const joust_model_config *c, joust_erro
         return joust_fail(err, JOUST_INVALID, "model config: norm_eps must be a number >= 0");
     if (!(c->rope_theta > 0 && isfinite(c->rope_theta)))
         return joust_fail(err, JOUST_INVALID, "model config: rope_theta must be a number > 0");
+    if (c->rope_scaling.kind == JOUST_ROPE_YARN && c->rope_theta <= 1)
+        return joust_fail(err, JOUST_INVALID, "model config: rope_theta must be > 1 with yarn");
     if (!(c->init_range >= 0 && isfinite(c->init_range)))
         return joust_fail(err, JOUST_INVALID, "model config: init_range must be a number >= 0");
     joust_status st = check_rope(&c->rope_scaling, err);
@@ -116,6 +130,8 @@ uint64_t joust_model_config_parameters(const joust_model_config *c)
              key_value = (uint64_t)c->n_kv_heads * c->d_head;
     uint64_t layer = d * (query + 2 * key_value) + query * d + 3 * d * c->d_ff + 2 * d;
     layer += joust_config_has_bias(c) ? query + 2 * key_value : 0;
+    layer += c->attention_bias ? d : 0;
+    layer += c->mlp_bias ? 2 * (uint64_t)c->d_ff + d : 0;
     layer += joust_config_has_qk_norm(c) ? 2 * (uint64_t)c->d_head : 0;
     uint64_t head = c->scalar_head ? d : c->tied ? 0 : c->vocab_size * d;
     return c->n_layers * layer + c->vocab_size * d + d + head;
@@ -160,6 +176,13 @@ static void model_lay_out(joust_model *m)
             at->qkv_bias = tensor_add(m, i, "self_attn.q_proj.bias", query, 0);
             tensor_add(m, i, "self_attn.k_proj.bias", key_value, 0);
             tensor_add(m, i, "self_attn.v_proj.bias", key_value, 0);
+        }
+        if (c->attention_bias)
+            at->o_bias = tensor_add(m, i, "self_attn.o_proj.bias", d, 0);
+        if (c->mlp_bias) {
+            at->gate_up_bias = tensor_add(m, i, "mlp.gate_proj.bias", c->d_ff, 0);
+            tensor_add(m, i, "mlp.up_proj.bias", c->d_ff, 0);
+            at->down_bias = tensor_add(m, i, "mlp.down_proj.bias", d, 0);
         }
         if (joust_config_has_qk_norm(c)) {
             at->q_norm = tensor_add(m, i, "self_attn.q_norm.weight", c->d_head, 0);

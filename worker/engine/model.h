@@ -21,12 +21,15 @@ typedef enum joust_family {
 typedef enum joust_rope_kind {
     JOUST_ROPE_PLAIN,
     JOUST_ROPE_LINEAR, /* frequencies divided by factor */
+    JOUST_ROPE_YARN,   /* the like by index, and angles' cosine and sine scaled (likewise) */
     JOUST_ROPE_LLAMA3  /* low ones divided by factor, high ones kept, a ramp between (KERNELS.md, "Positions") */
 } joust_rope_kind;
 
 typedef struct joust_rope_scaling {
     joust_rope_kind kind;
     float factor, low_freq_factor, high_freq_factor;
+    float beta_fast, beta_slow, attention_factor; /* yarn's */
+    bool whole;                                   /* yarn: the ramp begins and ends at whole indices */
     uint32_t original_context;
 } joust_rope_scaling;
 
@@ -37,11 +40,14 @@ typedef struct joust_model_config {
     bool tied;                       /* the head is the embedding */
     uint32_t bos_token;              /* UINT32_MAX: none */
     uint32_t n_end_tokens, end_tokens[JOUST_MAX_END_TOKENS]; /* eos_token_id, one or several */
+    uint32_t n_stop_tokens, stop_tokens[JOUST_MAX_END_TOKENS]; /* generation_config.json's, which then end generation in
+                                                                  the place of end_tokens; not in config.json */
     float init_range;                /* initializer_range, for joust_model_init */
     joust_family family;
     joust_rope_scaling rope_scaling;
     uint32_t window;             /* keys that a row sees, itself one of them; 0: all before it */
     uint32_t first_window_layer; /* layers before this one see all */
+    bool attention_bias, mlp_bias; /* query, key, value and output; gate, up and down have biases (Llama; Qwen3 the first) */
     bool scalar_head;            /* score.weight (1, d_model) in the place of the language model's head */
 } joust_model_config;
 
@@ -49,9 +55,17 @@ typedef struct joust_model_config {
 JOUST_MUST_USE joust_status joust_model_config_read(const char *path, joust_model_config *ret, joust_error *err);
 /* The same from the file's bytes; name stands for it in errors. */
 JOUST_MUST_USE joust_status joust_model_config_parse(const void *json, size_t n, const char *name, joust_model_config *ret, joust_error *err);
+/* Takes the end tokens of dir's generation_config.json into config's stop_tokens, as transformers generates: where there is
+ * no such file, or no eos_token_id in it, those of config.json stay. Errors name file and key. */
+JOUST_MUST_USE joust_status joust_model_config_read_stops(const char *dir, joust_model_config *config, joust_error *err);
+/* The tokens that end generation: a view of config; returns how many. */
+uint32_t joust_model_config_stops(const joust_model_config *config, const uint32_t **ret);
 JOUST_MUST_USE joust_status joust_model_config_write(const joust_model_config *config, const char *path, joust_error *err);
 JOUST_MUST_USE joust_status joust_model_config_validate(const joust_model_config *config, joust_error *err);
 uint64_t joust_model_config_parameters(const joust_model_config *config);
+
+/* "yarn": rope_type in config.json. */
+const char *joust_rope_name(joust_rope_kind kind);
 
 /* A tensor as the checkpoint names it: a view into the model's one block of weights. */
 typedef struct joust_tensor {

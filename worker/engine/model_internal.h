@@ -10,7 +10,8 @@
  * kernels. */
 typedef struct joust_layer_offsets {
     uint64_t qkv, o, gate_up, down, attention_norm, ff_norm;
-    uint64_t qkv_bias, q_norm, k_norm; /* where the family has them */
+    uint64_t qkv_bias, q_norm, k_norm;        /* where the family has them */
+    uint64_t o_bias, gate_up_bias, down_bias; /* where the config has them */
 } joust_layer_offsets;
 
 /* A layer's matrices as the forward pass reads them. (The backward pass reads the block itself.) */
@@ -38,14 +39,14 @@ struct joust_model {
     joust_pack head_pack;
     float *packed; /* (n_packed) the one block that the packs lie in */
     uint64_t n_packed;
-    float *rope;   /* (context, d_head): cos then sin of d_head / 2 angles */
+    float *rope; /* (context, d_head): cos then sin of d_head / 2 angles */
     bool ready;
     joust_weights_state *state; /* NULL until a cache is made from these weights */
 };
 
 static inline bool joust_config_has_bias(const joust_model_config *c)
 {
-    return c->family == JOUST_FAMILY_QWEN2;
+    return c->family == JOUST_FAMILY_QWEN2 || c->attention_bias; /* of query, key and value */
 }
 
 static inline bool joust_config_has_qk_norm(const joust_model_config *c)

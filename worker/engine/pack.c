@@ -98,6 +98,8 @@ static uint64_t pack_items_count(joust_model *m)
 /* The frequency as the model's scaling has it (KERNELS.md, "Positions"). */
 static double rope_scaled(const joust_rope_scaling *r, double frequency)
 {
+    if (r->kind == JOUST_ROPE_YARN)
+        return frequency;                                            /* by index: yarn_ramp */
     const double turns = r->original_context * frequency / (2 * PI); /* over the first context */
     if (r->kind == JOUST_ROPE_PLAIN)
         return frequency;
@@ -109,17 +111,53 @@ static double rope_scaled(const joust_rope_scaling *r, double frequency)
     return (1 - kept) * (frequency / r->factor) + kept * frequency;
 }
 
+/* Index (of d_head / 2 frequencies) that turns so often over the first context, within [-2^20, 2^20]. */
+static double yarn_index(const joust_model_config *c, double turns)
+{
+    const double index = c->d_head *
+                         joust_log(c->rope_scaling.original_context / (turns * 2 * PI)) /
+                         (2 * joust_log(c->rope_theta));
+    return index < -1048576 ? -1048576 : index > 1048576 ? 1048576 : index;
+}
+
+static double floor_of(double x)
+{
+    const double whole = (double)(int32_t)x; /* towards 0 */
+    return whole > x ? whole - 1 : whole;
+}
+
+/* How much of frequency i is divided by the factor: 0 (it turns often) to 1. */
+static double yarn_ramp(const joust_model_config *c, uint32_t i)
+{
+    double low = yarn_index(c, c->rope_scaling.beta_fast),
+           high = yarn_index(c, c->rope_scaling.beta_slow);
+    if (c->rope_scaling.whole) {
+        low = floor_of(low);
+        high = -floor_of(-high);
+    }
+    low = low > 0 ? low : 0;
+    high = high < c->d_head - 1.0 ? high : c->d_head - 1.0;
+    const double share = (i - low) / (high == low ? 0.001 : high - low);
+    return share < 0 ? 0 : share > 1 ? 1 : share;
+}
+
 /* Angles position * theta^(-2 i / d_head), in double; the frequency may be scaled. */
 static void rope_fill(joust_model *m)
 {
     const uint32_t d_head = m->config.d_head, half = d_head / 2;
+    const joust_rope_scaling *scaling = &m->config.rope_scaling;
     for (uint32_t i = 0; i < half; i++) {
-        double frequency = rope_scaled(&m->config.rope_scaling,
-                                       joust_pow(m->config.rope_theta, -2.0 * i / d_head));
+        double frequency = rope_scaled(scaling, joust_pow(m->config.rope_theta, -2.0 * i / d_head)),
+               size = 1;
+        if (scaling->kind == JOUST_ROPE_YARN) {
+            const double divided = yarn_ramp(&m->config, i);
+            frequency = divided * (frequency / scaling->factor) + (1 - divided) * frequency;
+            size = scaling->attention_factor;
+        }
         for (uint32_t position = 0; position < m->config.context; position++) {
             float *row = m->rope + (size_t)position * d_head;
-            row[i] = (float)joust_cos(position * frequency);
-            row[half + i] = (float)joust_sin(position * frequency);
+            row[i] = (float)(size * joust_cos(position * frequency));
+            row[half + i] = (float)(size * joust_sin(position * frequency));
         }
     }
 }
@@ -132,8 +170,8 @@ joust_status joust_model_prepare(joust_engine *engine, joust_model *m, joust_err
         m->packs = joust_calloc(m->config.n_layers, sizeof(*m->packs));
         m->rope = joust_calloc((size_t)m->config.context * m->config.d_head, sizeof(*m->rope));
         if (m->packs)
-            m->packed = joust_calloc_aligned(m->n_packed = packs_lay_out(m, NULL),
-                                             sizeof(*m->packed));
+            m->packed =
+                joust_calloc_aligned(m->n_packed = packs_lay_out(m, NULL), sizeof(*m->packed));
         if (!m->packs || !m->rope || !m->packed) {
             joust_model_unprepare(m);
             return joust_fail(err, JOUST_NOMEM, "model: no memory for the packed weights");

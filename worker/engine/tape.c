@@ -319,6 +319,14 @@ static void norms_backward(const joust_tape *t, const float *x, uint64_t gain, c
                                   t->dx + (size_t)i * f->w.d_ld, gradients + gain);
 }
 
+/* A bias's gradient: += that of its n rows of outputs. */
+static void bias_backward(const joust_forward *f, const float *dy, uint32_t ld, uint32_t n,
+                          uint32_t width, float *gradient)
+{
+    for (uint32_t i = 0; i < n; i++)
+        f->kernels->add(gradient, dy + (size_t)i * ld, width);
+}
+
 static void feed_forward_backward(joust_tape *t, uint32_t layer, float *gradients)
 {
     const joust_forward *f = &t->forward;
@@ -326,6 +334,8 @@ static void feed_forward_backward(joust_tape *t, uint32_t layer, float *gradient
     const joust_activations *a = &t->layers[layer];
     const joust_layer_offsets *at = &f->model->offsets[layer];
     const float *w = f->model->weights;
+    if (c->mlp_bias)
+        bias_backward(f, t->dx, f->w.d_ld, t->n_rows, c->d_model, gradients + at->down_bias);
     product_backward(f->kernels, &(product){.w = w + at->down,
                                             .x = a->hidden,
                                             .dy = t->dx,
@@ -340,6 +350,9 @@ static void feed_forward_backward(joust_tape *t, uint32_t layer, float *gradient
         f->kernels->swiglu_backward(a->gate_up + (size_t)i * f->w.gate_up_ld,
                                     t->d_hidden + (size_t)i * f->w.ff_ld, c->d_ff,
                                     t->d_gate_up + (size_t)i * f->w.gate_up_ld);
+    if (c->mlp_bias)
+        bias_backward(f, t->d_gate_up, f->w.gate_up_ld, t->n_rows, 2 * c->d_ff,
+                      gradients + at->gate_up_bias);
     product_backward(f->kernels, &(product){.w = w + at->gate_up,
                                             .x = a->normed_ff,
                                             .dy = t->d_gate_up,
@@ -503,6 +516,8 @@ static void attention_backward(joust_tape *t, uint32_t layer, float *gradients)
     const joust_activations *a = &t->layers[layer];
     const joust_layer_offsets *at = &f->model->offsets[layer];
     const float *w = f->model->weights;
+    if (c->attention_bias)
+        bias_backward(f, t->dx, f->w.d_ld, t->n_rows, c->d_model, gradients + at->o_bias);
     product_backward(f->kernels, &(product){.w = w + at->o,
                                             .x = a->mixed,
                                             .dy = t->dx,
@@ -553,20 +568,15 @@ static void head_backward(joust_tape *t, float *gradients)
 static void collected_clear(const joust_model *m, float *gradients)
 {
     const joust_model_config *c = &m->config;
-    const size_t norm = m->config.d_model * sizeof(float);
+    const size_t norm = c->d_model * sizeof(float);
     if (m->head != m->embedding)
-        memset(gradients + m->embedding, 0, m->config.vocab_size * norm);
+        memset(gradients + m->embedding, 0, c->vocab_size * norm);
     memset(gradients + m->norm, 0, norm);
-    for (uint32_t i = 0; i < m->config.n_layers; i++) {
-        memset(gradients + m->offsets[i].attention_norm, 0, norm);
-        memset(gradients + m->offsets[i].ff_norm, 0, norm);
-        if (joust_config_has_bias(c))
-            memset(gradients + m->offsets[i].qkv_bias, 0,
-                   joust_model_widths(c).qkv * sizeof(float));
-        if (joust_config_has_qk_norm(c)) {
-            memset(gradients + m->offsets[i].q_norm, 0, c->d_head * sizeof(float));
-            memset(gradients + m->offsets[i].k_norm, 0, c->d_head * sizeof(float));
-        }
+    for (uint32_t i = 0; i < c->n_layers;
+         i++) { /* a layer's norms and biases stand after its matrices */
+        const uint64_t first = m->offsets[i].attention_norm,
+                       end = i + 1 < c->n_layers ? m->offsets[i + 1].qkv : m->norm;
+        memset(gradients + first, 0, (end - first) * sizeof(float));
     }
 }
 

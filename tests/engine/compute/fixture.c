@@ -43,12 +43,27 @@ uint32_t fixture_families(joust_model_config ret[FIXTURE_FAMILIES])
     ret[3].family = JOUST_FAMILY_QWEN2;
     ret[3].window = 18; /* more than a page of keys; in the last layer only */
     ret[3].first_window_layer = 1;
-    ret[4].rope_scaling = (joust_rope_scaling){JOUST_ROPE_LLAMA3, 8, 1, 4, 16};
+    ret[4].rope_scaling = (joust_rope_scaling){.kind = JOUST_ROPE_LLAMA3,
+                                               .factor = 8,
+                                               .low_freq_factor = 1,
+                                               .high_freq_factor = 4,
+                                               .original_context = 16};
     ret[4].rope_theta = 500;
     ret[5].family = JOUST_FAMILY_QWEN3;
     ret[5].tied = true;
     ret[5].window = 1;
     ret[5].rope_scaling = (joust_rope_scaling){.kind = JOUST_ROPE_LINEAR, .factor = 3};
+    ret[6].attention_bias = ret[6].mlp_bias = true;
+    ret[6].rope_scaling = (joust_rope_scaling){.kind = JOUST_ROPE_YARN,
+                                               .factor = 3,
+                                               .beta_fast = 2,
+                                               .beta_slow = 0.25f,
+                                               .attention_factor = 1.25f,
+                                               .whole = true,
+                                               .original_context = 16};
+    ret[6].rope_theta = 50;
+    ret[7].family = JOUST_FAMILY_QWEN3;
+    ret[7].attention_bias = true;
     return FIXTURE_FAMILIES;
 }
 

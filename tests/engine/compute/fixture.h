@@ -11,7 +11,7 @@
 joust_model_config fixture_odd_config(void);
 joust_model_config fixture_even_config(void);
 /* Every family and variant: biases, norms of heads, windows (in all layers, in the last, of one key), scaled positions. */
-#define FIXTURE_FAMILIES 6u
+#define FIXTURE_FAMILIES 8u
 uint32_t fixture_families(joust_model_config ret[FIXTURE_FAMILIES]);
 /* Weights drawn by seed, norms too, so that no gradient is trivially right. */
 joust_model *fixture_model(const joust_model_config *config, uint64_t seed);

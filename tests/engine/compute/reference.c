@@ -66,12 +66,35 @@ static double scaled(const joust_rope_scaling *s, double frequency)
     return (1 - smooth) * stretched + smooth * frequency;
 }
 
+/* Peng et al. 2023, "NTK-by-parts": kept where it turns beta_fast times over the original context, stretched below
+ * beta_slow, between them linear in the index. */
+static double yarn(const joust_model_config *c, uint32_t i, double frequency)
+{
+    const joust_rope_scaling *s = &c->rope_scaling;
+    const double per_log = c->d_head / (2 * log((double)c->rope_theta)),
+                 context = s->original_context;
+    double from = per_log * log(context / ((double)s->beta_fast * 2 * acos(-1))),
+           to = per_log * log(context / ((double)s->beta_slow * 2 * acos(-1)));
+    from = fmax(s->whole ? floor(from) : from, 0);
+    to = fmin(s->whole ? ceil(to) : to, c->d_head - 1.0);
+    const double stretched = fmin(fmax((i - from) / (to - from), 0), 1);
+    return frequency * (stretched / (double)s->factor + 1 - stretched);
+}
+
 static void rotate(const joust_model_config *c, double *head, uint32_t position)
 {
     uint32_t d_head = c->d_head;
     for (uint32_t i = 0; i < d_head / 2; i++) {
-        double frequency = scaled(&c->rope_scaling, pow((double)c->rope_theta, -2.0 * i / d_head)),
-               angle = position * frequency, a = head[i], b = head[i + d_head / 2];
+        double frequency = pow((double)c->rope_theta, -2.0 * i / d_head), a = head[i],
+               b = head[i + d_head / 2];
+        if (c->rope_scaling.kind == JOUST_ROPE_YARN) {
+            frequency = yarn(c, i, frequency);
+            a *= (double)c->rope_scaling.attention_factor;
+            b *= (double)c->rope_scaling.attention_factor;
+        } else {
+            frequency = scaled(&c->rope_scaling, frequency);
+        }
+        double angle = position * frequency;
         head[i] = a * cos(angle) - b * sin(angle);
         head[i + d_head / 2] = b * cos(angle) + a * sin(angle);
     }
@@ -88,7 +111,7 @@ static void finish_heads(const joust_model *m, const double *weights, int layer,
                          double *heads, uint32_t n_heads, bool is_key)
 {
     const joust_model_config *c = joust_model_get_config(m);
-    if (c->family == JOUST_FAMILY_QWEN2)
+    if (c->family == JOUST_FAMILY_QWEN2 || c->attention_bias)
         add_bias(
             tensor(m, weights, layer, is_key ? "self_attn.k_proj:bias" : "self_attn.q_proj:bias"),
             n_heads * c->d_head, heads);
@@ -144,7 +167,7 @@ static void layer_forward(const joust_model *m, const double *weights, int layer
     multiply(tensor(m, weights, layer, "self_attn.v_proj"), s->normed, kv_width, d, value);
     finish_heads(m, weights, layer, position, s->q, c->n_heads, false);
     finish_heads(m, weights, layer, position, key, c->n_kv_heads, true);
-    if (c->family == JOUST_FAMILY_QWEN2)
+    if (c->family == JOUST_FAMILY_QWEN2 || c->attention_bias)
         add_bias(tensor(m, weights, layer, "self_attn.v_proj:bias"), kv_width, value);
     uint32_t first = 0;
     if (c->window && (uint32_t)layer >= c->first_window_layer && position >= c->window)
@@ -152,15 +175,23 @@ static void layer_forward(const joust_model *m, const double *weights, int layer
     attention(c, s->q, s->keys + (size_t)layer * c->context * kv_width,
               s->values + (size_t)layer * c->context * kv_width, first, position, s->mixed);
     multiply(tensor(m, weights, layer, "self_attn.o_proj"), s->mixed, d, width, s->more);
+    if (c->attention_bias)
+        add_bias(tensor(m, weights, layer, "self_attn.o_proj:bias"), d, s->more);
     for (uint32_t i = 0; i < d; i++)
         s->x[i] += s->more[i];
     rms_norm(s->x, tensor(m, weights, layer, "post_attention_layernorm"), d, (double)c->norm_eps,
              s->normed);
     multiply(tensor(m, weights, layer, "mlp.gate_proj"), s->normed, c->d_ff, d, s->gate);
     multiply(tensor(m, weights, layer, "mlp.up_proj"), s->normed, c->d_ff, d, s->up);
+    if (c->mlp_bias) {
+        add_bias(tensor(m, weights, layer, "mlp.gate_proj:bias"), c->d_ff, s->gate);
+        add_bias(tensor(m, weights, layer, "mlp.up_proj:bias"), c->d_ff, s->up);
+    }
     for (uint32_t i = 0; i < c->d_ff; i++)
         s->gate[i] = s->gate[i] / (1 + exp(-s->gate[i])) * s->up[i];
     multiply(tensor(m, weights, layer, "mlp.down_proj"), s->gate, d, c->d_ff, s->more);
+    if (c->mlp_bias)
+        add_bias(tensor(m, weights, layer, "mlp.down_proj:bias"), d, s->more);
     for (uint32_t i = 0; i < d; i++)
         s->x[i] += s->more[i];
 }

@@ -80,8 +80,19 @@ static void test_refused(void **state)
         {"{\"model_type\":\"llama\",\"vocab_size\":-1}", "vocab_size: -1 is out of range",
          JOUST_INVALID},
         {"{" SIZES ",\"hidden_act\":\"gelu\"}", "hidden_act", JOUST_UNSUPPORTED},
-        {"{" SIZES ",\"attention_bias\":true}", "attention_bias", JOUST_UNSUPPORTED},
-        {"{" SIZES ",\"mlp_bias\":true}", "mlp_bias", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"attention_bias\":1}", "attention_bias: expected", JOUST_INVALID},
+        {"{" SIZES ",\"mlp_bias\":1}", "mlp_bias: expected", JOUST_INVALID},
+        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"longrope\",\"factor\":2}}",
+         "rope_scaling of type \"longrope\"", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":-1}}", "rope factor",
+         JOUST_INVALID},
+        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":0}}",
+         "rope beta_fast", JOUST_INVALID},
+        {"{" SIZES ",\"rope_theta\":1,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}}",
+         "rope_theta must be > 1", JOUST_INVALID},
+        {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,"
+         "\"original_max_position_embeddings\":0}}",
+         "rope", JOUST_INVALID},
         {"{" SIZES ",\"sliding_window\":4096}", "sliding_window", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"quantization_config\":{}}", "quantization_config", JOUST_UNSUPPORTED},
         {"{" SIZES ",\"rope_scaling\":{\"rope_type\":\"llama3\"}}",
@@ -116,8 +127,8 @@ static void test_refused(void **state)
         {"{" REWARD "}", "LlamaForSequenceClassification with 2 labels", JOUST_UNSUPPORTED},
         {"{" REWARD ",\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "with 3 labels",
          JOUST_UNSUPPORTED},
-        {"{" SIZES ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}",
-         "rope_scaling of type \"yarn\"", JOUST_UNSUPPORTED},
+        {"{" SIZES ",\"rope_parameters\":{\"rope_type\":\"su\"}}", "rope_scaling of type \"su\"",
+         JOUST_UNSUPPORTED},
         {"{" SIZES ",\"tie_word_embeddings\":1}", "tie_word_embeddings: expected true or false",
          JOUST_INVALID},
         {"{" SIZES ",\"rms_norm_eps\":\"small\"}", "rms_norm_eps: expected a number",
@@ -177,6 +188,65 @@ static void test_families(void **state)
     assert_string_equal(c.architecture, "LlamaForSequenceClassification");
 }
 
+/* yarn's own context is where the scaling reaches; what isn't given is as in transformers. */
+static void test_yarn_and_biases(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_model_config c;
+    check_ok(parse("{" SIZES ",\"attention_bias\":true,\"mlp_bias\":true,\"rope_scaling\":"
+                   "{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":32}}",
+                   &c, &err));
+    assert_true(c.attention_bias && c.mlp_bias);
+    assert_true(c.rope_scaling.kind == JOUST_ROPE_YARN && c.context == 128);
+    assert_true(c.rope_scaling.beta_fast == 32 && c.rope_scaling.beta_slow == 1 &&
+                c.rope_scaling.whole);
+    assert_true(c.rope_scaling.attention_factor > 1.138629f &&
+                c.rope_scaling.attention_factor < 1.138630f); /* 0.1 ln 4 + 1 */
+    check_ok(parse("{" SIZES ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"attention_factor\":2,"
+                   "\"truncate\":false,\"original_max_position_embeddings\":16}}",
+                   &c, &err));
+    assert_true(c.rope_scaling.factor == 2 && c.rope_scaling.attention_factor == 2 &&
+                !c.rope_scaling.whole && c.context == 32);
+}
+
+/* generation_config.json says where generation ends, as transformers does; config.json keeps its own. */
+static void test_stops(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json;
+        uint32_t n, first;
+        const char *fails;
+    } cases[] = {{NULL, 1, 2, NULL},
+                 {"{\"eos_token_id\":[5,2,7],\"do_sample\":true}", 3, 5, NULL},
+                 {"{\"eos_token_id\":9}", 1, 9, NULL},
+                 {"{\"eos_token_id\":null}", 1, 2, NULL},
+                 {"{}", 1, 2, NULL},
+                 {"{\"eos_token_id\":20}", 0, 0, "generation_config.json: eos_token_id"},
+                 {"{\"eos_token_id\":\"x\"}", 0, 0, "generation_config.json: eos_token_id"},
+                 {"[", 0, 0, "generation_config.json"}};
+    char *dir = scratch_make();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        joust_error err = {0};
+        joust_model_config c = small_config(true);
+        const uint32_t *ends;
+        if (cases[i].json)
+            scratch_write(dir, "generation_config.json", cases[i].json, strlen(cases[i].json));
+        joust_status st = joust_model_config_read_stops(dir, &c, &err);
+        if (cases[i].fails) {
+            assert_true(st != JOUST_OK);
+            check_text(&err, cases[i].fails);
+            continue;
+        }
+        check_ok(st);
+        assert_int_equal(joust_model_config_stops(&c, &ends), cases[i].n);
+        assert_int_equal(ends[0], cases[i].first);
+        assert_true(c.n_end_tokens == 1 && c.end_tokens[0] == 2);
+    }
+    scratch_remove(&dir);
+}
+
 static void test_heads_that_do_not_divide(void **state)
 {
     (void)state;
@@ -202,6 +272,15 @@ static void test_round_trip(void **state)
         c.end_tokens[1] = 5;
         c.end_tokens[2] = 19;
         c.bos_token = tied ? 1 : UINT32_MAX;
+        c.attention_bias = c.mlp_bias = tied;
+        if (tied)
+            c.rope_scaling = (joust_rope_scaling){.kind = JOUST_ROPE_YARN,
+                                                  .factor = 2.5f,
+                                                  .beta_fast = 31.25f,
+                                                  .beta_slow = 0.3f,
+                                                  .attention_factor = 1.1f,
+                                                  .whole = true,
+                                                  .original_context = 7};
         check_ok(joust_model_config_write(&c, path, &err));
         check_ok(joust_model_config_read(path, &back, &err));
         for (uint32_t i = c.n_end_tokens; i < JOUST_MAX_END_TOKENS; i++)
@@ -214,6 +293,11 @@ static void test_round_trip(void **state)
         assert_int_equal(back.n_end_tokens, c.n_end_tokens);
         assert_memory_equal(back.end_tokens, c.end_tokens, sizeof(c.end_tokens));
         assert_true(back.init_range == c.init_range);
+        assert_true(back.attention_bias == c.attention_bias && back.mlp_bias == c.mlp_bias);
+        assert_memory_equal(&back.rope_scaling.factor, &c.rope_scaling.factor, 6 * sizeof(float));
+        assert_true(back.rope_scaling.kind == c.rope_scaling.kind &&
+                    back.rope_scaling.whole == c.rope_scaling.whole &&
+                    back.rope_scaling.original_context == c.rope_scaling.original_context);
     }
     joust_free(path);
     scratch_remove(&dir);
@@ -225,6 +309,8 @@ int main(void)
                                        cmocka_unit_test(test_all_keys),
                                        cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_families),
+                                       cmocka_unit_test(test_yarn_and_biases),
+                                       cmocka_unit_test(test_stops),
                                        cmocka_unit_test(test_heads_that_do_not_divide),
                                        cmocka_unit_test(test_round_trip)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 """Small random checkpoints of every family, as transformers writes them, and what transformers computes with them.
 
-    make_checkpoints.py OUT              makes OUT/NAME/{config.json, *.safetensors, expected.safetensors}
+    make_checkpoints.py OUT [NAME...]    makes OUT/NAME/{config.json, *.safetensors, expected.safetensors}
     make_checkpoints.py --check DIR...   loads folders that Joust wrote and compares with expected.safetensors beside
                                          them in the folder of the same name here
 
@@ -29,6 +29,10 @@ def llama3_rope(theta):
                 original_max_position_embeddings=32)
 
 
+def yarn_rope(theta, **more):
+    return dict(rope_theta=theta, rope_type="yarn", original_max_position_embeddings=32, **more)
+
+
 # name: (class, config, dtype on disk, shard size or None, form of config.json)
 CASES = {
     "llama2": ("Llama", dict(num_key_value_heads=4), "float32", None, "old"),
@@ -51,6 +55,12 @@ CASES = {
                      "float32", None, "old"),
     "llama-reward": ("LlamaForSequenceClassification", dict(num_labels=1), "bfloat16", None, "new"),
     "qwen2-reward": ("Qwen2ForSequenceClassification", dict(num_labels=1), "float32", None, "old"),
+    "llama-biases": ("Llama", dict(attention_bias=True, mlp_bias=True), "bfloat16", None, "old"),
+    "qwen3-bias": ("Qwen3", dict(head_dim=16, attention_bias=True), "bfloat16", None, "new"),
+    "qwen2-yarn": ("Qwen2", dict(rope_parameters=yarn_rope(1e6, factor=4.0)), "bfloat16", None, "old"),
+    "llama-yarn": ("Llama", dict(rope_parameters=yarn_rope(100.0, factor=2.0, beta_fast=16.0, beta_slow=0.5, mscale=1.2,
+                                                           mscale_all_dim=0.7, truncate=False), head_dim=24),
+                   "bfloat16", None, "new"),
 }
 
 
@@ -138,4 +148,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 2 and sys.argv[1] == "--check":
         sys.exit(0 if all([check(folder) for folder in sys.argv[2:]]) else 1)
     for i, case in enumerate(CASES):
-        make(sys.argv[1], i, case)
+        if len(sys.argv) == 2 or case in sys.argv[2:]:
+            make(sys.argv[1], i, case)

@@ -14,10 +14,10 @@
 
 #define TOLERANCE 1e-4 /* of the largest value of a position */
 
-static const char *const names[] = {"llama2",       "llama3",  "llama3-tied",  "llama-linear",
-                                    "smollm2",      "mistral", "mistral-null", "qwen2",
-                                    "qwen2-window", "qwen3",   "qwen3-window", "llama-reward",
-                                    "qwen2-reward"};
+static const char *const names[] = {
+    "llama2",       "llama3",       "llama3-tied",  "llama-linear", "smollm2",      "mistral",
+    "mistral-null", "qwen2",        "qwen2-window", "qwen3",        "qwen3-window", "llama-reward",
+    "qwen2-reward", "llama-biases", "qwen3-bias",   "qwen2-yarn",   "llama-yarn"};
 #define N_NAMES (sizeof(names) / sizeof(*names))
 
 /* A checkpoint, and what transformers says about it. */
