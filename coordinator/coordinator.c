@@ -6,6 +6,7 @@
 
 #include "coordinator/coordinator_internal.h"
 #include "coordinator/inputs.h"
+#include "coordinator/recovery.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
@@ -63,39 +64,15 @@ static void signalled(void *arg, int number)
     c->stopping = true;
 }
 
-/* Snapshot and the events after it, into the core. */
-typedef struct replaying {
-    joust_core *core;
-    uint64_t n;
-} replaying;
-
-static joust_status replay_event(void *user, uint64_t sequence, const void *data, size_t n,
-                                 joust_error *err)
-{
-    replaying *r = user;
-    joust_status st = joust_core_replay(r->core, data, n, err);
-    r->n++;
-    return st == JOUST_OK ? st : joust_blame(err, st, "event %llu", (unsigned long long)sequence);
-}
-
 static joust_status recover(joust_coordinator *c, joust_error *err)
 {
-    joust_buf state = {0};
-    uint64_t after = 0;
-    joust_status st = joust_store_get_snapshot(c->store, &after, &state, err);
-    if (st == JOUST_OK)
-        st = joust_core_decode(c->core, state.data, state.n, err);
-    else if (st == JOUST_NOT_FOUND)
-        st = JOUST_OK;
-    joust_buf_fini(&state);
-    replaying r = {.core = c->core};
-    if (st == JOUST_OK)
-        st = joust_store_replay(c->store, after, replay_event, &r, err);
+    uint64_t snapshot, replayed;
+    joust_status st = joust_recover(c->store, c->core, &snapshot, &replayed, err);
     c->next_event = joust_store_last_event(c->store) + 1;
     if (st == JOUST_OK && c->next_event > 1)
         joust_log_info("recovery", "resumes round %u: snapshot at event %llu, %llu replayed",
-                       joust_core_round(c->core), (unsigned long long)after,
-                       (unsigned long long)r.n);
+                       joust_core_round(c->core), (unsigned long long)snapshot,
+                       (unsigned long long)replayed);
     return st;
 }
 

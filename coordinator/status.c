@@ -1,28 +1,43 @@
 /* The status socket: a request of one frame, answered by one frame.
  *   "status"  a JSON snapshot
  *   "why"     a sentence: what the job waits for */
+#include "coordinator/status.h"
+
 #include <string.h>
 
 #include "coordinator/coordinator_internal.h"
 #include "proto/base/log.h"
 #include "proto/base/text.h"
 
+void joust_status_head(const joust_status_view *view, joust_buf *to)
+{
+    joust_buf why = {0};
+    char hex[JOUST_DIGEST_HEX];
+    if (!view->running && joust_core_get_phase(view->core) == JOUST_CORE_RUNNING)
+        joust_buf_text(&why, "nobody runs it: the same launch resumes");
+    else
+        joust_core_why(view->core, view->now_ms, &why);
+    joust_buf_format(to, "{\"version\":1,\"sequence\":%llu,\"running\":%s,\"job\":{\"name\":",
+                     (unsigned long long)view->sequence, view->running ? "true" : "false");
+    joust_json_string(to, view->job->name, strlen(view->job->name));
+    joust_buf_format(to, ",\"digest\":\"%s\",\"rounds\":%u},\"why\":",
+                     joust_digest_hex(&view->job_digest, hex), view->job->rounds);
+    joust_json_string(to, why.data ? (const char *)why.data : "", why.n);
+    joust_buf_text(to, ",\"core\":");
+    joust_core_status(view->core, view->now_ms, to);
+    joust_buf_fini(&why);
+}
+
 static void append_snapshot(joust_coordinator *c, joust_buf *to)
 {
     joust_commit_stats stats = joust_committer_stats(c->committer);
-    joust_buf why = {0};
-    int64_t now = joust_loop_now(c->loop);
-    joust_core_why(c->core, now, &why);
-    char hex[JOUST_DIGEST_HEX];
-
-    joust_buf_format(to, "{\"version\":1,\"sequence\":%llu,\"job\":{\"name\":",
-                     (unsigned long long)++c->status_sequence);
-    joust_json_string(to, c->job->name, strlen(c->job->name));
-    joust_buf_format(to, ",\"digest\":\"%s\",\"rounds\":%u},\"why\":",
-                     joust_digest_hex(&c->job_digest, hex), c->job->rounds);
-    joust_json_string(to, why.data ? (const char *)why.data : "", why.n);
-    joust_buf_text(to, ",\"core\":");
-    joust_core_status(c->core, now, to);
+    joust_status_head(&(joust_status_view){.job = c->job,
+                                           .job_digest = c->job_digest,
+                                           .core = c->core,
+                                           .running = true,
+                                           .sequence = ++c->status_sequence,
+                                           .now_ms = joust_loop_now(c->loop)},
+                      to);
     joust_served_status(c, to);
     joust_buf_format(to,
                      ",\"store\":{\"commits\":%llu,\"records\":%llu,\"bytes\":%llu,"
@@ -30,7 +45,6 @@ static void append_snapshot(joust_coordinator *c, joust_buf *to)
                      (unsigned long long)stats.commits, (unsigned long long)stats.records,
                      (unsigned long long)stats.bytes, (long long)stats.last_us,
                      (long long)stats.worst_us, joust_outbox_depth(c->outbox));
-    joust_buf_fini(&why);
 }
 
 static bool frame_is(joust_span frame, const char *text)

@@ -1,8 +1,9 @@
-/* joust status: one screen about a running job, from its coordinator's status socket. */
+/* joust status: one screen about a job, from its coordinator's status socket or from its store. */
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "coordinator/recovery.h"
 #include "ops/cli.h"
 #include "ops/status_client.h"
 #include "ops/verbs.h"
@@ -68,6 +69,20 @@ static void print_peers(const json_t *peers)
     }
 }
 
+static void print_heading(const json_t *root, const json_t *core)
+{
+    const char *name = text_of(json_object_get(root, "job"), "name");
+    const char *phase = text_of(core, "phase");
+    long long round = number_of(core, "round"), rounds = number_of(core, "rounds");
+    if (!strcmp(phase, "running") && json_is_false(json_object_get(root, "running")))
+        phase = "not running";
+    if (round > rounds)
+        printf("%s is %s after round %lld\n%s\n", name, phase, rounds, text_of(root, "why"));
+    else
+        printf("%s is %s, round %lld of %lld\n%s\n", name, phase, round, rounds,
+               text_of(root, "why"));
+}
+
 static int print_screen(const joust_buf *snapshot)
 {
     json_error_t why;
@@ -78,28 +93,69 @@ static int print_screen(const joust_buf *snapshot)
         return JOUST_EXIT_FAILED;
     }
     const json_t *core = json_object_get(root, "core");
-    printf("%s is %s, round %lld of %lld\n%s\n", text_of(json_object_get(root, "job"), "name"),
-           text_of(core, "phase"), number_of(core, "round"), number_of(core, "rounds"),
-           text_of(root, "why"));
+    print_heading(root, core);
     print_stages(json_object_get(core, "stages"));
     print_peers(json_object_get(core, "peers"));
     json_decref(root);
     return JOUST_EXIT_OK;
 }
 
+/* The snapshot of a coordinator at `connect`, or at the endpoint that it left in the store. */
+static joust_status ask(const char *store, const char *connect, uint32_t timeout_ms, joust_buf *to,
+                        joust_error *err)
+{
+    joust_buf endpoint = {0};
+    joust_status st = JOUST_OK;
+    if (store)
+        st = joust_status_endpoint(store, &endpoint, err);
+    else
+        joust_buf_text(&endpoint, connect);
+    if (!st)
+        st = joust_buf_status(&endpoint, err);
+    if (!st)
+        st = joust_status_fetch((const char *)endpoint.data, timeout_ms, to, err);
+    joust_buf_fini(&endpoint);
+    return st;
+}
+
+/* What the store says, where no coordinator answers. *ret_ended: nothing is left to resume. Where the store can't be
+ * read either, err stays what it was unless the store is there. */
+static joust_status read_store(const char *store, joust_buf *to, bool *ret_ended, joust_error *err)
+{
+    joust_core_phase phase = JOUST_CORE_RUNNING;
+    joust_error why;
+    joust_status st = joust_recovery_status(store, to, &phase, &why);
+    if (st == JOUST_NOT_FOUND)
+        return JOUST_UNREACHABLE;
+    *ret_ended = phase != JOUST_CORE_RUNNING;
+    if (st)
+        *err = why;
+    return st;
+}
+
+static int show(const joust_buf *snapshot, bool json)
+{
+    if (!json)
+        return print_screen(snapshot);
+    return printf("%s\n", (const char *)snapshot->data) > 0 ? JOUST_EXIT_OK : JOUST_EXIT_FAILED;
+}
+
 int joust_verb_status(int argc, char **argv)
 {
     const char *store = NULL, *connect = NULL;
     uint32_t timeout_ms = 2000;
-    bool json = false;
+    bool json = false, ended = true;
     const joust_option options[] = {
-        {"--store", JOUST_OPTION_TEXT, &store, "DIR", "of the running job"},
+        {"--store", JOUST_OPTION_TEXT, &store, "DIR", "of the job"},
         {"--connect", JOUST_OPTION_TEXT, &connect, "ENDPOINT", "or its status socket"},
         {"--timeout-ms", JOUST_OPTION_U32, &timeout_ms, "N", "how long an answer may take (2000)"},
         {"--json", JOUST_OPTION_FLAG, &json, NULL, "the snapshot as it came"}};
     const joust_usage usage = {.verb = "status",
                                .synopsis = "joust status --store DIR | --connect ENDPOINT [--json]",
-                               .about = "Shows where a running job is and what it waits for.",
+                               .about =
+                                   "Shows where a job is and what it waits for: by its "
+                                   "coordinator, or, if none answers, by "
+                                   "its store. Status 3: nobody runs it, and it has not ended.",
                                .options = options,
                                .n_options = sizeof(options) / sizeof(options[0])};
     int status = joust_cli_parse(&usage, argc, argv, NULL, NULL);
@@ -109,25 +165,14 @@ int joust_verb_status(int argc, char **argv)
         fprintf(stderr, "joust status: one of --store and --connect; usage: %s\n", usage.synopsis);
         return JOUST_EXIT_USAGE;
     }
-    joust_buf endpoint = {0}, snapshot = {0};
+    joust_buf snapshot = {0};
     joust_error err;
-    joust_status st = JOUST_OK;
-    if (store)
-        st = joust_status_endpoint(store, &endpoint, &err);
-    else
-        joust_buf_text(&endpoint, connect);
-    if (!st)
-        st = joust_buf_status(&endpoint, &err);
-    if (!st)
-        st = joust_status_fetch((const char *)endpoint.data, timeout_ms, &snapshot, &err);
-    if (st)
-        status = joust_cli_fail("status", &err);
-    else if (json)
-        status =
-            printf("%s\n", (const char *)snapshot.data) > 0 ? JOUST_EXIT_OK : JOUST_EXIT_FAILED;
-    else
-        status = print_screen(&snapshot);
-    joust_buf_fini(&endpoint);
+    joust_status st = ask(store, connect, timeout_ms, &snapshot, &err);
+    if (st == JOUST_UNREACHABLE && store)
+        st = read_store(store, &snapshot, &ended, &err);
+    status = st ? joust_cli_fail("status", &err) : show(&snapshot, json);
+    if (status == JOUST_EXIT_OK && !ended)
+        status = JOUST_EXIT_UNREACHABLE;
     joust_buf_fini(&snapshot);
     return status;
 }

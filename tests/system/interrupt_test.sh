@@ -1,6 +1,16 @@
 #!/bin/sh
 # ctrl-C ends a launch in under 2 seconds with status 130; the same command goes on and ends with the same result.
+# joust status says where a job stands that nobody runs: 3 while it can go on, 0 once it has ended.
 . "$(dirname "$0")/common.sh"
+
+# stands STORE STATUS LINE WHY: what joust status must say of it.
+stands() {
+    status=0
+    said=$("$joust" status --store "$1" --timeout-ms 200) || status=$?
+    [ $status = "$2" ] || fail "joust status: $status, expected $2: $said"
+    echo "$said" | sed -n 1p | grep -qx "$3" || fail "joust status says '$said', expected '$3'"
+    echo "$said" | sed -n 2p | grep -qx "$4" || fail "joust status says '$said', expected '$4'"
+}
 
 begin "$dir/quiet"
 finish 0
@@ -15,7 +25,10 @@ took=$(($(now) - asked))
 gone "$dir/cut" 0
 grep -q "the same command goes on" "$dir/cut.out" || fail "nothing says how to resume"
 
+stands "$dir/cut" 3 "system is not running, round [12] of 2" "nobody runs it: the same launch resumes"
+
 begin "$dir/cut"
 finish 0
+stands "$dir/cut" 0 "system is complete after round 2" "the job is complete"
 same "$dir/quiet" "$dir/cut"
 echo "ended in $took ms and resumed"

@@ -1,0 +1,19 @@
+/* The JSON snapshot of a job: from the status socket (status.c), or from a store that nobody runs (recovery.c). */
+#ifndef JOUST_COORDINATOR_STATUS_H
+#define JOUST_COORDINATOR_STATUS_H
+
+#include "coordinator/core.h"
+
+typedef struct joust_status_view {
+    const joust_job *job;
+    joust_digest job_digest;
+    const joust_core *core;
+    bool running;      /* a coordinator answers */
+    uint64_t sequence; /* of the snapshot */
+    int64_t now_ms;
+} joust_status_view;
+
+/* Appends an object but for its end: version, sequence, running, job, why, core. */
+void joust_status_head(const joust_status_view *view, joust_buf *to);
+
+#endif
