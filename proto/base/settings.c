@@ -1,5 +1,7 @@
 #include "proto/base/settings.h"
 
+#include <math.h> /* isfinite */
+
 static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_DPO] = {"dpo", .of_pairs = true, .keys = JOUST_TAKES_LABEL_SMOOTHING},
     [JOUST_LOSS_SFT] = {"sft", .per_token = true, .reference_free = true},
@@ -167,5 +169,22 @@ joust_status joust_objective_check(const joust_train_settings *s, const char **r
         return joust_fail(err, JOUST_INVALID, "has no effect: the loss %s has no reference here",
                           traits->name);
     *ret_key = "";
+    return JOUST_OK;
+}
+
+joust_status joust_lora_check(const joust_lora_settings *s, const char **ret_key, joust_error *err)
+{
+    *ret_key = "rank";
+    if (s->rank == 0 || s->rank > JOUST_LORA_MAX_RANK)
+        return joust_fail(err, JOUST_INVALID, "must be from 1 to %u, not %u", JOUST_LORA_MAX_RANK,
+                          s->rank);
+    *ret_key = "targets";
+    if (s->targets == 0 || s->targets > JOUST_LORA_ALL)
+        return joust_fail(err, JOUST_INVALID,
+                          "name at least one of q_proj, k_proj, v_proj, o_proj, gate_proj, "
+                          "up_proj, down_proj");
+    *ret_key = "alpha";
+    if (!(s->alpha > 0) || !isfinite(s->alpha))
+        return joust_fail(err, JOUST_INVALID, "must be a number above 0");
     return JOUST_OK;
 }

@@ -126,6 +126,27 @@ const joust_loss_traits *joust_loss_traits_of(joust_loss loss);
 /* Weight of a loss in the mix. */
 double joust_loss_weight(joust_loss main, const joust_objective *objective, joust_loss loss);
 
+/* Matrices of a layer that may have a low-rank adapter. Bits; stored: never renumber. */
+enum joust_lora_target {
+    JOUST_LORA_Q = 1,
+    JOUST_LORA_K = 2,
+    JOUST_LORA_V = 4,
+    JOUST_LORA_O = 8,
+    JOUST_LORA_GATE = 16,
+    JOUST_LORA_UP = 32,
+    JOUST_LORA_DOWN = 64
+};
+#define JOUST_LORA_ALL      127u
+#define JOUST_LORA_MAX_RANK 1024u
+
+/* LoRA (Hu et al. 2021): a matrix W of the targets stays, and s B A, of this rank, is trained beside it. */
+typedef struct joust_lora_settings {
+    uint32_t rank;
+    uint32_t targets; /* bits of joust_lora_target */
+    double alpha;     /* s = alpha / rank */
+    bool rslora;      /* s = alpha / sqrt(rank) (Kalajdzievski 2023) */
+} joust_lora_settings;
+
 /* What a trainer needs to know; see worker/engine/train.h for the formulas. */
 typedef struct joust_train_settings {
     joust_loss loss;
@@ -143,6 +164,9 @@ typedef struct joust_train_settings {
 /* Whether the losses take what they are given. *ret_key: the key's name in a job file. Errors: JOUST_INVALID. */
 JOUST_MUST_USE joust_status joust_objective_check(const joust_train_settings *settings,
                                                   const char **ret_key, joust_error *err);
+/* Ranges and targets. *ret_key: the key's name in a job file. Errors: JOUST_INVALID. */
+JOUST_MUST_USE joust_status joust_lora_check(const joust_lora_settings *settings,
+                                             const char **ret_key, joust_error *err);
 /* Whether the reference is needed at every step, not only before the first. */
 bool joust_needs_live_reference(const joust_train_settings *settings);
 

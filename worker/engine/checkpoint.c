@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "adapter_files_internal.h"
 #include "json_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
@@ -27,7 +28,8 @@ typedef struct weight_files {
 /* A model on its way from the disk. */
 typedef struct loading {
     const char *dir;
-    joust_model *model;
+    const char *described_by; /* "config.json" */
+    joust_model *model;       /* NULL: an adapter's tensors */
     const joust_tensor *tensors;
     uint32_t n_tensors;
     bool *loaded;   /* (n_tensors) */
@@ -39,7 +41,8 @@ typedef struct loading {
 static bool passed_over(const loading *l, const char *name)
 {
     return joust_text_ends_with(name, "rotary_emb.inv_freq") ||
-           (joust_model_get_config(l->model)->tied && strcmp(name, "lm_head.weight") == 0);
+           (l->model && joust_model_get_config(l->model)->tied &&
+            strcmp(name, "lm_head.weight") == 0);
 }
 
 static joust_status check_shape(const loading *l, const char *path, const joust_safetensor *found,
@@ -57,8 +60,8 @@ static joust_status check_shape(const loading *l, const char *path, const joust_
     for (uint32_t i = 0; i < wanted->n_dims; i++)
         snprintf(shapes[1] + strlen(shapes[1]), sizeof(shapes[1]) - strlen(shapes[1]), "%s%u",
                  i ? ", " : "", wanted->dims[i]);
-    return joust_fail(l->err, JOUST_INVALID, "%s: tensor %s: shape (%s); config.json asks for (%s)",
-                      path, found->name, shapes[0], shapes[1]);
+    return joust_fail(l->err, JOUST_INVALID, "%s: tensor %s: shape (%s); %s asks for (%s)", path,
+                      found->name, shapes[0], l->described_by, shapes[1]);
 }
 
 /* A block's sum of what isn't finite first: the check must not cost what the read does. */
@@ -99,9 +102,8 @@ static joust_status load_tensor(const loading *l, const joust_safetensors *file,
     }
     if (passed_over(l, found->name))
         return JOUST_OK;
-    return joust_fail(l->err, JOUST_UNSUPPORTED,
-                      "%s: tensor %s has no place in the model that config.json describes",
-                      file->path, found->name);
+    return joust_fail(l->err, JOUST_UNSUPPORTED, "%s: tensor %s has no place in what %s describes",
+                      file->path, found->name, l->described_by);
 }
 
 static joust_status load_file(const loading *l, const char *path)
@@ -207,7 +209,6 @@ static joust_status check_size(const weight_files *f, const char *dir,
 static joust_status load_weights(loading *l, const weight_files *f)
 {
     joust_status st = JOUST_OK;
-    l->tensors = joust_model_tensors(l->model, &l->n_tensors);
     l->loaded = joust_calloc(l->n_tensors, sizeof(*l->loaded));
     if (!l->loaded)
         return joust_fail(l->err, JOUST_NOMEM, "%s: out of memory", l->dir);
@@ -222,6 +223,23 @@ static joust_status load_weights(loading *l, const weight_files *f)
     return st;
 }
 
+joust_status joust_adapter_tensors_load(const char *dir, const joust_tensor *tensors, uint32_t n,
+                                        bool look_only, joust_error *err)
+{
+    weight_files files = {0};
+    loading l = {.dir = dir,
+                 .described_by = JOUST_ADAPTER_CONFIG_FILE,
+                 .tensors = tensors,
+                 .n_tensors = n,
+                 .look_only = look_only,
+                 .err = err};
+    joust_status st = files_add(&files, dir, JOUST_ADAPTER_WEIGHTS_FILE, err);
+    if (st == JOUST_OK)
+        st = load_weights(&l, &files);
+    files_fini(&files);
+    return st;
+}
+
 static joust_status read_config(const char *dir, joust_model_config *ret, joust_error *err)
 {
     char *path = joust_path_join(dir, "config.json");
@@ -231,21 +249,50 @@ static joust_status read_config(const char *dir, joust_model_config *ret, joust_
     return st == JOUST_OK ? joust_model_config_read_stops(dir, ret, err) : st;
 }
 
+static bool has_file(const char *dir, const char *name)
+{
+    char *path = joust_path_join(dir, name);
+    const bool there = path && joust_file_exists(path);
+    joust_free(path);
+    return there;
+}
+
+bool joust_adapter_is_there(const char *dir)
+{
+    return has_file(dir, JOUST_ADAPTER_CONFIG_FILE);
+}
+
+static joust_status check_not_adapter_alone(const char *dir, joust_error *err)
+{
+    if (!joust_adapter_is_there(dir) || has_file(dir, "config.json"))
+        return JOUST_OK;
+    return joust_fail(err, JOUST_INVALID,
+                      "%s: an adapter without its model: join them by `joust model convert %s OUT "
+                      "--base MODEL`",
+                      dir, dir);
+}
+
 static joust_status load(const char *dir, bool look_only, joust_model **ret, joust_error *err)
 {
     joust_model_config config;
     weight_files files = {0};
-    loading l = {.dir = dir, .look_only = look_only, .err = err};
-    joust_status st = read_config(dir, &config, err);
+    loading l = {.dir = dir, .described_by = "config.json", .look_only = look_only, .err = err};
+    joust_status st = check_not_adapter_alone(dir, err);
+    if (st == JOUST_OK)
+        st = read_config(dir, &config, err);
     if (st == JOUST_OK)
         st = files_find(&files, dir, err);
     if (st == JOUST_OK)
         st = check_size(&files, dir, &config, err);
     if (st == JOUST_OK)
         st = joust_model_create(&config, &l.model, err);
-    if (st == JOUST_OK)
+    if (st == JOUST_OK) {
+        l.tensors = joust_model_tensors(l.model, &l.n_tensors);
         st = load_weights(&l, &files);
+    }
     files_fini(&files);
+    if (st == JOUST_OK && joust_adapter_is_there(dir))
+        st = joust_adapter_read(l.model, dir, look_only, err);
     if (st != JOUST_OK) {
         joust_model_free(&l.model);
         return st;

@@ -1,7 +1,9 @@
 /* Writing a model's folder: weights, whole or in shards, config.json, and what the source has beside them. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config_internal.h"
@@ -11,6 +13,7 @@
 #include "proto/base/text.h"
 #include "safetensors_internal.h"
 #include "tokenizer_internal.h"
+#include "worker/engine/lora.h"
 
 #define CONFIG_FILE      "config.json"
 #define MAX_COPIED_BYTES (64u << 20)
@@ -207,6 +210,65 @@ static joust_status save_weights(const joust_model *model, const char *dir, jous
     return st == JOUST_OK ? remove_file(dir, JOUST_WEIGHTS_FILE, err) : st;
 }
 
+/* One file as it is: another name of the same bytes, or a copy where the file system has no such names. */
+static joust_status take_file(const char *from, const char *to, joust_error *err)
+{
+    if (link(from, to) == 0)
+        return JOUST_OK;
+    joust_file_writer *writer = NULL;
+    FILE *file = fopen(from, "rb");
+    if (!file)
+        return joust_fail(err, joust_status_of_errno(errno), "%s: %s", from, strerror(errno));
+    joust_status st = joust_file_writer_open(to, &writer, err);
+    uint8_t bytes[1u << 14];
+    size_t n;
+    while (st == JOUST_OK && (n = fread(bytes, 1, sizeof(bytes), file)) > 0)
+        st = joust_file_writer_add(writer, bytes, n, err);
+    if (st == JOUST_OK && ferror(file))
+        st = joust_fail(err, JOUST_IO, "%s: can't read", from);
+    fclose(file);
+    if (st == JOUST_OK)
+        return joust_file_writer_commit(&writer, err);
+    joust_file_writer_abort(&writer);
+    return st;
+}
+
+/* Every file of source but its adapter: the base's weights and what stands beside them are frozen. */
+static joust_status take_base(const char *source, const char *dir, joust_error *err)
+{
+    struct dirent *entry;
+    joust_status st = JOUST_OK;
+    DIR *files = opendir(source);
+    if (!files)
+        return joust_fail(err, joust_status_of_errno(errno), "%s: %s", source, strerror(errno));
+    while (st == JOUST_OK && (entry = readdir(files)) != NULL) {
+        struct stat info;
+        if (entry->d_name[0] == '.' || strcmp(entry->d_name, JOUST_ADAPTER_CONFIG_FILE) == 0 ||
+            strcmp(entry->d_name, JOUST_ADAPTER_WEIGHTS_FILE) == 0)
+            continue;
+        char *from = joust_path_join(source, entry->d_name),
+             *to = joust_path_join(dir, entry->d_name);
+        if (!from || !to)
+            st = joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
+        else if (stat(from, &info) == 0 && S_ISREG(info.st_mode))
+            st = take_file(from, to, err);
+        joust_free(from);
+        joust_free(to);
+    }
+    closedir(files);
+    return st;
+}
+
+static joust_status save_adapted(const joust_model *model, const char *source, const char *dir,
+                                 joust_error *err)
+{
+    joust_status st = joust_dir_make(dir, err);
+    if (st == JOUST_OK)
+        st = source ? take_base(source, dir, err)
+                    : joust_model_export(model, NULL, JOUST_DTYPE_F32, 0, dir, err);
+    return st == JOUST_OK ? joust_model_adapter_save(model, NULL, dir, err) : st;
+}
+
 joust_status joust_model_export(const joust_model *model, const char *source, joust_dtype dtype,
                                 uint64_t max_shard_bytes, const char *dir, joust_error *err)
 {
@@ -226,5 +288,7 @@ joust_status joust_model_export(const joust_model *model, const char *source, jo
 joust_status joust_model_save(const joust_model *model, const char *source, const char *dir,
                               joust_error *err)
 {
-    return joust_model_export(model, source, JOUST_DTYPE_F32, 0, dir, err);
+    return joust_model_adapter(model)
+               ? save_adapted(model, source, dir, err)
+               : joust_model_export(model, source, JOUST_DTYPE_F32, 0, dir, err);
 }

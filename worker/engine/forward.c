@@ -399,6 +399,8 @@ static void attention_forward(const joust_forward *f, uint32_t layer, const jous
     const joust_layer_packs *p = &f->model->packs[layer];
     norm_rows(f, a->x, f->model->offsets[layer].attention_norm, n, a->normed, a->norm_r);
     joust_forward_multiply(f, a->normed, f->w.d_ld, n, &p->qkv, a->qkv, f->w.qkv_ld, false);
+    joust_forward_adapt(f, layer, JOUST_PRODUCT_QKV, a->normed, f->w.d_ld, n, a->low[0], a->qkv,
+                        f->w.qkv_ld);
     const attention_work keys = {layer, 1, rows, a};
     for (uint32_t r = 0; r < n; r++)
         key_count(&rows[r]);
@@ -407,6 +409,8 @@ static void attention_forward(const joust_forward *f, uint32_t layer, const jous
     if (a->x_mid != a->x)
         memcpy(a->x_mid, a->x, (size_t)n * f->w.d_ld * sizeof(float));
     joust_forward_multiply(f, a->mixed, f->w.query_ld, n, &p->o, a->x_mid, f->w.d_ld, true);
+    joust_forward_adapt(f, layer, JOUST_PRODUCT_O, a->mixed, f->w.query_ld, n, a->low[1], a->x_mid,
+                        f->w.d_ld);
     if (f->model->config.attention_bias)
         bias_add(f, f->model->offsets[layer].o_bias, f->model->config.d_model, a->x_mid, f->w.d_ld,
                  n);
@@ -428,6 +432,8 @@ void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row
     norm_rows(f, a->x_mid, f->model->offsets[layer].ff_norm, n, a->normed_ff, a->norm_ff_r);
     joust_forward_multiply(f, a->normed_ff, f->w.d_ld, n, &p->gate_up, a->gate_up, f->w.gate_up_ld,
                            false);
+    joust_forward_adapt(f, layer, JOUST_PRODUCT_GATE_UP, a->normed_ff, f->w.d_ld, n, a->low[2],
+                        a->gate_up, f->w.gate_up_ld);
     if (c->mlp_bias)
         bias_add(f, f->model->offsets[layer].gate_up_bias, 2 * c->d_ff, a->gate_up, f->w.gate_up_ld,
                  n);
@@ -435,6 +441,8 @@ void joust_forward_layer(const joust_forward *f, uint32_t layer, const joust_row
     if (a->x_out != a->x_mid)
         memcpy(a->x_out, a->x_mid, (size_t)n * f->w.d_ld * sizeof(float));
     joust_forward_multiply(f, a->hidden, f->w.ff_ld, n, &p->down, a->x_out, f->w.d_ld, true);
+    joust_forward_adapt(f, layer, JOUST_PRODUCT_DOWN, a->hidden, f->w.ff_ld, n, a->low[3], a->x_out,
+                        f->w.d_ld);
     if (c->mlp_bias)
         bias_add(f, f->model->offsets[layer].down_bias, c->d_model, a->x_out, f->w.d_ld, n);
 }
@@ -455,6 +463,16 @@ void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, floa
 
 /* ---- a pass ---------------------------------------------------------------------------------- */
 
+/* The longest row of s (x A'). */
+static uint32_t low_ld(const joust_model *m)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; m->lora && i < JOUST_N_PRODUCTS; i++)
+        if (m->lora->products[i].low_ld > n)
+            n = m->lora->products[i].low_ld;
+    return n;
+}
+
 joust_status joust_pass_create(const joust_engine *engine, const joust_model *m, joust_pass **ret,
                                joust_error *err)
 {
@@ -469,7 +487,7 @@ joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
         size_t ld;
     } parts[] = {{&a->x, w.d_ld},         {&a->normed, w.d_ld},        {&a->qkv, w.qkv_ld},
                  {&a->mixed, w.query_ld}, {&a->gate_up, w.gate_up_ld}, {&a->hidden, w.ff_ld},
-                 {&a->norm_r, 1},         {&pass->logits, w.vocab_ld}};
+                 {&a->norm_r, 1},         {&pass->logits, w.vocab_ld}, {&a->low[0], low_ld(m)}};
     const size_t n_parts = sizeof(parts) / sizeof(*parts);
     size_t size = 0;
     for (size_t i = 0; i < n_parts; i++)
@@ -489,6 +507,7 @@ joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
         *parts[i].place = at;
         at += parts[i].ld * JOUST_PASS_ROWS;
     }
+    a->low[1] = a->low[2] = a->low[3] = a->low[0];
     a->x_mid = a->x_out = a->x;
     a->normed_ff = a->normed;
     a->norm_ff_r = a->norm_r;

@@ -43,6 +43,7 @@ typedef struct joust_activations {
     float *x_mid, *normed_ff, *gate_up, *hidden, *x_out;
     float *norm_r, *norm_ff_r; /* (rows) what the norms multiplied by */
     float *stats; /* (rows, 2 n_heads in whole lanes) as joust_attention.stats, or NULL */
+    float *low[JOUST_N_PRODUCTS]; /* of the adapter: s (x A'), (rows, low_ld) of each product */
     float *qk,
         *qk_r; /* query and key before their norms, and what those multiplied by a head; or NULL */
 } joust_activations;
@@ -81,6 +82,12 @@ void joust_forward_head(const joust_forward *f, const float *x, uint32_t n, floa
 /* y = x . pack for m rows: y (m, y_ld), added to what is there with `add`. */
 void joust_forward_multiply(const joust_forward *f, const float *x, uint32_t x_ld, uint32_t m,
                             const joust_pack *pack, float *y, uint32_t y_ld, bool add);
+
+/* y (n, y_ld) += s (x A') B' of a layer's product; low (n, low_ld) is kept for the backward pass. Nothing where the model
+ * has no adapter there. */
+void joust_forward_adapt(const joust_forward *f, uint32_t layer, joust_product product,
+                         const float *x, uint32_t x_ld, uint32_t n, float *low, float *y,
+                         uint32_t y_ld);
 
 /* A pass over up to JOUST_PASS_ROWS rows of any sequences, without keeping activations. */
 #define JOUST_PASS_ROWS 128u

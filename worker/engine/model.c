@@ -231,6 +231,7 @@ void joust_model_free(joust_model **model)
         return;
     joust_model_unprepare(m);
     joust_weights_state_end(&m->state);
+    joust_lora_free(&m->lora);
     joust_free(m->tensors);
     joust_free(m->offsets);
     joust_free_aligned(m->weights);
@@ -283,6 +284,15 @@ joust_status joust_model_clone(const joust_model *model, joust_model **ret, jous
     if (st)
         return st;
     memcpy(m->weights, model->weights, model->n_weights * sizeof(*m->weights));
+    if (model->lora) {
+        st = joust_lora_create(m, &model->lora->settings, err);
+        if (st) {
+            joust_model_free(&m);
+            return st;
+        }
+        memcpy(m->lora->weights, model->lora->weights,
+               model->lora->n_weights * sizeof(*m->lora->weights));
+    }
     *ret = m;
     return JOUST_OK;
 }
@@ -307,20 +317,48 @@ float *joust_model_weights(joust_model *model, uint64_t *ret_n)
 void joust_model_changed(joust_model *model)
 {
     model->ready = false;
+    if (model->lora)
+        model->lora->ready = false;
     joust_weights_state_end(&model->state);
+}
+
+joust_trained joust_model_trained(const joust_model *m)
+{
+    return m->lora ? (joust_trained){m->lora->weights, m->lora->n_weights, m->lora->tensors,
+                                     m->lora->n_tensors}
+                   : (joust_trained){m->weights, m->n_weights, m->tensors, m->n_tensors};
+}
+
+void joust_model_trained_changed(joust_model *m)
+{
+    if (!m->lora) {
+        joust_model_changed(m);
+        return;
+    }
+    m->lora->ready = false;
+    joust_weights_state_end(&m->state);
+}
+
+static void hash_tensors(joust_hasher *h, const joust_tensor *tensors, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const joust_tensor *t = &tensors[i];
+        joust_hasher_field(h, t->name, strlen(t->name));
+        joust_hasher_u64(h, t->n_dims);
+        for (uint32_t k = 0; k < t->n_dims; k++)
+            joust_hasher_u64(h, t->dims[k]);
+        joust_hasher_field(h, t->data, t->n * sizeof(float));
+    }
 }
 
 joust_digest joust_model_digest(const joust_model *model)
 {
     joust_hasher h;
     joust_hasher_init(&h);
-    for (uint32_t i = 0; i < model->n_tensors; i++) {
-        const joust_tensor *t = &model->tensors[i];
-        joust_hasher_field(&h, t->name, strlen(t->name));
-        joust_hasher_u64(&h, t->n_dims);
-        for (uint32_t k = 0; k < t->n_dims; k++)
-            joust_hasher_u64(&h, t->dims[k]);
-        joust_hasher_field(&h, t->data, t->n * sizeof(float));
+    hash_tensors(&h, model->tensors, model->n_tensors);
+    if (model->lora) {
+        hash_tensors(&h, model->lora->tensors, model->lora->n_tensors);
+        joust_hasher_field(&h, &model->lora->scale, sizeof(model->lora->scale));
     }
     return joust_hasher_end(&h);
 }

@@ -87,7 +87,8 @@ typedef enum joust_dtype {
 
 /* All weights zero, every tensor named and laid out; for loaders. Errors: JOUST_INVALID (config), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_model_create(const joust_model_config *config, joust_model **ret, joust_error *err);
-/* Reads config.json and model.safetensors, or the shards of its index (f32, f16, bf16), from dir. Errors name file and
+/* Reads config.json and model.safetensors, or the shards of its index (f32, f16, bf16), from dir, and the adapter beside
+ * them if there is one (worker/engine/lora.h). Errors name file and
  * tensor; JOUST_NOT_FINITE names the element that is NaN or infinite. */
 JOUST_MUST_USE joust_status joust_model_load(const char *dir, joust_model **ret, joust_error *err);
 /* Whether joust_model_load would find every tensor in the shape that config.json asks for; reads no weight. Errors: the same. */
@@ -100,9 +101,10 @@ void joust_model_free(joust_model **model);
 /* Writes config.json and model.safetensors (float32: no bit is lost) into dir (made if absent), each complete and durable
  * or absent. From source (a model's folder, NULL: none) come tokenizer files (of GPT-2's vocab.json and
  * merges.txt also the tokenizer.json that says the same), generation_config.json, and the keys of
- * config.json that the engine doesn't read. The same weights and source give the same bytes. */
+ * config.json that the engine doesn't read. The same weights and source give the same bytes. Of a model with an adapter
+ * the base's files are source's, as they are (hard links), with the adapter beside them. */
 JOUST_MUST_USE joust_status joust_model_save(const joust_model *model, const char *source, const char *dir, joust_error *err);
-/* The same in another dtype and in shards of at most max_shard_bytes (0: 5 GB) with model.safetensors.index.json.
+/* The base alone, without its adapter, in another dtype and in shards of at most max_shard_bytes (0: 5 GB) with model.safetensors.index.json.
  * Rounds to nearest even. Errors: JOUST_INVALID (f16 can't hold a value: tensor and element are named). */
 JOUST_MUST_USE joust_status joust_model_export(const joust_model *model, const char *source, joust_dtype dtype,
                                                uint64_t max_shard_bytes, const char *dir, joust_error *err);
@@ -112,7 +114,7 @@ const joust_model_config *joust_model_get_config(const joust_model *model);
 const joust_tensor *joust_model_tensors(const joust_model *model, uint32_t *ret_n);
 float *joust_model_weights(joust_model *model, uint64_t *ret_n); /* the block; after writing call joust_model_changed */
 void joust_model_changed(joust_model *model); /* packed copies are stale */
-/* BLAKE2b-256 over tensor names, shapes and float32 little-endian bytes, in block order. */
+/* BLAKE2b-256 over tensor names, shapes and float32 little-endian bytes, in block order; then those of its adapter. */
 joust_digest joust_model_digest(const joust_model *model);
 
 #endif

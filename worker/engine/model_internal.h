@@ -3,6 +3,7 @@
 #define JOUST_WORKER_ENGINE_MODEL_INTERNAL_H
 
 #include "kernels_internal.h"
+#include "lora_internal.h"
 #include "worker/engine/model.h"
 
 /* Where a layer's tensors begin in the block of weights (and of gradients), in elements. query,
@@ -42,7 +43,18 @@ struct joust_model {
     float *rope; /* (context, d_head): cos then sin of d_head / 2 angles */
     bool ready;
     joust_weights_state *state; /* NULL until a cache is made from these weights */
+    joust_lora *lora;           /* the adapter, or NULL */
 };
+
+/* What training changes: the adapter, or every weight. Views of the model. */
+typedef struct joust_trained {
+    float *weights;
+    uint64_t n;
+    const joust_tensor *tensors;
+    uint32_t n_tensors;
+} joust_trained;
+joust_trained joust_model_trained(const joust_model *model);
+void joust_model_trained_changed(joust_model *model); /* as joust_model_changed, of those alone */
 
 static inline bool joust_config_has_bias(const joust_model_config *c)
 {
@@ -82,5 +94,7 @@ joust_widths joust_model_widths(const joust_model_config *config);
 JOUST_MUST_USE joust_status joust_model_prepare(joust_engine *engine, joust_model *model,
                                                 joust_error *err);
 void joust_model_unprepare(joust_model *model); /* frees the packed copies */
+/* Fills a pack that is laid out, from its matrix (n, k). */
+void joust_pack_fill(const joust_pack *pack, const float *from);
 
 #endif

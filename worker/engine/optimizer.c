@@ -62,7 +62,7 @@ static double power(double x, uint64_t n)
 
 typedef struct update {
     joust_engine *engine;
-    joust_model *model;
+    const joust_trained *trained;
     joust_adam with, without; /* decay: matrices and norms */
     const float *gradient;
     float *m, *v;
@@ -73,23 +73,23 @@ static void update_block(void *context, uint64_t block)
 {
     const update *u = context;
     const uint64_t size = BLOCK * 4, first = block * size;
-    const uint64_t end = first + size < u->model->n_weights ? first + size : u->model->n_weights;
-    for (uint32_t i = 0; i < u->model->n_tensors; i++) {
-        const joust_tensor *t = &u->model->tensors[i];
-        uint64_t at = (uint64_t)(t->data - u->model->weights), low = at > first ? at : first;
+    const uint64_t end = first + size < u->trained->n ? first + size : u->trained->n;
+    for (uint32_t i = 0; i < u->trained->n_tensors; i++) {
+        const joust_tensor *t = &u->trained->tensors[i];
+        uint64_t at = (uint64_t)(t->data - u->trained->weights), low = at > first ? at : first;
         uint64_t high = at + t->n < end ? at + t->n : end;
         if (low < high)
             u->engine->kernels->adam(t->n_dims == 2 ? &u->with : &u->without, u->gradient + low,
-                                     u->m + low, u->v + low, u->model->weights + low, high - low);
+                                     u->m + low, u->v + low, u->trained->weights + low, high - low);
     }
 }
 
-void joust_optimizer_update(joust_engine *engine, joust_model *model, const joust_train_settings *p,
-                            uint32_t step, double learning_rate, double scale,
-                            const float *gradient, float *m, float *v)
+void joust_optimizer_update(joust_engine *engine, const joust_trained *trained,
+                            const joust_train_settings *p, uint32_t step, double learning_rate,
+                            double scale, const float *gradient, float *m, float *v)
 {
     uint64_t t = (uint64_t)step + 1;
-    update u = {.engine = engine, .model = model, .gradient = gradient, .m = m, .v = v};
+    update u = {.engine = engine, .trained = trained, .gradient = gradient, .m = m, .v = v};
     u.without = (joust_adam){.beta1 = (float)p->adam_beta1,
                              .beta2 = (float)p->adam_beta2,
                              .eps = (float)p->adam_eps,
@@ -100,6 +100,5 @@ void joust_optimizer_update(joust_engine *engine, joust_model *model, const jous
     u.with = u.without;
     u.with.decay = (float)(1 - learning_rate * p->weight_decay);
     uint64_t size = BLOCK * 4;
-    joust_pool_each(engine->pool, (model->n_weights + size - 1) / size, update_block, &u);
-    joust_model_changed(model);
+    joust_pool_each(engine->pool, (trained->n + size - 1) / size, update_block, &u);
 }

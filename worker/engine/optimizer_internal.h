@@ -1,4 +1,4 @@
-/* AdamW over a whole model, and the learning rate of a step. */
+/* AdamW over what is trained, and the learning rate of a step. */
 #ifndef JOUST_WORKER_ENGINE_OPTIMIZER_INTERNAL_H
 #define JOUST_WORKER_ENGINE_OPTIMIZER_INTERNAL_H
 
@@ -12,9 +12,9 @@ double joust_learning_rate(const joust_train_settings *params, uint32_t step);
  * Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_gradient_norm(joust_engine *engine, const float *gradient,
                                                 uint64_t n, double *ret, joust_error *err);
-/* One update of the model's weights and of both moments (n_weights each); the gradient is
- * multiplied by scale. */
-void joust_optimizer_update(joust_engine *engine, joust_model *model,
+/* One update of the weights and of both moments; the gradient is multiplied by scale. The caller
+ * tells the model. */
+void joust_optimizer_update(joust_engine *engine, const joust_trained *trained,
                             const joust_train_settings *params, uint32_t step, double learning_rate,
                             double scale, const float *gradient, float *m, float *v);
 

@@ -66,6 +66,11 @@ static void pack_panels(const float *from, const joust_pack *pack, uint32_t firs
     }
 }
 
+void joust_pack_fill(const joust_pack *pack, const float *from)
+{
+    pack_panels(from, pack, 0, joust_lanes_up(pack->n) / JOUST_LANES);
+}
+
 /* Items are runs of panels, matrix after matrix. */
 static uint64_t items_of(const matrix *x)
 {
@@ -162,7 +167,7 @@ static void rope_fill(joust_model *m)
     }
 }
 
-joust_status joust_model_prepare(joust_engine *engine, joust_model *m, joust_error *err)
+static joust_status weights_prepare(joust_engine *engine, joust_model *m, joust_error *err)
 {
     if (m->ready)
         return JOUST_OK;
@@ -182,6 +187,12 @@ joust_status joust_model_prepare(joust_engine *engine, joust_model *m, joust_err
     joust_pool_each(engine->pool, pack_items_count(m), pack_item, m);
     m->ready = true;
     return JOUST_OK;
+}
+
+joust_status joust_model_prepare(joust_engine *engine, joust_model *m, joust_error *err)
+{
+    joust_status st = weights_prepare(engine, m, err);
+    return st || !m->lora ? st : joust_lora_prepare(engine, m->lora, m->config.n_layers, err);
 }
 
 void joust_model_unprepare(joust_model *m)

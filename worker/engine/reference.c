@@ -23,6 +23,14 @@ joust_status joust_trainer_take_reference(joust_trainer *t, joust_model **refere
     return JOUST_OK;
 }
 
+joust_status joust_trainer_reference_is_base(joust_trainer *t, joust_error *err)
+{
+    if (!t->model->lora)
+        return joust_fail(err, JOUST_INVALID, "trainer: the policy has no adapter to leave out");
+    t->reference_is_base = true;
+    return JOUST_OK;
+}
+
 /* ---- scoring --------------------------------------------------------------------------------- */
 
 /* A prompt and the answer after it. */
@@ -77,6 +85,16 @@ static joust_status scoring_make(const sequence *sequences, uint32_t n, scoring 
     return JOUST_OK;
 }
 
+/* Under the reference, which may be the model without its adapter. */
+static joust_status reference_score(joust_trainer *t, const scoring *s, joust_error *err)
+{
+    joust_model *reference = t->reference_is_base ? t->model : t->reference;
+    joust_model_adapter_switch(reference, !t->reference_is_base);
+    joust_status st = joust_score(t->engine, reference, s->requests, s->n, NULL, NULL, err);
+    joust_model_adapter_switch(reference, true);
+    return st;
+}
+
 static double answer_sum(const scoring *s, uint32_t i, uint32_t shared, double alpha)
 {
     const joust_score_request *r = &s->requests[i];
@@ -124,7 +142,7 @@ joust_status joust_reference_rows(joust_trainer *t, const joust_pair_row *rows, 
     if (!st)
         st = scoring_make(answers, answers_of(rows, n, answers), &s, err);
     if (!st)
-        st = joust_score(t->engine, t->reference, s.requests, s.n, NULL, NULL, err);
+        st = reference_score(t, &s, err);
     if (!st)
         rows_fill(t, &s, copies, n);
     scoring_fini(&s);
@@ -158,10 +176,10 @@ joust_status joust_reference_baseline(joust_trainer *t, const joust_pair_row *ro
     const uint32_t n_answers = answers_of(rows, n, answers);
     answers_shift(&t->model->config, answers, n_answers);
     joust_status st = scoring_make(answers, n_answers, &s, err);
-    joust_model *const models[] = {t->model, t->reference};
     double sums[2] = {0};
     for (uint32_t m = 0; m < 2 && !st; m++) {
-        st = joust_score(t->engine, models[m], s.requests, s.n, NULL, NULL, err);
+        st = m ? reference_score(t, &s, err)
+               : joust_score(t->engine, t->model, s.requests, s.n, NULL, NULL, err);
         for (uint32_t i = 0; i < n_answers && !st; i++)
             sums[m] += answer_sum(&s, i, UINT32_MAX, 1);
     }

@@ -32,7 +32,9 @@ typedef struct joust_tape {
     uint32_t *wanted;                /* (n_wanted) row numbers, rising */
     joust_activations *layers;       /* (n_layers) */
     float *row_block, *wanted_block; /* hold all that follows */
-    float *dx, *d_normed, *d_qkv, *d_mixed, *d_gate_up, *d_hidden;  /* (rows, ld) */
+    float *dx, *d_normed, *d_qkv, *d_mixed, *d_gate_up, *d_hidden; /* (rows, ld) */
+    float *d_low;                                                  /* (rows, longest low_ld) */
+    float *sink; /* with an adapter: what nobody asks for, a width's */
     float *x_wanted, *normed, *norm_r, *logits, *d_logits, *d_head; /* (wanted, ld) */
     joust_log_sum *sums;                                            /* (wanted) */
     float *head_block, *query, *d_out, *d_query;                    /* (n_heads, head_ld) */
@@ -58,7 +60,7 @@ JOUST_MUST_USE joust_status joust_tape_forward(joust_tape *t, joust_error *err);
 float joust_tape_logp(const joust_tape *t, uint32_t i, uint32_t token);
 /* d_logits of wanted row i += factor * the gradient of log p(token). */
 void joust_tape_pull(joust_tape *t, uint32_t i, uint32_t token, float factor);
-/* gradients (n_weights, as the block of weights) = what follows from d_logits; at least one row is
+/* gradients (as the block of what is trained) = what follows from d_logits; at least one row is
  * wanted. */
 void joust_tape_backward(joust_tape *t, float *gradients);
 

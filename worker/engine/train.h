@@ -56,7 +56,7 @@ typedef struct joust_step_report {
 
 typedef struct joust_trainer joust_trainer;
 
-/* Trains model in place (keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
+/* Trains model in place, its adapter alone if it has one (worker/engine/lora.h; keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
  *   a loss on pairs: KERNELS.md, "Losses"; dpo, for one:
  *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
  *   sft: sum over targets of weight * -log p(token)
@@ -71,6 +71,9 @@ void joust_trainer_free(joust_trainer **trainer);
  * reference that moves. Errors: JOUST_INVALID (another shape; *reference stays the caller's). */
 JOUST_MUST_USE joust_status joust_trainer_take_reference(joust_trainer *t, joust_model **reference,
                                                          joust_error *err);
+/* The same where the reference is the policy's model without its adapter: no second copy. Errors: JOUST_INVALID (it has no
+ * adapter). */
+JOUST_MUST_USE joust_status joust_trainer_reference_is_base(joust_trainer *t, joust_error *err);
 /* One optimiser step over n rows (n >= 1). Errors: JOUST_INVALID (row, position), JOUST_NOT_FINITE (the step and row are
  * named, weights untouched), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *rows,

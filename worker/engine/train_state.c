@@ -18,23 +18,27 @@
 #define HEADER_BYTES 88u
 #define END_BYTES    8u
 
-static joust_digest shape_digest(const joust_model *m)
-{
-    joust_hasher h;
-    joust_hasher_init(&h);
-    for (uint32_t i = 0; i < m->n_tensors; i++) {
-        joust_hasher_field(&h, m->tensors[i].name, strlen(m->tensors[i].name));
-        joust_hasher_u64(&h, m->tensors[i].dims[0]);
-        joust_hasher_u64(&h, m->tensors[i].dims[1]);
-    }
-    return joust_hasher_end(&h);
-}
-
 static void hash_double(joust_hasher *h, double x)
 {
     uint64_t bits;
     memcpy(&bits, &x, sizeof(bits));
     joust_hasher_u64(h, bits);
+}
+
+/* An adapter's scale is part of its shape. */
+static joust_digest shape_digest(const joust_trainer *t)
+{
+    joust_hasher h;
+    joust_hasher_init(&h);
+    for (uint32_t i = 0; i < t->trained.n_tensors; i++) {
+        const joust_tensor *tensor = &t->trained.tensors[i];
+        joust_hasher_field(&h, tensor->name, strlen(tensor->name));
+        joust_hasher_u64(&h, tensor->dims[0]);
+        joust_hasher_u64(&h, tensor->dims[1]);
+    }
+    if (t->model->lora)
+        hash_double(&h, (double)t->model->lora->scale);
+    return joust_hasher_end(&h);
 }
 
 static void hash_objective(joust_hasher *h, const joust_train_settings *p)
@@ -89,7 +93,7 @@ typedef struct blocks {
 
 static blocks blocks_of(const joust_trainer *t)
 {
-    blocks b = {{t->model->weights, t->m, t->v}, 3};
+    blocks b = {{t->trained.weights, t->m, t->v}, 3};
     if (t->params.objective.reference_sync_steps && t->reference)
         b.at[b.n++] = t->reference->weights;
     return b;
@@ -97,21 +101,21 @@ static blocks blocks_of(const joust_trainer *t)
 
 static uint64_t file_bytes(const joust_trainer *t)
 {
-    return HEADER_BYTES + blocks_of(t).n * t->model->n_weights * sizeof(float) + END_BYTES;
+    return HEADER_BYTES + blocks_of(t).n * t->trained.n * sizeof(float) + END_BYTES;
 }
 
 joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err)
 {
-    const uint64_t n = file_bytes(t), n_block = t->model->n_weights * sizeof(float);
+    const uint64_t n = file_bytes(t), n_block = t->trained.n * sizeof(float);
     uint8_t *file = joust_malloc(n);
     if (!file)
         return joust_fail(err, JOUST_NOMEM, "%s: no memory for a training state of %llu bytes",
                           path, (unsigned long long)n);
-    const joust_digest shape = shape_digest(t->model), settings = settings_digest(&t->params);
+    const joust_digest shape = shape_digest(t), settings = settings_digest(&t->params);
     memcpy(file, MAGIC, 8);
     joust_put_be32(file + 8, VERSION);
     joust_put_be32(file + 12, t->n_steps);
-    joust_put_be64(file + 16, t->model->n_weights);
+    joust_put_be64(file + 16, t->trained.n);
     memcpy(file + 24, shape.bytes, JOUST_DIGEST_BYTES);
     memcpy(file + 56, settings.bytes, JOUST_DIGEST_BYTES);
     const blocks b = blocks_of(t);
@@ -136,7 +140,7 @@ static joust_status file_check(const joust_trainer *t, const char *path, const j
         joust_checksum(file->data, file->n - END_BYTES))
         return joust_fail(err, JOUST_CORRUPT,
                           "%s: the checksum doesn't match: the file is damaged or cut off", path);
-    const joust_digest shape = shape_digest(t->model), settings = settings_digest(&t->params);
+    const joust_digest shape = shape_digest(t), settings = settings_digest(&t->params);
     if (memcmp(file->data + 24, shape.bytes, JOUST_DIGEST_BYTES) != 0 || file->n != file_bytes(t))
         return joust_fail(err, JOUST_CONFLICT, "%s: training state of a model of another shape",
                           path);
@@ -156,12 +160,12 @@ joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_err
     if (!st)
         st = file_check(t, path, &file, err);
     if (!st) {
-        const uint64_t n_block = t->model->n_weights * sizeof(float);
+        const uint64_t n_block = t->trained.n * sizeof(float);
         t->n_steps = joust_get_be32(file.data + 12);
         const blocks b = blocks_of(t);
         for (uint32_t i = 0; i < b.n; i++)
             memcpy(b.at[i], file.data + HEADER_BYTES + i * n_block, n_block);
-        joust_model_changed(t->model);
+        joust_model_trained_changed(t->model);
         if (t->reference)
             joust_model_changed(t->reference);
     }

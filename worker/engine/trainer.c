@@ -58,6 +58,10 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
     joust_status st = params_check(params, err);
     if (!st)
         st = joust_model_check_language(&model->config, "training", err);
+    if (!st && model->lora && params->objective.reference_sync_steps)
+        st = joust_fail(err, JOUST_UNSUPPORTED,
+                        "train: reference_sync_steps: a moving reference has no adapter to move; "
+                        "leave it out, or train without lora");
     if (st)
         return st;
     joust_trainer *t = joust_calloc(1, sizeof(*t));
@@ -65,15 +69,17 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
         return joust_fail(err, JOUST_NOMEM, "trainer: out of memory");
     t->engine = engine;
     t->model = model;
+    t->trained = joust_model_trained(model);
     t->max_runs = JOUST_TRAINER_MAX_RUNS;
     t->params = *params;
-    t->m = joust_calloc_aligned(model->n_weights, sizeof(float));
-    t->v = joust_calloc_aligned(model->n_weights, sizeof(float));
+    t->m = joust_calloc_aligned(t->trained.n, sizeof(float));
+    t->v = joust_calloc_aligned(t->trained.n, sizeof(float));
     t->tapes = joust_calloc(joust_engine_threads(engine), sizeof(joust_tape *));
     if (!t->m || !t->v || !t->tapes) {
+        st = joust_fail(err, JOUST_NOMEM, "trainer: no memory for %llu parameters",
+                        (unsigned long long)t->trained.n);
         joust_trainer_free(&t);
-        return joust_fail(err, JOUST_NOMEM, "trainer: no memory for %llu parameters",
-                          (unsigned long long)model->n_weights);
+        return st;
     }
     *ret = t;
     return JOUST_OK;
@@ -176,7 +182,7 @@ static joust_status tree_sum(const step *s, uint32_t thread, uint32_t first, uin
     float *right = s->t->partial[thread * s->t->depth + depth - 1];
     st = tree_sum(s, thread, first + half, half, depth - 1, right, err);
     if (!st)
-        s->t->engine->kernels->add(to, right, s->t->model->n_weights);
+        s->t->engine->kernels->add(to, right, s->t->trained.n);
     return st;
 }
 
@@ -208,7 +214,7 @@ static void runs_add_block(void *context, uint64_t block)
 {
     const step *s = context;
     const joust_trainer *t = s->t;
-    const uint64_t first = block * ADD_BLOCK, left = t->model->n_weights - first;
+    const uint64_t first = block * ADD_BLOCK, left = t->trained.n - first;
     const uint32_t n_runs = (s->n + s->run - 1) / s->run;
     for (uint32_t apart = 1; apart < n_runs; apart *= 2)
         for (uint32_t i = 0; i + apart < n_runs; i += 2 * apart)
@@ -247,22 +253,21 @@ static joust_status sums_reserve(joust_trainer *t, uint32_t n_runs, uint32_t run
     t->n_sums = t->sums ? n_runs : 0;
     t->depth = t->partial ? depth : 0;
     for (uint32_t i = 0; ok && i < n_runs; i++)
-        ok = (t->sums[i] = joust_calloc_aligned(t->model->n_weights, sizeof(float))) != NULL;
+        ok = (t->sums[i] = joust_calloc_aligned(t->trained.n, sizeof(float))) != NULL;
     for (uint32_t i = 0; ok && i < n_threads * depth; i++)
-        ok = (t->partial[i] = joust_calloc_aligned(t->model->n_weights, sizeof(float))) != NULL;
+        ok = (t->partial[i] = joust_calloc_aligned(t->trained.n, sizeof(float))) != NULL;
     if (ok)
         return JOUST_OK;
     sums_free(t);
     return joust_fail(err, JOUST_NOMEM, "trainer: no memory for %u gradients of %llu parameters",
-                      n_runs, (unsigned long long)t->model->n_weights);
+                      n_runs, (unsigned long long)t->trained.n);
 }
 
 /* Leaves the whole gradient in sums[0] and every row's report. */
 static joust_status gradient_sum(step *s, joust_error *err)
 {
     joust_trainer *t = s->t;
-    s->run =
-        joust_trainer_run(t->model->n_weights, joust_engine_threads(t->engine), t->max_runs, s->n);
+    s->run = joust_trainer_run(t->trained.n, joust_engine_threads(t->engine), t->max_runs, s->n);
     joust_status st = sums_reserve(t, (s->n + s->run - 1) / s->run, s->run, err);
     if (!st)
         st = tapes_make(t, joust_engine_threads(t->engine), err);
@@ -276,8 +281,7 @@ static joust_status gradient_sum(step *s, joust_error *err)
             *err = s->error;
         return s->status;
     }
-    joust_pool_each(t->engine->pool, (t->model->n_weights + ADD_BLOCK - 1) / ADD_BLOCK,
-                    runs_add_block, s);
+    joust_pool_each(t->engine->pool, (t->trained.n + ADD_BLOCK - 1) / ADD_BLOCK, runs_add_block, s);
     return JOUST_OK;
 }
 
@@ -327,8 +331,7 @@ static joust_status gradient_of_step(step *s, joust_step_report *report, joust_e
     joust_trainer *t = s->t;
     joust_status st = gradient_sum(s, err);
     if (!st)
-        st = joust_gradient_norm(t->engine, t->sums[0], t->model->n_weights, &report->gradient_norm,
-                                 err);
+        st = joust_gradient_norm(t->engine, t->sums[0], t->trained.n, &report->gradient_norm, err);
     if (st)
         return st == JOUST_NOT_FINITE ? joust_blame(err, st, "training step %u", t->n_steps) : st;
     reports_average(s, report);
@@ -352,8 +355,9 @@ static joust_status step_do(step *s, joust_step_report *ret, joust_error *err)
     double scale = 1;
     if (t->params.clip > 0 && report.gradient_norm > t->params.clip)
         scale = t->params.clip / report.gradient_norm;
-    joust_optimizer_update(t->engine, t->model, &t->params, t->n_steps, report.learning_rate, scale,
-                           t->sums[0], t->m, t->v);
+    joust_optimizer_update(t->engine, &t->trained, &t->params, t->n_steps, report.learning_rate,
+                           scale, t->sums[0], t->m, t->v);
+    joust_model_trained_changed(t->model);
     t->n_steps++;
     joust_reference_sync(t);
     *ret = report;
@@ -382,7 +386,7 @@ joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *ro
     if (!traits->of_pairs || n == 0)
         return joust_fail(err, JOUST_INVALID,
                           "training step: pairs need a loss on pairs and at least one row");
-    if (joust_needs_live_reference(&t->params) && !t->reference)
+    if (joust_needs_live_reference(&t->params) && !t->reference && !t->reference_is_base)
         return joust_fail(err, JOUST_INVALID, "training step: the loss %s needs a reference here",
                           traits->name);
     for (uint32_t i = 0; i < n; i++) {

@@ -8,10 +8,12 @@
 struct joust_trainer {
     joust_engine *engine;
     joust_model *model;
+    joust_trained trained; /* of the model */
     joust_train_settings params;
     uint32_t n_steps; /* done */
-    float *m, *v;     /* (n_weights) moments */
+    float *m, *v;     /* (trained.n) moments */
     joust_model *reference; /* owned; NULL: rows bring its log-probabilities */
+    bool reference_is_base; /* the reference is the model without its adapter */
 
     /* Working memory, grown as needed. */
     joust_tape **tapes; /* (threads) */
@@ -23,7 +25,7 @@ struct joust_trainer {
 };
 
 #define JOUST_TRAINER_MAX_RUNS 64u
-/* Rows of a run, a power of two: the shortest runs whose sums, n_weights floats each, fit. */
+/* Rows of a run, a power of two: the shortest runs whose sums, n_weights floats each (of what is trained), fit. */
 uint32_t joust_trainer_run(uint64_t n_weights, uint32_t n_threads, uint32_t max_runs,
                            uint32_t n_rows);
 
