@@ -243,6 +243,14 @@ static const joust_key_alias ALIASES[] = {
     {"adam_epsilon", "train", "adam_eps", NULL},
     {"max_grad_norm", "train", "clip", NULL},
     {"save_steps", "train", "save_every", NULL},
+    {"peft_config", "train", "lora", NULL},
+    {"r", "lora", "rank", NULL},
+    {"lora_r", "lora", "rank", NULL},
+    {"lora_alpha", "lora", "alpha", NULL},
+    {"target_modules", "lora", "targets", NULL},
+    {"lora_target_modules", "lora", "targets", NULL},
+    {"use_rslora", "lora", "rslora", NULL},
+    {"lora_dropout", "lora", "dropout", NULL},
 };
 
 static const char *const STAGE_NAMES[] = {"generate", "judge",    "pair",

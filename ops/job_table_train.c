@@ -55,7 +55,48 @@ static const joust_key MIX_KEYS[] = {
 #undef AT
 static const joust_section MIX_OF = {.name = "mix", KEYS(MIX_KEYS)};
 
+static const joust_choice LORA_TARGETS[] = {{"q_proj", JOUST_LORA_Q, false},
+                                            {"k_proj", JOUST_LORA_K, false},
+                                            {"v_proj", JOUST_LORA_V, false},
+                                            {"o_proj", JOUST_LORA_O, false},
+                                            {"gate_proj", JOUST_LORA_GATE, false},
+                                            {"up_proj", JOUST_LORA_UP, false},
+                                            {"down_proj", JOUST_LORA_DOWN, false},
+                                            {"all-linear", (int)JOUST_LORA_ALL, false},
+                                            {NULL, 0, false}};
 #define AT(member) offsetof(joust_job_train, member)
+static const joust_key LORA_KEYS[] = {
+    {.name = "rank",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(lora.rank),
+     .low = 1,
+     .high = JOUST_LORA_MAX_RANK,
+     .help = "of the matrices that are trained beside each target; 8 by default"},
+    {.name = "alpha",
+     .kind = JOUST_KEY_DOUBLE,
+     .offset = AT(lora.alpha),
+     .low = 0,
+     .high = 1e6,
+     .low_open = true,
+     .help = "their product counts alpha / rank; 8 by default"},
+    {.name = "targets",
+     .kind = JOUST_KEY_CHOICES,
+     .offset = AT(lora.targets),
+     .choices = LORA_TARGETS,
+     .help = "the matrices of every layer that have an adapter; q_proj and v_proj by default"},
+    {.name = "rslora",
+     .kind = JOUST_KEY_BOOL,
+     .offset = AT(lora.rslora),
+     .help = "alpha / sqrt(rank) instead"},
+    {.name = "dropout",
+     .kind = JOUST_KEY_DOUBLE,
+     .offset = AT(lora_dropout),
+     .low = 0,
+     .high = 1,
+     .help = "not supported: 0"},
+};
+static const joust_section LORA = {.name = "lora", KEYS(LORA_KEYS)};
+
 static const joust_key TRAIN_KEYS[] = {
     {.name = "loss",
      .kind = JOUST_KEY_CHOICE,
@@ -231,6 +272,11 @@ static const joust_key TRAIN_KEYS[] = {
      .low = 0,
      .high = 1,
      .help = "share of the way that it moves; 0.6 by default"},
+    {.name = "lora",
+     .kind = JOUST_KEY_SECTION,
+     .present = AT(has_lora),
+     .section = &LORA,
+     .help = "train a low-rank adapter, in PEFT's layout, and leave the weights as they are"},
     {.name = "mix",
      .kind = JOUST_KEY_SECTION,
      .offset = AT(objective),

@@ -11,6 +11,7 @@
 #include "proto/base/text.h"
 #include "proto/manifest.h"
 #include "worker/engine/llama2c.h"
+#include "worker/engine/lora.h"
 #include "worker/engine/memory.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
@@ -215,26 +216,60 @@ static joust_status parse_dtype(const char *name, joust_dtype *ret, joust_error 
     return joust_fail(err, JOUST_INVALID, "--dtype %s: must be f32, bf16 or f16", name);
 }
 
-static joust_status convert(const char *name, const char *out, const char *tokenizer,
-                            joust_dtype dtype, joust_error *err)
+/* What `joust model convert` was asked for. */
+typedef struct conversion {
+    const char *in, *out, *tokenizer, *base;
+    bool adapter_alone;
+    joust_dtype dtype;
+} conversion;
+
+/* The model, and where its files lie: for an adapter without its model that of --base, with the adapter beside it. */
+static joust_status load_whole(const conversion *c, bool llama2c, char **ret_dir, joust_model **ret,
+                               joust_error *err)
 {
-    joust_model *model = NULL;
+    char *adapter = NULL;
+    const bool joins = c->base && !c->adapter_alone;
+    joust_status st = joust_hub_resolve(joins ? c->base : c->in, ret_dir, err);
+    if (st == JOUST_OK && joins)
+        st = joust_hub_resolve(c->in, &adapter, err);
+    if (st == JOUST_OK)
+        st =
+            llama2c ? joust_llama2c_load(*ret_dir, ret, err) : joust_model_load(*ret_dir, ret, err);
+    if (st == JOUST_OK && joins)
+        st = joust_model_adapter_load(*ret, adapter, err);
+    joust_free(adapter);
+    return st;
+}
+
+static joust_status write_whole(const conversion *c, joust_model *model, const char *source,
+                                joust_error *err)
+{
     joust_buf text = {0};
-    bool llama2c = joust_llama2c_is(name);
-    char *path = joust_path_join(out, "tokenizer.json"), *in = NULL;
-    joust_status st = path ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "out of memory");
+    joust_status st = JOUST_OK;
+    char *path = joust_path_join(c->out, "tokenizer.json");
+    joust_model_merge(model);
+    if (!path)
+        st = joust_fail(err, JOUST_NOMEM, "out of memory");
+    if (st == JOUST_OK && c->tokenizer)
+        st = read_tokenizer(c->tokenizer, joust_model_get_config(model)->vocab_size, &text, err);
     if (st == JOUST_OK)
-        st = joust_hub_resolve(name, &in, err);
-    if (st == JOUST_OK)
-        st = llama2c ? joust_llama2c_load(in, &model, err) : joust_model_load(in, &model, err);
-    if (st == JOUST_OK && tokenizer)
-        st = read_tokenizer(tokenizer, joust_model_get_config(model)->vocab_size, &text, err);
-    if (st == JOUST_OK)
-        st = joust_model_export(model, llama2c || tokenizer ? NULL : in, dtype, 0, out, err);
-    if (st == JOUST_OK && tokenizer)
+        st = joust_model_export(model, c->tokenizer ? NULL : source, c->dtype, 0, c->out, err);
+    if (st == JOUST_OK && c->tokenizer)
         st = joust_file_write(path, text.data, text.n, err);
     joust_buf_fini(&text);
     joust_free(path);
+    return st;
+}
+
+static joust_status convert(const conversion *c, joust_error *err)
+{
+    joust_model *model = NULL;
+    char *in = NULL;
+    const bool llama2c = joust_llama2c_is(c->base && !c->adapter_alone ? c->base : c->in);
+    joust_status st = load_whole(c, llama2c, &in, &model, err);
+    if (st == JOUST_OK)
+        st = c->adapter_alone ? joust_model_adapter_save(model, c->base, c->out, err)
+                              : write_whole(c, model, llama2c ? NULL : in, err);
     joust_free(in);
     joust_model_free(&model);
     return st;
@@ -242,19 +277,24 @@ static joust_status convert(const char *name, const char *out, const char *token
 
 static int model_convert(int argc, char **argv)
 {
-    const char *places[2] = {NULL, NULL}, *tokenizer = NULL, *dtype_name = "f32";
+    const char *places[2] = {NULL, NULL}, *dtype_name = "f32";
+    conversion c = {.dtype = JOUST_DTYPE_F32};
     const joust_option options[] = {
         {"--dtype", JOUST_OPTION_TEXT, &dtype_name, "NAME",
          "f32 (the default, exact), bf16 or f16, rounded to nearest"},
-        {"--tokenizer", JOUST_OPTION_TEXT, &tokenizer, "FILE",
-         "a tokenizer.json, or llama2.c's tokenizer.bin; by default those of IN are copied"}};
+        {"--tokenizer", JOUST_OPTION_TEXT, &c.tokenizer, "FILE",
+         "a tokenizer.json, or llama2.c's tokenizer.bin; by default those of IN are copied"},
+        {"--base", JOUST_OPTION_TEXT, &c.base, "MODEL", "the model that IN is an adapter of"},
+        {"--adapter", JOUST_OPTION_FLAG, &c.adapter_alone, NULL,
+         "write IN's adapter alone, in PEFT's layout; --base is the model's name in it"}};
     const joust_usage usage = {
         .verb = "model convert",
-        .synopsis = "joust model convert IN OUT [--dtype NAME] [--tokenizer FILE]",
+        .synopsis = "joust model convert IN OUT [--dtype NAME] [--base MODEL] [--adapter]",
         .about =
             "Reads a Hugging Face folder, a hub id in the local cache or a llama2.c checkpoint\n"
             "(.bin, version 0) and writes the folder OUT: config.json, model.safetensors (in\n"
-            "shards above 5 GB) and the tokenizer's files, as transformers reads them.",
+            "shards above 5 GB) and the tokenizer's files, as transformers reads them. A LoRA\n"
+            "adapter, beside its model or with --base, is merged into the weights.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options),
         .min_positional = 2,
@@ -263,10 +303,11 @@ static int model_convert(int argc, char **argv)
     if (status >= 0)
         return status;
     joust_error err = {0};
-    joust_dtype dtype = JOUST_DTYPE_F32;
-    joust_status st = parse_dtype(dtype_name, &dtype, &err);
+    c.in = places[0];
+    c.out = places[1];
+    joust_status st = parse_dtype(dtype_name, &c.dtype, &err);
     if (st == JOUST_OK)
-        st = convert(places[0], places[1], tokenizer, dtype, &err);
+        st = convert(&c, &err);
     return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("model convert", &err);
 }
 

@@ -112,6 +112,12 @@ static const joust_field objective_fields[] = {
 static const joust_record_type objective_type =
     RECORD_TYPE(joust_objective, joust__wire__job_objective__descriptor, objective_fields);
 
+static const joust_field lora_fields[] = {
+    VALUE(joust_lora_settings, 1, rank), VALUE(joust_lora_settings, 2, targets),
+    VALUE(joust_lora_settings, 3, alpha), VALUE(joust_lora_settings, 4, rslora)};
+static const joust_record_type lora_type =
+    RECORD_TYPE(joust_lora_settings, joust__wire__job_lora__descriptor, lora_fields);
+
 static const joust_field train_fields[] = {
     ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_REBEL),
     TEXT(joust_job_train, 2, model, JOUST_MAX_NAME_BYTES - 1),
@@ -133,7 +139,8 @@ static const joust_field train_fields[] = {
     VALUE(joust_job_train, 18, max_steps),
     VALUE(joust_job_train, 19, save_every),
     ENUM_OR_0(joust_job_train, 20, reference, JOUST_PICK_NONE),
-    RECORD_IF(joust_job_train, 21, objective, has_objective, objective_type)};
+    RECORD_IF(joust_job_train, 21, objective, has_objective, objective_type),
+    RECORD_IF(joust_job_train, 22, lora, has_lora, lora_type)};
 static const joust_record_type train_type =
     RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);
 

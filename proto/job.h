@@ -158,6 +158,9 @@ typedef struct joust_job_train {
     joust_version_pick reference; /* ROUND_START, INITIAL or NONE */
     bool has_objective; /* one of the keys below is given: else they are neutral, and absent in the identity */
     joust_objective objective;
+    bool has_lora; /* an adapter is trained, not every weight */
+    joust_lora_settings lora;
+    double lora_dropout; /* known to be refused: 0 */
 } joust_job_train;
 
 typedef struct joust_job_promote {

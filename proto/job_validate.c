@@ -252,6 +252,25 @@ static joust_status check_objective(const check *c, const joust_job_train *t, co
     return JOUST_OK;
 }
 
+static joust_status check_lora(const check *c, const joust_job_train *t, const char *at)
+{
+    const char *key = "";
+    if (!t->has_lora)
+        return JOUST_OK;
+    joust_status st = joust_lora_check(&t->lora, &key, c->err);
+    set_key(c, "%s.lora.%s", at, key);
+    if (st != JOUST_OK)
+        return st;
+    set_key(c, "%s.lora.dropout", at);
+    if (t->lora_dropout != 0)
+        REFUSE(c, "isn't supported: a step's gradient would no longer be a function of its rows; "
+                  "leave it out");
+    set_key(c, "%s.reference_sync_steps", at);
+    if (t->objective.reference_sync_steps)
+        REFUSE(c, "not with lora: a moving reference has no adapter to move");
+    return JOUST_OK;
+}
+
 /* at: "train", or "stages[2].train". */
 static joust_status check_train(const check *c, const joust_job_train *t, const char *at)
 {
@@ -275,6 +294,8 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
         REFUSE(c, "%s trains on the round's pairs, not on a file; use loss: sft or leave data out",
                loss->name);
     joust_status st = check_objective(c, t, at);
+    if (st == JOUST_OK)
+        st = check_lora(c, t, at);
     if (st != JOUST_OK || t->data)
         return st;
     set_key(c, "%s", at);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "worker/engine/lora.h"
 #include "worker/trainer_internal.h"
 
 #define ROWS_AT_ONCE JOUST_PAIR_FEED_AHEAD
@@ -100,32 +101,36 @@ static joust_status score_row(const joust_lease_unit *unit, joust_trainer *train
     return st;
 }
 
-static joust_status score_by_reference(const joust_training *t, joust_model *reference, pass *p,
-                                       uint32_t n_rows, joust_error *err)
+static joust_status score_by_reference(const joust_training *t, joust_pair_reference reference,
+                                       pass *p, uint32_t n_rows, joust_error *err)
 {
     for (uint32_t i = 0; i < 2 * n_rows; i++)
         p->requests[i] = (joust_score_request){.tokens = p->sequences[i].tokens,
                                                .n = p->sequences[i].n,
                                                .first = p->sequences[i].first,
                                                .ret_logps = p->sequences[i].logps};
-    return joust_score(t->engine, reference, p->requests, 2 * n_rows, t->up->check, t->up->context,
-                       err);
+    joust_model_adapter_switch(reference.model, !reference.base_alone);
+    joust_status st = joust_score(t->engine, reference.model, p->requests, 2 * n_rows, t->up->check,
+                                  t->up->context, err);
+    joust_model_adapter_switch(reference.model, true);
+    return st;
 }
 
 static joust_status score_rows(const joust_training *t, const joust_lease_unit *unit,
                                joust_trainer *trainer, const joust_job_train *params,
-                               joust_model *reference, joust_pair_feed *feed, uint64_t first,
-                               uint32_t n, pass *p, joust_pair_scores *s, joust_error *err)
+                               joust_pair_reference reference, joust_pair_feed *feed,
+                               uint64_t first, uint32_t n, pass *p, joust_pair_scores *s,
+                               joust_error *err)
 {
     const bool none = params->reference == JOUST_PICK_NONE;
     joust_status st = joust_pair_feed_need(feed, first, n, err);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
-        st = score_row(unit, trainer, !reference && !none, joust_pair_feed_row(feed, first + i),
-                       &p->sequences[2 * i], s, err);
+        st = score_row(unit, trainer, !reference.model && !none,
+                       joust_pair_feed_row(feed, first + i), &p->sequences[2 * i], s, err);
         if (st == JOUST_OK)
             st = t->up->check(t->up->context, first + i, err);
     }
-    if (st == JOUST_OK && reference)
+    if (st == JOUST_OK && reference.model)
         st = score_by_reference(t, reference, p, n, err);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
         const joust_train_row_pair *row = joust_pair_feed_row(feed, first + i);
@@ -146,8 +151,8 @@ void joust_pair_scores_fini(joust_pair_scores *s)
 
 joust_status joust_pair_scores_compute(const joust_training *t, const joust_lease_unit *unit,
                                        joust_trainer *trainer, const joust_job_train *params,
-                                       joust_model *reference, joust_pair_feed *feed, uint64_t n,
-                                       joust_pair_scores *ret, joust_error *err)
+                                       joust_pair_reference reference, joust_pair_feed *feed,
+                                       uint64_t n, joust_pair_scores *ret, joust_error *err)
 {
     joust_status st = JOUST_OK;
     joust_pair_scores s = {.chosen = joust_calloc((size_t)unit->n_rows, sizeof(*s.chosen)),

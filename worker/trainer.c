@@ -5,6 +5,9 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "proto/base/text.h"
+#include "proto/manifest.h"
+#include "worker/engine/lora.h"
 #include "worker/trainer_internal.h"
 
 /* A TRAIN unit under way. */
@@ -19,7 +22,8 @@ typedef struct run {
     /* pairs */
     joust_pair_feed *feed;
     joust_pair_scores scores;
-    joust_pair_row *pairs; /* (batch_size) */
+    joust_pair_row *pairs;  /* (batch_size) */
+    bool reference_is_base; /* of the policy's adapter */
     /* rows of a data file */
     joust_tokenizer *tokenizer;
     joust_rows *rows;
@@ -54,15 +58,19 @@ static joust_status load_model(const joust_training *t, const joust_model_ref *r
 
 static joust_status score_pairs(run *r, uint64_t n_rows, joust_error *err)
 {
-    joust_model *reference = NULL;
+    joust_model *loaded = NULL;
+    joust_pair_reference reference = {.base_alone = r->reference_is_base};
     joust_status st = JOUST_OK;
     if (r->params->reference != JOUST_PICK_NONE &&
-        !joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest))
-        st = load_model(r->t, &r->unit->reference, &reference, err);
+        !joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest)) {
+        if (!r->reference_is_base)
+            st = load_model(r->t, &r->unit->reference, &loaded, err);
+        reference.model = r->reference_is_base ? r->model : loaded;
+    }
     if (st == JOUST_OK)
         st = joust_pair_scores_compute(r->t, r->unit, r->trainer, r->params, reference, r->feed,
                                        n_rows, &r->scores, err);
-    joust_model_free(&reference);
+    joust_model_free(&loaded);
     return st;
 }
 
@@ -231,10 +239,52 @@ static joust_status do_steps(run *r, joust_error *err)
     return JOUST_OK;
 }
 
+static bool is_base_weights(void *arg, const char *name)
+{
+    (void)arg;
+    return strcmp(name, JOUST_ADAPTER_WEIGHTS_FILE) != 0 &&
+           (joust_text_ends_with(name, ".safetensors") || strcmp(name, "config.json") == 0);
+}
+
+/* The files that a version's base lies in, and whether it has an adapter. */
+static joust_status base_of(run *r, const joust_model_ref *ref, joust_manifest *ret,
+                            bool *ret_adapted, joust_error *err)
+{
+    const char *dir = NULL;
+    joust_status st = joust_cache_fetch(r->t->cache, r->t->up, &ref->manifest, &dir, err);
+    if (st != JOUST_OK)
+        return st;
+    *ret_adapted = joust_adapter_is_there(dir);
+    return joust_manifest_of_dir(dir, is_base_weights, NULL, ret, err);
+}
+
+/* Whether the reference is what the policy's adapter stands beside: then it needs no second copy. */
+static joust_status find_base(run *r, joust_error *err)
+{
+    joust_manifest model = {0}, reference = {0};
+    bool adapted = false, reference_adapted = false;
+    if (!r->params->has_lora || r->params->reference == JOUST_PICK_NONE || r->params->data)
+        return JOUST_OK;
+    joust_status st = base_of(r, &r->unit->model, &model, &adapted, err);
+    if (st == JOUST_OK)
+        st = base_of(r, &r->unit->reference, &reference, &reference_adapted, err);
+    r->reference_is_base =
+        st == JOUST_OK && !reference_adapted && model.n_files == reference.n_files;
+    for (uint32_t i = 0; i < model.n_files && r->reference_is_base; i++)
+        r->reference_is_base =
+            strcmp(model.files[i].name, reference.files[i].name) == 0 &&
+            joust_digest_equal(&model.files[i].digest, &reference.files[i].digest);
+    joust_manifest_fini(&model);
+    joust_manifest_fini(&reference);
+    return st;
+}
+
 /* A reference that the trainer keeps: loaded again, since the policy moves away from it. */
 static joust_status give_reference(run *r, joust_error *err)
 {
     joust_model *reference = NULL;
+    if (r->reference_is_base)
+        return joust_trainer_reference_is_base(r->trainer, err);
     joust_status st = load_model(r->t, &r->unit->reference, &reference, err);
     if (st == JOUST_OK)
         st = joust_trainer_take_reference(r->trainer, &reference, err);
@@ -242,10 +292,40 @@ static joust_status give_reference(run *r, joust_error *err)
     return st;
 }
 
+/* The policy's adapter: the one that it has, of the job's settings, or a first one. */
+static joust_status adapt(run *r, joust_error *err)
+{
+    const joust_lora_settings *has = joust_model_adapter(r->model), *wants = &r->params->lora;
+    if (!has && !r->params->has_lora)
+        return JOUST_OK;
+    if (!r->params->has_lora)
+        return joust_fail(err, JOUST_INVALID,
+                          "the model has an adapter, and train.lora isn't given: merge it by "
+                          "`joust model convert`, or go on training it with train.lora");
+    if (!has)
+        return joust_model_adapt(r->model, wants,
+                                 &(joust_stream_name){.job_seed = r->t->job->seed,
+                                                      .round = r->unit->unit.round,
+                                                      .stage = r->unit->unit.stage,
+                                                      .purpose = JOUST_PURPOSE_INIT},
+                                 err);
+    if (has->rank != wants->rank || has->targets != wants->targets ||
+        has->rslora != wants->rslora || has->alpha != wants->alpha)
+        return joust_fail(err, JOUST_INVALID,
+                          "the model's adapter has rank %u and alpha %g, train.lora asks for %u "
+                          "and %g, or other targets: merge it first by `joust model convert`",
+                          has->rank, has->alpha, wants->rank, wants->alpha);
+    return JOUST_OK;
+}
+
 static joust_status train(run *r, joust_error *err)
 {
     const joust_train_settings settings = joust_job_train_settings(r->params);
     joust_status st = load_model(r->t, &r->unit->model, &r->model, err);
+    if (st == JOUST_OK)
+        st = adapt(r, err);
+    if (st == JOUST_OK)
+        st = find_base(r, err);
     if (st == JOUST_OK)
         st = joust_trainer_create(r->t->engine, r->model, &settings, &r->trainer, err);
     if (st == JOUST_OK && joust_needs_live_reference(&settings))

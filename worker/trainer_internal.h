@@ -18,14 +18,19 @@ typedef struct joust_pair_scores {
 } joust_pair_scores;
 
 void joust_pair_scores_fini(joust_pair_scores *s);
-/* Scores rows [0, n) of the feed, which holds n_pairs pairs, before any step. reference: NULL where
- * it is the model that the trainer starts from, or where params asks for none. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those
+/* What pairs are measured against. */
+typedef struct joust_pair_reference {
+    joust_model *model; /* NULL: the model that the trainer starts from, or none is asked for */
+    bool base_alone;    /* without its adapter */
+} joust_pair_reference;
+/* Scores rows [0, n) of the feed, which holds n_pairs pairs, before any step. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those
  * of the feed and the engine. */
 JOUST_MUST_USE joust_status joust_pair_scores_compute(const joust_training *t,
                                                       const joust_lease_unit *unit,
                                                       joust_trainer *trainer,
                                                       const joust_job_train *params,
-                                                      joust_model *reference, joust_pair_feed *feed,
+                                                      joust_pair_reference reference,
+                                                      joust_pair_feed *feed,
                                                       uint64_t n, joust_pair_scores *ret,
                                                       joust_error *err);
 

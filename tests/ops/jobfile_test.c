@@ -136,7 +136,7 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "warmup_steps, batch_size, max_steps, save_every, reference, adam_beta1, "
                  "adam_beta2, adam_eps, weight_decay, clip, label_smoothing, gamma, ld_alpha, "
                  "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "
-                 "reference_sync_steps, reference_mixup, mix\n");
+                 "reference_sync_steps, reference_mixup, lora, mix\n");
     refused_line(9, "  - {name: self, kind: yes-no, modle: policy}",
                  "j.yaml:9:32: judges[0].modle: unknown key; did you mean 'model'?\n");
 }
@@ -320,6 +320,42 @@ static void names_of_the_ecosystem_are_accepted_and_reported(void **state)
     refused_line(7, "rollout: {samples: 4, num_generations: 6}",
                  "j.yaml:7:23: warning: num_generations is rollout.samples here\n"
                  "j.yaml:7:23: num_generations: given twice, as samples in line 7\n");
+}
+
+/* PEFT's names too; without the section a job has no adapter and its identity is what it was. */
+static void an_adapter_is_asked_for_by_pefts_names(void **state)
+{
+    (void)state;
+    joust_jobfile file;
+    char *text = with_line(12, "train: {lora: {r: 4, lora_alpha: 12, target_modules: [up_proj, "
+                               "q_proj], use_rslora: true}}");
+    assert_int_equal(parse(text, NULL,
+                           "j.yaml:12:16: warning: r is lora.rank here\n"
+                           "j.yaml:12:22: warning: lora_alpha is lora.alpha here\n"
+                           "j.yaml:12:38: warning: target_modules is lora.targets here\n"
+                           "j.yaml:12:73: warning: use_rslora is lora.rslora here\n",
+                           &file),
+                     JOUST_OK);
+    const joust_job_train *t = &file.job.train;
+    assert_true(t->has_lora && t->lora.rank == 4 && t->lora.alpha == 12 && t->lora.rslora);
+    assert_int_equal(t->lora.targets, JOUST_LORA_UP | JOUST_LORA_Q);
+    joust_jobfile_fini(&file);
+    joust_free(text);
+    text = with_line(12, "train: {lora: {}}");
+    assert_int_equal(parse(text, NULL, "", &file), JOUST_OK);
+    assert_true(file.job.train.has_lora && file.job.train.lora.rank == 8);
+    assert_int_equal(file.job.train.lora.targets, JOUST_LORA_Q | JOUST_LORA_V);
+    joust_jobfile_fini(&file);
+    joust_free(text);
+    refused_line(12, "train: {lora: {dropout: 0.1}}",
+                 "j.yaml:12:25: train.lora.dropout: isn't supported: a step's gradient would no "
+                 "longer be a function of its rows; leave it out\n");
+    refused_line(
+        12, "train: {lora: {rank: 0}}",
+        "j.yaml:12:22: train.lora.rank: expected a whole number from 1 to 1024; found 0\n");
+    refused_line(12, "train: {lora: {targets: []}}",
+                 "j.yaml:12:25: train.lora.targets: name at least one of q_proj, k_proj, v_proj, "
+                 "o_proj, gate_proj, up_proj, down_proj\n");
 }
 
 #define SETS(...) ((const char *const[]){__VA_ARGS__, NULL})
@@ -520,6 +556,7 @@ int main(void)
         cmocka_unit_test(all_problems_are_reported_in_the_files_order),
         cmocka_unit_test(more_problems_than_are_kept_are_counted),
         cmocka_unit_test(names_of_the_ecosystem_are_accepted_and_reported),
+        cmocka_unit_test(an_adapter_is_asked_for_by_pefts_names),
         cmocka_unit_test(overrides_reach_every_key),
         cmocka_unit_test(overrides_go_through_the_same_checks),
         cmocka_unit_test(stages_may_have_settings_of_their_own),

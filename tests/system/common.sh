@@ -96,3 +96,22 @@ same() {
     result "$2" >"$2.digests"
     cmp "$1.digests" "$2.digests" || fail "$1 and $2 differ"
 }
+
+# set_train SETTING ...: SETS says them of train:.
+set_train() {
+    SETS=""
+    for setting; do
+        SETS="$SETS --set train.$setting"
+    done
+}
+
+# refused TEXT SETTING ...: validate says TEXT of a train: with these settings.
+refused() {
+    text=$1
+    shift
+    set_train "$@"
+    status=0
+    "$joust" validate "$dir/job.yaml" $SETS >"$dir/refused" 2>&1 || status=$?
+    [ $status = 2 ] || fail "$*: status $status: $(cat "$dir/refused")"
+    grep -q -F -e "$text" "$dir/refused" || fail "$*: no '$text' in: $(cat "$dir/refused")"
+}

@@ -5,14 +5,6 @@
 sed -i -e '/^promote:/d' -e '/^evaluate:/d' -e 's/^rounds: .*/rounds: 1/' -e 's/per_round: 24/per_round: 8/' \
     -e 's/^train: .*/train: {learning_rate: 1e-4, batch_size: 4, max_steps: 3}/' "$dir/job.yaml"
 
-# set_train SETTING ...: SETS says them of train:.
-set_train() {
-    SETS=""
-    for setting; do
-        SETS="$SETS --set train.$setting"
-    done
-}
-
 # trains FIRST SETTING ...: FIRST are the first digits of the first loss; "-": any.
 trains() {
     first=$1
@@ -51,17 +43,6 @@ trains 0.5 loss=kto desirable_weight=1.2 undesirable_weight=0.8
 trains 0.6931 loss=dno reward_scale=2
 trains - loss=rebel
 trains 0.8317 loss=dpo mix.dpo=0.8 mix.bco_pair=0.2
-
-# refused TEXT SETTING ...
-refused() {
-    text=$1
-    shift
-    set_train "$@"
-    status=0
-    "$joust" validate "$dir/job.yaml" $SETS >"$dir/refused" 2>&1 || status=$?
-    [ $status = 2 ] || fail "$*: status $status: $(cat "$dir/refused")"
-    grep -q -F -e "$text" "$dir/refused" || fail "$*: no '$text' in: $(cat "$dir/refused")"
-}
 
 refused "train.gamma: has no effect on the loss ipo" loss=ipo gamma=1
 refused "train.label_smoothing: exo_pair needs one above 0" loss=exo_pair
