@@ -272,6 +272,12 @@ static const joust_key TRAIN_KEYS[] = {
      .low = 0,
      .high = 1,
      .help = "share of the way that it moves; 0.6 by default"},
+    {.name = "gradient_checkpointing",
+     .kind = JOUST_KEY_BOOL,
+     .offset = AT(recompute),
+     .present = AT(has_recompute),
+     .help = "activations are computed again for the backward pass: less memory, more time, the "
+             "same result"},
     {.name = "lora",
      .kind = JOUST_KEY_SECTION,
      .present = AT(has_lora),

@@ -54,9 +54,10 @@ static void print_json(const joust_model *model, const joust_tokenizer *tokenize
         joust_buf_text(&text, "null");
     joust_buf_format(&text,
                      ",\"weights\":\"%s\",\"memory\":{\"model\":%llu,\"rollout\":%llu,"
-                     "\"training\":%llu}}",
+                     "\"training\":%llu,\"reference\":%llu}}",
                      joust_digest_hex(weights, hex), (unsigned long long)need.model,
-                     (unsigned long long)need.rollout, (unsigned long long)need.training);
+                     (unsigned long long)need.rollout, (unsigned long long)need.training,
+                     (unsigned long long)need.reference);
     if (joust_buf_ok(&text))
         puts((const char *)text.data);
     joust_buf_fini(&text);
@@ -81,6 +82,13 @@ static void print_memory(const joust_model_config *c, const joust_memory_plan *p
     printf("              training %.1f MB: steps of %u pairs of at most %u tokens, %u of them "
            "answers\n",
            (double)need.training / 1e6, plan->batch_size, plan->row_tokens, plan->row_answers);
+    if (plan->lora.rank)
+        printf("              of an adapter of rank %u alone, whose base may be its reference\n",
+               plan->lora.rank);
+    else
+        printf("              and %.1f MB more while a reference other than the round's start is "
+               "read\n",
+               (double)need.reference / 1e6);
 }
 
 static void print_page(const joust_model *model, const joust_tokenizer *tokenizer,
@@ -104,6 +112,10 @@ static void print_page(const joust_model *model, const joust_tokenizer *tokenize
     else
         printf("tokenizer     none\n");
     printf("weights       %s, as records name them\n", joust_digest_hex(weights, hex));
+    if (joust_model_adapter(model))
+        printf("adapter       rank %u, alpha %g%s\n", joust_model_adapter(model)->rank,
+               joust_model_adapter(model)->alpha,
+               joust_model_adapter(model)->rslora ? ", rslora" : "");
     print_memory(c, plan);
 }
 
@@ -130,10 +142,48 @@ static void plan_complete(joust_memory_plan *plan, uint32_t cache_mb, uint32_t c
         plan->row_answers = plan->row_tokens / 2;
 }
 
+/* "q_proj,v_proj" or "all-linear". */
+static joust_status parse_targets(const char *names, uint32_t *ret, joust_error *err)
+{
+    uint32_t bits = strcmp(names, "all-linear") == 0 ? JOUST_LORA_ALL : 0;
+    while (*names && bits != JOUST_LORA_ALL) {
+        const size_t n = strcspn(names, ",");
+        uint32_t bit = 1;
+        while (bit < JOUST_LORA_ALL && (strlen(joust_lora_target_name(bit)) != n ||
+                                        strncmp(joust_lora_target_name(bit), names, n) != 0))
+            bit *= 2;
+        if (bit > JOUST_LORA_ALL)
+            return joust_fail(err, JOUST_INVALID,
+                              "--lora-targets: '%.*s' isn't one of q_proj, k_proj, v_proj, o_proj, "
+                              "gate_proj, up_proj, down_proj",
+                              (int)n, names);
+        bits |= bit;
+        names += n + (names[n] == ',');
+    }
+    *ret = bits;
+    return JOUST_OK;
+}
+
+/* The adapter that is planned for: asked for, or the model's. */
+static joust_status plan_adapter(joust_memory_plan *plan, const char *targets,
+                                 const joust_lora_settings *has, joust_error *err)
+{
+    const char *key;
+    if (plan->lora.rank == 0) {
+        plan->lora = has ? *has : plan->lora;
+        return JOUST_OK;
+    }
+    plan->lora.alpha = plan->lora.rank;
+    joust_status st = parse_targets(targets, &plan->lora.targets, err);
+    if (st == JOUST_OK && (st = joust_lora_check(&plan->lora, &key, err)) != JOUST_OK)
+        st = joust_blame(err, st, "--lora-%s", key);
+    return st;
+}
+
 static int model_info(int argc, char **argv)
 {
     bool json = false;
-    const char *name = NULL;
+    const char *name = NULL, *targets = "q_proj,v_proj";
     uint32_t cache_mb = 256;
     joust_memory_plan plan = {.batch_size = 16};
     const joust_option options[] = {
@@ -144,14 +194,20 @@ static int model_info(int argc, char **argv)
         {"--batch-size", JOUST_OPTION_U32, &plan.batch_size, "N", "pairs of a training step; 16"},
         {"--row-tokens", JOUST_OPTION_U32, &plan.row_tokens, "N",
          "tokens of the longest pair, its prompt counted once; 512"},
-        {"--row-answers", JOUST_OPTION_U32, &plan.row_answers, "N", "of those, answers; half"}};
+        {"--row-answers", JOUST_OPTION_U32, &plan.row_answers, "N", "of those, answers; half"},
+        {"--lora-rank", JOUST_OPTION_U32, &plan.lora.rank, "N",
+         "train an adapter of this rank; the model's own if it has one, else 0: every parameter"},
+        {"--lora-targets", JOUST_OPTION_TEXT, &targets, "NAMES",
+         "its targets, as train.lora's; q_proj,v_proj"},
+        {"--gradient-checkpointing", JOUST_OPTION_FLAG, &plan.recompute, NULL,
+         "activations computed again, not kept"}};
     const joust_usage usage = {
         .verb = "model info",
         .synopsis = "joust model info MODEL [--json]",
         .about =
             "Reads a model whole, a folder or a hub id in the local cache, and says what is in it\n"
-            "and how much memory it needs beside the program's own (about 20 MB), every parameter\n"
-            "trained and the reference's log-probabilities known.",
+            "and how much memory it needs beside the program's own (about 20 MB), the reference's\n"
+            "log-probabilities known.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options),
         .min_positional = 1,
@@ -173,6 +229,8 @@ static int model_info(int argc, char **argv)
         st = find_weights(dir, &weights, &err);
     if (st == JOUST_OK)
         plan_complete(&plan, cache_mb, joust_model_get_config(model)->context);
+    if (st == JOUST_OK)
+        st = plan_adapter(&plan, targets, joust_model_adapter(model), &err);
     if (st == JOUST_OK && plan.batch_size == 0)
         st = joust_fail(&err, JOUST_INVALID, "--batch-size: must be 1 or more");
     if (st == JOUST_OK && json)

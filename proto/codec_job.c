@@ -140,7 +140,8 @@ static const joust_field train_fields[] = {
     VALUE(joust_job_train, 19, save_every),
     ENUM_OR_0(joust_job_train, 20, reference, JOUST_PICK_NONE),
     RECORD_IF(joust_job_train, 21, objective, has_objective, objective_type),
-    RECORD_IF(joust_job_train, 22, lora, has_lora, lora_type)};
+    RECORD_IF(joust_job_train, 22, lora, has_lora, lora_type),
+    VALUE_IF(joust_job_train, 23, recompute, has_recompute)};
 static const joust_record_type train_type =
     RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);
 
@@ -207,6 +208,7 @@ static joust_status encode_identity(const joust_job *job, joust_buf *to, joust_e
     identity.name = NULL;
     identity.rounds = 0;
     identity.train.data = NULL;
+    identity.train.has_recompute = false;
     identity.models = joust_memdup(job->models, job->n_models * sizeof(*job->models));
     identity.sets = joust_memdup(job->sets, job->n_sets * sizeof(*job->sets));
     identity.stages = joust_memdup(job->stages, job->n_stages * sizeof(*job->stages));
@@ -220,8 +222,10 @@ static joust_status encode_identity(const joust_job *job, joust_buf *to, joust_e
     }
     for (uint32_t i = 0; i < job->n_sets; i++)
         identity.sets[i].path = NULL;
-    for (uint32_t i = 0; i < job->n_stages; i++)
+    for (uint32_t i = 0; i < job->n_stages; i++) {
         identity.stages[i].train.data = NULL;
+        identity.stages[i].train.has_recompute = false;
+    }
     st = joust_record_encode(&joust_job_type, &identity, to, err);
 out:
     joust_free(identity.models);

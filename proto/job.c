@@ -138,7 +138,8 @@ joust_train_settings joust_job_train_settings(const joust_job_train *p)
                                   .adam_beta2 = p->adam_beta2,
                                   .adam_eps = p->adam_eps,
                                   .weight_decay = p->weight_decay,
-                                  .clip = p->clip};
+                                  .clip = p->clip,
+                                  .recompute = p->recompute};
 }
 
 uint64_t joust_stop_strings_id(const joust_job *job)

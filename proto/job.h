@@ -161,6 +161,7 @@ typedef struct joust_job_train {
     bool has_lora; /* an adapter is trained, not every weight */
     joust_lora_settings lora;
     double lora_dropout; /* known to be refused: 0 */
+    bool has_recompute, recompute; /* gradient_checkpointing; not identity: it changes no bit */
 } joust_job_train;
 
 typedef struct joust_job_promote {

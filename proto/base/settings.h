@@ -159,6 +159,7 @@ typedef struct joust_train_settings {
     uint32_t warmup_steps, max_steps;
     double adam_beta1, adam_beta2, adam_eps, weight_decay;
     double clip; /* of the gradient's norm; 0: off */
+    bool recompute; /* activations for the backward pass; changes no bit */
 } joust_train_settings;
 
 /* Whether the losses take what they are given. *ret_key: the key's name in a job file. Errors: JOUST_INVALID. */

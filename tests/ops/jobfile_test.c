@@ -136,7 +136,7 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "warmup_steps, batch_size, max_steps, save_every, reference, adam_beta1, "
                  "adam_beta2, adam_eps, weight_decay, clip, label_smoothing, gamma, ld_alpha, "
                  "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "
-                 "reference_sync_steps, reference_mixup, lora, mix\n");
+                 "reference_sync_steps, reference_mixup, gradient_checkpointing, lora, mix\n");
     refused_line(9, "  - {name: self, kind: yes-no, modle: policy}",
                  "j.yaml:9:32: judges[0].modle: unknown key; did you mean 'model'?\n");
 }
@@ -358,6 +358,31 @@ static void an_adapter_is_asked_for_by_pefts_names(void **state)
                  "o_proj, gate_proj, up_proj, down_proj\n");
 }
 
+/* It changes no bit: a job is the same with and without, and may change it on resume. */
+static void recomputed_activations_are_not_identity(void **state)
+{
+    (void)state;
+    joust_jobfile with, without;
+    joust_error err;
+    joust_digest digests[2];
+    char *text = with_line(12, "train: {gradient_checkpointing: true}"),
+         *other = with_line(12, "train: {batch_size: 16}");
+    assert_int_equal(parse(text, NULL, "", &with), JOUST_OK);
+    assert_int_equal(parse(other, NULL, "", &without), JOUST_OK);
+    assert_true(joust_job_train_settings(&with.job.train).recompute);
+    assert_false(joust_job_train_settings(&without.job.train).recompute);
+    assert_int_equal(joust_job_digest(&with.job, &digests[0], &err), JOUST_OK);
+    assert_int_equal(joust_job_digest(&without.job, &digests[1], &err), JOUST_OK);
+    assert_true(joust_digest_equal(&digests[0], &digests[1]));
+    with.job.train.has_lora = true; /* which is */
+    assert_int_equal(joust_job_digest(&with.job, &digests[0], &err), JOUST_OK);
+    assert_false(joust_digest_equal(&digests[0], &digests[1]));
+    joust_jobfile_fini(&with);
+    joust_jobfile_fini(&without);
+    joust_free(text);
+    joust_free(other);
+}
+
 #define SETS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static void overrides_reach_every_key(void **state)
@@ -557,6 +582,7 @@ int main(void)
         cmocka_unit_test(more_problems_than_are_kept_are_counted),
         cmocka_unit_test(names_of_the_ecosystem_are_accepted_and_reported),
         cmocka_unit_test(an_adapter_is_asked_for_by_pefts_names),
+        cmocka_unit_test(recomputed_activations_are_not_identity),
         cmocka_unit_test(overrides_reach_every_key),
         cmocka_unit_test(overrides_go_through_the_same_checks),
         cmocka_unit_test(stages_may_have_settings_of_their_own),

@@ -8,7 +8,7 @@ sed -i -e 's/^train: .*/train: {loss: dpo, learning_rate: 1e-2, batch_size: 8, m
 
 begin "$dir/one" --workers 1 --judges 1 --threads 1
 finish 0
-begin "$dir/many" --workers 3 --judges 2 --threads 2
+begin "$dir/many" --workers 3 --judges 2 --threads 2 --set train.gradient_checkpointing=true
 finish 0
 same "$dir/one" "$dir/many"
 if grep -q " avx2" /proc/cpuinfo; then

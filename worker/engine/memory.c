@@ -3,6 +3,7 @@
 #include "worker/engine/memory.h"
 
 #include "forward_internal.h"
+#include "lora_internal.h"
 #include "trainer_internal.h"
 
 static uint64_t model_bytes(const joust_model_config *c)
@@ -17,44 +18,71 @@ static uint64_t model_bytes(const joust_model_config *c)
     return (joust_model_config_parameters(c) + packed + rope) * sizeof(float);
 }
 
+/* The adapter's row lengths in all, and the longest. */
+typedef struct low_widths {
+    uint64_t each[JOUST_N_PRODUCTS], sum, longest;
+} low_widths;
+
+static low_widths low_of(const joust_model_config *c, const joust_memory_plan *p)
+{
+    low_widths low = {.sum = 0};
+    uint32_t ld[JOUST_N_PRODUCTS] = {0};
+    if (p->lora.rank)
+        joust_lora_widths(c, &p->lora, ld);
+    for (uint32_t i = 0; i < JOUST_N_PRODUCTS; i++) {
+        low.sum += ld[i];
+        low.longest = ld[i] > low.longest ? ld[i] : low.longest;
+    }
+    return low;
+}
+
 /* A thread's pass and sampler. */
-static uint64_t lane_bytes(const joust_model_config *c)
+static uint64_t lane_bytes(const joust_model_config *c, const joust_memory_plan *p)
 {
     const joust_widths w = joust_model_widths(c);
-    uint64_t row =
-        2 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld + w.vocab_ld;
+    uint64_t row = 2 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld +
+                   w.vocab_ld + low_of(c, p).longest;
     return (row * JOUST_PASS_ROWS + c->context + 3 * (uint64_t)w.vocab_ld) * sizeof(float);
 }
 
-/* A thread's tape: activations of every layer, keys and values of one, logits and their gradients. */
+/* A thread's tape: activations of every layer (or what each began with, and those of one), keys and values of one, logits
+ * and their gradients. */
 static uint64_t tape_bytes(const joust_model_config *c, const joust_memory_plan *p)
 {
     const joust_widths w = joust_model_widths(c);
+    const low_widths low = low_of(c, p);
     const uint64_t stats = joust_lanes_up(2 * c->n_heads) + 2 * JOUST_LANES;
-    uint64_t layer = 4 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld + stats;
+    uint64_t layer =
+        4 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld + stats + low.sum;
     if (joust_config_has_qk_norm(c))
         layer += w.qk_ld + joust_lanes_up(c->n_heads + c->n_kv_heads);
-    uint64_t shared = 3 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld;
+    const uint64_t layers =
+        p->recompute ? layer + (c->n_layers - 1) * (uint64_t)w.d_ld : c->n_layers * layer;
+    uint64_t shared =
+        3 * (uint64_t)w.d_ld + w.qkv_ld + w.query_ld + w.gate_up_ld + w.ff_ld + low.longest;
     uint64_t keys = (uint64_t)c->n_kv_heads * (2 * (uint64_t)c->d_head + 4 * (uint64_t)w.head_ld);
     uint64_t wanted = 3 * (uint64_t)w.d_ld + 2 * (uint64_t)w.vocab_ld + JOUST_LANES;
-    return (p->row_tokens * (c->n_layers * layer + shared + keys) + p->row_answers * wanted +
+    return (p->row_tokens * (layers + shared + keys) + p->row_answers * wanted +
             3 * (uint64_t)c->context) *
            sizeof(float);
 }
 
 joust_memory_need joust_memory_predict(const joust_model_config *c, const joust_memory_plan *p)
 {
-    const uint64_t gradient = joust_model_config_parameters(c) * sizeof(float);
+    const uint64_t adapter = p->lora.rank ? joust_lora_parameters(c, &p->lora) : 0,
+                   trained = adapter ? adapter : joust_model_config_parameters(c),
+                   gradient = trained * sizeof(float);
     uint32_t depth = 0;
-    const uint32_t run = joust_trainer_run(joust_model_config_parameters(c), p->n_threads,
-                                           JOUST_TRAINER_MAX_RUNS, p->batch_size);
+    const uint32_t run =
+        joust_trainer_run(trained, p->n_threads, JOUST_TRAINER_MAX_RUNS, p->batch_size);
     while (1u << depth < run)
         depth++;
     const uint64_t n_runs = (p->batch_size + run - 1) / run;
-    joust_memory_need need = {.model = model_bytes(c)};
-    need.rollout = need.model + p->n_threads * lane_bytes(c) +
-                   (p->cache_bytes ? p->cache_bytes : JOUST_DEFAULT_CACHE_BYTES);
+    const uint64_t cache = p->cache_bytes ? p->cache_bytes : JOUST_DEFAULT_CACHE_BYTES;
+    joust_memory_need need = {.model = model_bytes(c) + 2 * adapter * sizeof(float)};
+    need.rollout = need.model + p->n_threads * lane_bytes(c, p) + cache;
     need.training = need.model + (2 + n_runs + (uint64_t)depth * p->n_threads) * gradient +
                     p->n_threads * tape_bytes(c, p);
+    need.reference = adapter ? 0 : model_bytes(c);
     return need;
 }

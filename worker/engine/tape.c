@@ -34,14 +34,59 @@ static joust_status places_make(float **block, const place *places, size_t n_pla
     return JOUST_OK;
 }
 
+#define LAYER_PLACES  17u
+#define SHARED_PLACES 8u
+
+/* A layer's activations. Where they are computed again, all layers but the first keep no more than what they began with. */
+static void layer_places(joust_tape *t, uint32_t layer, const uint32_t low[JOUST_N_PRODUCTS],
+                         place to[LAYER_PLACES])
+{
+    const joust_model_config *c = &t->forward.model->config;
+    const joust_widths w = t->forward.w;
+    const bool normed = joust_config_has_qk_norm(c);
+    joust_activations *a = &t->layers[layer];
+    const place all[LAYER_PLACES] = {{&a->x, w.d_ld},
+                                     {&a->normed, w.d_ld},
+                                     {&a->qkv, w.qkv_ld},
+                                     {&a->mixed, w.query_ld},
+                                     {&a->x_mid, w.d_ld},
+                                     {&a->normed_ff, w.d_ld},
+                                     {&a->gate_up, w.gate_up_ld},
+                                     {&a->hidden, w.ff_ld},
+                                     {&a->norm_r, 1},
+                                     {&a->norm_ff_r, 1},
+                                     {&a->stats, 2 * c->n_heads},
+                                     {&a->low[0], low[0]},
+                                     {&a->low[1], low[1]},
+                                     {&a->low[2], low[2]},
+                                     {&a->low[3], low[3]},
+                                     {&a->qk, normed ? w.qk_ld : 0},
+                                     {&a->qk_r, normed ? c->n_heads + c->n_kv_heads : 0}};
+    memcpy(to, all, sizeof(all));
+    for (uint32_t i = 1; i < LAYER_PLACES && t->recompute && layer > 0; i++)
+        to[i].ld = 0;
+}
+
+/* Layers share what isn't kept, and each ends where the next begins. */
+static void layers_join(joust_tape *t, float *x_last)
+{
+    const uint32_t n = t->forward.model->config.n_layers;
+    for (uint32_t i = 1; i < n && t->recompute; i++) {
+        float *x = t->layers[i].x;
+        t->layers[i] = t->layers[0];
+        t->layers[i].x = x;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        t->layers[i].x_out = i + 1 < n ? t->layers[i + 1].x : x_last;
+}
+
 static joust_status rows_reserve(joust_tape *t, uint32_t n, joust_error *err)
 {
     if (n <= t->row_room)
         return JOUST_OK;
     const joust_model_config *c = &t->forward.model->config;
     const joust_widths w = t->forward.w;
-    const bool normed = joust_config_has_qk_norm(c);
-    const uint32_t per_layer = 17, n_places = per_layer * c->n_layers + 8;
+    const uint32_t n_places = LAYER_PLACES * c->n_layers + SHARED_PLACES;
     uint32_t low[JOUST_N_PRODUCTS] = {0}, d_low = 0;
     if (t->forward.model->lora)
         joust_lora_widths(c, &t->forward.model->lora->settings, low);
@@ -59,37 +104,16 @@ static joust_status rows_reserve(joust_tape *t, uint32_t n, joust_error *err)
         goto out;
     }
     float *x_last = NULL;
-    for (uint32_t i = 0; i < c->n_layers; i++) {
-        joust_activations *a = &t->layers[i];
-        const place of_layer[] = {{&a->x, w.d_ld},
-                                  {&a->normed, w.d_ld},
-                                  {&a->qkv, w.qkv_ld},
-                                  {&a->mixed, w.query_ld},
-                                  {&a->x_mid, w.d_ld},
-                                  {&a->normed_ff, w.d_ld},
-                                  {&a->gate_up, w.gate_up_ld},
-                                  {&a->hidden, w.ff_ld},
-                                  {&a->norm_r, 1},
-                                  {&a->norm_ff_r, 1},
-                                  {&a->stats, 2 * c->n_heads},
-                                  {&a->low[0], low[0]},
-                                  {&a->low[1], low[1]},
-                                  {&a->low[2], low[2]},
-                                  {&a->low[3], low[3]},
-                                  {&a->qk, normed ? w.qk_ld : 0},
-                                  {&a->qk_r, normed ? c->n_heads + c->n_kv_heads : 0}};
-        assert(sizeof(of_layer) / sizeof(*of_layer) == per_layer);
-        memcpy(places + i * per_layer, of_layer, sizeof(of_layer));
-    }
-    const place shared[] = {{&x_last, w.d_ld},         {&t->dx, w.d_ld},
-                            {&t->d_normed, w.d_ld},    {&t->d_qkv, w.qkv_ld},
-                            {&t->d_mixed, w.query_ld}, {&t->d_gate_up, w.gate_up_ld},
-                            {&t->d_hidden, w.ff_ld},   {&t->d_low, d_low}};
-    memcpy(places + c->n_layers * per_layer, shared, sizeof(shared));
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        layer_places(t, i, low, places + i * LAYER_PLACES);
+    const place shared[SHARED_PLACES] = {{&x_last, w.d_ld},         {&t->dx, w.d_ld},
+                                         {&t->d_normed, w.d_ld},    {&t->d_qkv, w.qkv_ld},
+                                         {&t->d_mixed, w.query_ld}, {&t->d_gate_up, w.gate_up_ld},
+                                         {&t->d_hidden, w.ff_ld},   {&t->d_low, d_low}};
+    memcpy(places + c->n_layers * LAYER_PLACES, shared, sizeof(shared));
     st = places_make(&t->row_block, places, n_places, n, err);
     if (!st) {
-        for (uint32_t i = 0; i < c->n_layers; i++)
-            t->layers[i].x_out = i + 1 < c->n_layers ? t->layers[i + 1].x : x_last;
+        layers_join(t, x_last);
         t->row_room = n;
     }
 out:
@@ -147,12 +171,13 @@ static joust_status keys_reserve(joust_tape *t, uint32_t part, uint32_t n, joust
     return JOUST_OK;
 }
 
-joust_status joust_tape_create(const joust_engine *engine, const joust_model *m, joust_tape **ret,
-                               joust_error *err)
+joust_status joust_tape_create(const joust_engine *engine, const joust_model *m, bool recompute,
+                               joust_tape **ret, joust_error *err)
 {
     joust_tape *t = joust_calloc(1, sizeof(*t));
     if (!t)
         return joust_fail(err, JOUST_NOMEM, "training: out of memory");
+    t->recompute = recompute;
     joust_status st = joust_forward_init(&t->forward, engine, m, err);
     const uint32_t heads = m->config.n_heads * joust_lanes_up(m->config.d_head);
     const uint32_t scores = joust_lanes_up(m->config.context) + 2 * JOUST_LANES;

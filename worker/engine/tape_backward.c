@@ -416,6 +416,8 @@ void joust_tape_backward(joust_tape *t, float *gradients)
         collected_clear(f->model, gradients);
     head_backward(t, gradients);
     for (uint32_t layer = f->model->config.n_layers; layer-- > 0;) {
+        if (t->recompute && layer + 1 < f->model->config.n_layers) /* the last one's are there */
+            joust_forward_layer(f, layer, t->rows, t->n_rows, &t->layers[layer]);
         feed_forward_backward(t, layer, gradients);
         attention_backward(t, layer, gradients);
     }

@@ -28,6 +28,7 @@ typedef struct joust_tape {
     uint32_t first_row[JOUST_TAPE_PARTS];
     uint32_t n_rows, n_wanted;      /* rows; those whose logits are wanted */
     uint32_t row_room, wanted_room; /* what the blocks below hold */
+    bool recompute; /* a layer's activations are computed again for its backward pass, not kept */
     joust_row *rows;
     uint32_t *wanted;                /* (n_wanted) row numbers, rising */
     joust_activations *layers;       /* (n_layers) */
@@ -41,9 +42,9 @@ typedef struct joust_tape {
     float *p, *ds;                                                  /* context + 32 */
 } joust_tape;
 
-/* Errors: JOUST_NOMEM. */
+/* With recompute less memory and a forward pass more; the same bits. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_tape_create(const joust_engine *engine, const joust_model *m,
-                                              joust_tape **ret, joust_error *err);
+                                              bool recompute, joust_tape **ret, joust_error *err);
 void joust_tape_free(joust_tape **tape);
 /* Lays out rows for the parts and clears `wanted`. The tokens are borrowed until the backward pass
  * is done. Errors: JOUST_NOMEM. */

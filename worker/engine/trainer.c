@@ -123,7 +123,7 @@ static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
     joust_status st = joust_model_prepare(t->engine, t->model, err);
     for (uint32_t i = 0; i < n && !st; i++)
         if (!t->tapes[i])
-            st = joust_tape_create(t->engine, t->model, &t->tapes[i], err);
+            st = joust_tape_create(t->engine, t->model, t->params.recompute, &t->tapes[i], err);
     return st;
 }
 

@@ -1,5 +1,5 @@
 /* Predicted against resident memory: a full cache of generation, and training steps. One run a process, since freed
- * memory isn't always given back: memory_test rollout | training. */
+ * memory isn't always given back: memory_test rollout | training | adapter | recompute. */
 #include "engine/compute/fixture.h"
 
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "proto/base/alloc.h"
+#include "worker/engine/lora.h"
 #include "worker/engine/memory.h"
 
 #define N_THREADS 2u
@@ -93,45 +94,90 @@ static void test_rollout(void **state)
     joust_model_free(&m);
 }
 
-static void test_training(void **state)
+/* Steps of n pairs; of an adapter alone where the settings have one. */
+static void check_training(const joust_memory_plan *plan, uint32_t n_prompt, uint32_t n_answer)
 {
-    (void)state;
-    enum { N = 12, PROMPT = 100, ANSWER = 60 };
+    enum { MOST = 12 };
     joust_error err = {0};
     const joust_model_config c = medium_config();
-    const joust_memory_plan plan = {.n_threads = N_THREADS,
-                                    .batch_size = N,
-                                    .row_tokens = PROMPT + 2 * ANSWER,
-                                    .row_answers = 2 * ANSWER};
+    const uint32_t n = plan->batch_size;
     joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
-    uint32_t *tokens = fixture_tokens(PROMPT + 2 * ANSWER + N, c.vocab_size, 1);
-    joust_pair_row rows[N];
-    for (uint32_t i = 0; i < N; i++)
+    p.recompute = plan->recompute;
+    assert_true(n <= MOST && plan->row_tokens == n_prompt + 2 * n_answer);
+    uint32_t *tokens = fixture_tokens(n_prompt + 2 * n_answer + n, c.vocab_size, 1);
+    joust_pair_row rows[MOST];
+    for (uint32_t i = 0; i < n; i++)
         rows[i] = (joust_pair_row){.prompt = tokens + i,
-                                   .n_prompt = PROMPT,
-                                   .chosen = tokens + i + PROMPT,
-                                   .n_chosen = ANSWER,
-                                   .rejected = tokens + i + PROMPT + ANSWER,
-                                   .n_rejected = ANSWER};
+                                   .n_prompt = n_prompt,
+                                   .chosen = tokens + i + n_prompt,
+                                   .n_chosen = n_answer,
+                                   .rejected = tokens + i + n_prompt + n_answer,
+                                   .n_rejected = n_answer};
     const uint64_t before = resident();
     joust_model *m = fixture_model(&c, 1);
     joust_engine *e = fixture_engine(N_THREADS, JOUST_ISA_AUTO);
     joust_trainer *t;
+    if (plan->lora.rank)
+        check_ok(joust_model_adapt(m, &plan->lora,
+                                   &(joust_stream_name){.purpose = JOUST_PURPOSE_INIT}, &err));
     joust_step_report report;
     check_ok(joust_trainer_create(e, m, &p, &t, &err));
     for (uint32_t i = 0; i < 2; i++)
-        check_ok(joust_trainer_step_pairs(t, rows, N, &report, &err));
-    check_share(before, joust_memory_predict(&c, &plan).training);
+        check_ok(joust_trainer_step_pairs(t, rows, n, &report, &err));
+    check_share(before, joust_memory_predict(&c, plan).training);
     joust_free(tokens);
     joust_trainer_free(&t);
     joust_engine_free(&e);
     joust_model_free(&m);
 }
 
+static const joust_memory_plan PAIRS = {
+    .n_threads = N_THREADS, .batch_size = 12, .row_tokens = 220, .row_answers = 120};
+
+static void test_training(void **state)
+{
+    (void)state;
+    check_training(&PAIRS, 100, 60);
+}
+
+/* An adapter alone has moments and gradients. */
+static void test_adapter(void **state)
+{
+    (void)state;
+    joust_memory_plan plan = PAIRS;
+    plan.lora = (joust_lora_settings){.rank = 16, .targets = JOUST_LORA_ALL, .alpha = 16};
+    const joust_model_config c = medium_config();
+    assert_true(joust_memory_predict(&c, &plan).training * 2 <
+                joust_memory_predict(&c, &PAIRS).training);
+    assert_true(joust_memory_predict(&c, &plan).reference == 0 &&
+                joust_memory_predict(&c, &PAIRS).reference > 0);
+    check_training(&plan, 100, 60);
+}
+
+/* What is computed again isn't kept: the same steps with it in less memory. */
+static void test_recompute(void **state)
+{
+    (void)state;
+    joust_memory_plan plan = {
+        .n_threads = N_THREADS, .batch_size = 6, .row_tokens = 600, .row_answers = 40};
+    const joust_model_config c = medium_config();
+    plan.lora = (joust_lora_settings){.rank = 4, .targets = JOUST_LORA_Q, .alpha = 16};
+    const uint64_t kept = joust_memory_predict(&c, &plan).training;
+    plan.recompute = true;
+    assert_true((double)joust_memory_predict(&c, &plan).training < 0.7 * (double)kept);
+    check_training(&plan, 560, 20);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest rollout[] = {cmocka_unit_test(test_rollout)},
-                            training[] = {cmocka_unit_test(test_training)};
+                            training[] = {cmocka_unit_test(test_training)},
+                            adapter[] = {cmocka_unit_test(test_adapter)},
+                            recompute[] = {cmocka_unit_test(test_recompute)};
+    if (argc == 2 && strcmp(argv[1], "adapter") == 0)
+        return cmocka_run_group_tests(adapter, NULL, NULL);
+    if (argc == 2 && strcmp(argv[1], "recompute") == 0)
+        return cmocka_run_group_tests(recompute, NULL, NULL);
     if (argc == 2 && strcmp(argv[1], "training") == 0)
         return cmocka_run_group_tests(training, NULL, NULL);
     return cmocka_run_group_tests(rollout, NULL, NULL);

@@ -1,5 +1,5 @@
 /* Logits, log-probabilities, hidden states and scores against transformers in float32, on one small random checkpoint of
- * every family and variant. */
+ * every family and variant; losses and gradients of adapters against PEFT. */
 #include "tests/check.h"
 
 #include <math.h>
@@ -10,14 +10,17 @@
 #include "proto/base/file.h"
 #include "worker/engine/forward_internal.h"
 #include "worker/engine/hidden.h"
+#include "worker/engine/lora.h"
 #include "worker/engine/safetensors_internal.h"
+#include "worker/engine/trainer_internal.h"
 
 #define TOLERANCE 1e-4 /* of the largest value of a position */
 
-static const char *const names[] = {
-    "llama2",       "llama3",       "llama3-tied",  "llama-linear", "smollm2",      "mistral",
-    "mistral-null", "qwen2",        "qwen2-window", "qwen3",        "qwen3-window", "llama-reward",
-    "qwen2-reward", "llama-biases", "qwen3-bias",   "qwen2-yarn",   "llama-yarn"};
+static const char *const names[] = {"llama2",       "llama3",       "llama3-tied",  "llama-linear",
+                                    "smollm2",      "mistral",      "mistral-null", "qwen2",
+                                    "qwen2-window", "qwen3",        "qwen3-window", "llama-reward",
+                                    "qwen2-reward", "llama-biases", "qwen3-bias",   "qwen2-yarn",
+                                    "llama-yarn",   "lora-llama",   "lora-qwen2"};
 #define N_NAMES (sizeof(names) / sizeof(*names))
 
 /* A checkpoint, and what transformers says about it. */
@@ -169,6 +172,130 @@ static void test_families(void **state)
     }
 }
 
+/* The trainer's last gradients against PyTorch's, tensor by tensor: what:NAME of the expected file. */
+static void check_gradients(const checkpoint *c, const joust_trainer *t, const char *what)
+{
+    uint32_t n;
+    const joust_tensor *tensors = joust_model_adapter_tensors(c->model, &n);
+    double worst = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        char name[160];
+        snprintf(name, sizeof(name), "%s:%s", what, tensors[i].name);
+        float *wanted = expected(c, name, tensors[i].n);
+        const float *got = t->sums[0] + (tensors[i].data - t->trained.weights);
+        worst = fmax(worst, gap(got, wanted, 1, (uint32_t)tensors[i].n));
+        joust_free(wanted);
+    }
+    check_gap(c, what, worst);
+}
+
+static void check_loss(const checkpoint *c, const char *what, double got)
+{
+    float *wanted = expected(c, what, 1), value = (float)got;
+    check_gap(c, what, gap(&value, wanted, 1, 1));
+    joust_free(wanted);
+}
+
+static joust_trainer *still_trainer(const checkpoint *c, joust_loss loss)
+{
+    joust_error err = {0};
+    const joust_train_settings p = {.loss = loss,
+                                    .beta = 0.3,
+                                    .objective = joust_objective_neutral(),
+                                    .schedule = JOUST_SCHEDULE_CONSTANT,
+                                    .max_steps = 1,
+                                    .adam_beta1 = 0.9,
+                                    .adam_beta2 = 0.99,
+                                    .adam_eps = 1e-8};
+    joust_trainer *t;
+    check_ok(joust_trainer_create(c->engine, c->model, &p, &t, &err));
+    return t;
+}
+
+static void check_supervised(const checkpoint *c)
+{
+    joust_error err = {0};
+    joust_target targets[JOUST_PASS_ROWS];
+    for (uint32_t i = 1; i < c->n; i++)
+        targets[i - 1] = (joust_target){.position = i, .token = c->tokens[i], .weight = 1};
+    const joust_sft_row row = {c->tokens, c->n, targets, c->n - 1};
+    joust_step_report report;
+    joust_trainer *t = still_trainer(c, JOUST_LOSS_SFT);
+    check_ok(joust_trainer_step_rows(t, &row, 1, &report, &err));
+    check_loss(c, "sft", report.loss);
+    check_gradients(c, t, "sft");
+    joust_trainer_free(&t);
+}
+
+static double answer_sum(const checkpoint *c, const joust_pair_row *row, const uint32_t *answer,
+                         uint32_t n)
+{
+    joust_error err = {0};
+    uint32_t tokens[JOUST_PASS_ROWS];
+    float logps[JOUST_PASS_ROWS];
+    memcpy(tokens, row->prompt, row->n_prompt * sizeof(*tokens));
+    memcpy(tokens + row->n_prompt, answer, n * sizeof(*tokens));
+    joust_score_request r = {
+        .tokens = tokens, .n = row->n_prompt + n, .first = row->n_prompt, .ret_logps = logps};
+    check_ok(joust_score(c->engine, c->model, &r, 1, NULL, NULL, &err));
+    return joust_response_sum(logps, n, UINT32_MAX, 1);
+}
+
+/* The reference is the base: the adapter passed over. */
+static void check_pair(const checkpoint *c)
+{
+    joust_error err = {0};
+    joust_pair_row row = {.prompt = c->tokens,
+                          .n_prompt = 16,
+                          .chosen = c->tokens + 16,
+                          .n_chosen = 20,
+                          .rejected = c->tokens + 50,
+                          .n_rejected = 26};
+    joust_step_report report;
+    joust_trainer *t = still_trainer(c, JOUST_LOSS_DPO);
+    joust_model_adapter_switch(c->model, false);
+    row.ref_chosen = answer_sum(c, &row, row.chosen, row.n_chosen);
+    row.ref_rejected = answer_sum(c, &row, row.rejected, row.n_rejected);
+    joust_model_adapter_switch(c->model, true);
+    check_ok(joust_trainer_step_pairs(t, &row, 1, &report, &err));
+    check_loss(c, "dpo", report.loss);
+    check_gradients(c, t, "dpo");
+    joust_trainer_free(&t);
+}
+
+/* Losses and gradients of adapters that PEFT wrote, and the file that we write of them: its names, shapes and values. */
+static void test_adapters(void **state)
+{
+    (void)state;
+    const char *const adapted[] = {"lora-llama", "lora-qwen2"};
+    joust_error err = {0};
+    for (size_t i = 0; i < sizeof(adapted) / sizeof(*adapted); i++) {
+        checkpoint c = checkpoint_open(adapted[i]);
+        check_supervised(&c);
+        check_pair(&c);
+        char *path = joust_path_join(c.dir, JOUST_ADAPTER_WEIGHTS_FILE);
+        joust_safetensors theirs, ours;
+        check_ok(joust_model_adapter_save(c.model, NULL, "reference_test.adapter", &err));
+        check_ok(joust_safetensors_open(path, &theirs, &err));
+        check_ok(joust_safetensors_open("reference_test.adapter/" JOUST_ADAPTER_WEIGHTS_FILE, &ours,
+                                        &err));
+        assert_int_equal(theirs.n, ours.n);
+        for (uint32_t k = 0; k < ours.n; k++) {
+            const joust_safetensor *o = &ours.items[k];
+            uint32_t at = 0;
+            while (at < theirs.n && strcmp(theirs.items[at].name, o->name) != 0)
+                at++;
+            assert_true(at < theirs.n && theirs.items[at].dtype == o->dtype &&
+                        theirs.items[at].dims[0] == o->dims[0] && theirs.items[at].n == o->n);
+        }
+        joust_safetensors_close(&theirs);
+        joust_safetensors_close(&ours);
+        joust_free(path);
+        checkpoint_close(&c);
+    }
+    check_ok(joust_dir_remove("reference_test.adapter", &err));
+}
+
 /* A scalar head gives no logits, a language model no score: both are refused by name. */
 static void test_refused(void **state)
 {
@@ -198,6 +325,7 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_families),
+                                       cmocka_unit_test(test_adapters),
                                        cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
