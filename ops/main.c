@@ -12,7 +12,7 @@
 typedef struct verb {
     const char *name;
     int (*run)(int argc, char **argv);
-    const char *about;
+    const char *about; /* NULL: nobody types it */
 } verb;
 
 /* Verbs in the order in which somebody meets them. A build of a part of the tree has those of that part. */
@@ -60,6 +60,9 @@ static const verb VERBS[] = {
 #ifdef JOUST_HAVE_VERB_JUDGE
     {"judge", joust_verb_judge, "one role: judges trajectories"},
 #endif
+#ifdef JOUST_HAVE_VERB_GUARD
+    {"guard", joust_verb_guard, NULL}, /* what a worker starts programs of others under */
+#endif
 #ifdef JOUST_HAVE_VERB_BENCH
     {"bench", joust_verb_bench, "measure a part against the machine's limits"},
 #endif
@@ -75,7 +78,8 @@ static void print_help(void)
     printf("usage: joust VERB ... [--help]\n\n"
            "Iterative preference optimisation on a cluster.\n\nverbs:\n");
     for (int i = 0; i < N_VERBS; i++)
-        printf("  %-13s %s\n", VERBS[i].name, VERBS[i].about);
+        if (VERBS[i].about)
+            printf("  %-13s %s\n", VERBS[i].name, VERBS[i].about);
     printf(
         "\n`joust VERB --help` explains one. Exit status: 0 done, 1 the job failed, 2 bad usage or "
         "job file,\n3 could not reach, 130 interrupted (the same command resumes).\n");

@@ -5,6 +5,7 @@
 int joust_verb_launch(int argc, char **argv);
 int joust_verb_coordinator(int argc, char **argv);
 int joust_verb_worker(int argc, char **argv);
+int joust_verb_guard(int argc, char **argv);
 int joust_verb_judge(int argc, char **argv);
 int joust_verb_validate(int argc, char **argv);
 int joust_verb_status(int argc, char **argv);
