@@ -107,11 +107,13 @@ void joust_endpoint_begin_round(joust_endpoint *e, uint32_t round)
     if (e->round == round)
         return;
     e->round = round;
-    for (uint32_t i = 0; i < e->settings->n_urls; i++) {
-        if (e->servers[i].look == JOUST_LOOK_READY)
-            e->servers[i].look = JOUST_LOOK_DUE;
-        joust_endpoint_pool_set_ready(e->pool, i, false);
-    }
+    joust_look_all(e);
+}
+
+void joust_endpoint_prove(joust_endpoint *e, const joust_endpoint_proof *proof)
+{
+    e->proof = proof;
+    joust_look_all(e);
 }
 
 uint64_t joust_endpoint_seed(const joust_stream *stream)
@@ -139,6 +141,8 @@ static joust_status send_request(run *r, uint32_t i, uint32_t server, joust_erro
     const joust_endpoint_ask ask = {.sampling = q->sampling,
                                     .rollout = q->rollout,
                                     .prompt = q->prompt,
+                                    .ids = q->ids,
+                                    .n_ids = q->n_ids,
                                     .n = q->n,
                                     .seed = joust_endpoint_seed(&q->stream)};
     joust_error why;
@@ -166,7 +170,7 @@ static joust_status deliver(run *r, const joust_transfer *t, joust_endpoint_answ
     joust_endpoint_server_state *server = &r->e->servers[t->server];
     joust_endpoint_report report = {
         .url = server->url, .tries = s->tries, .latency_us = joust_clock_ns() / 1000 - t->begun_us};
-    if (r->e->settings->probe && server->has_fingerprint)
+    if (r->e->settings->probe && !r->e->proof && server->has_fingerprint)
         report.fingerprint = joust_digest_of(&r->e->reference, sizeof(r->e->reference));
     r->n_open--;
     r->n_answered++;

@@ -28,11 +28,43 @@ void joust_endpoint_free(joust_endpoint **endpoint);
 /* Servers are looked at again if the round is another than before. */
 void joust_endpoint_begin_round(joust_endpoint *endpoint, uint32_t round);
 
+/* What shows that a server has the weights that it should have: it samples answers to probes, and who knows the weights
+ * looks at the log-probs that it gives. Instead of a comparison of the servers with each other. */
+#define JOUST_PROOF_SAMPLES                                                                        \
+    8u /* of a probe, at temperature 1: unlikely tokens tell weights apart */
+#define JOUST_PROOF_TOKENS 16u
+
+typedef struct joust_endpoint_proof {
+    uint32_t n;
+    const uint32_t *const *probes; /* (n) of token ids */
+    const uint32_t *n_ids;         /* (n) */
+    /* The answer to a probe; each choice has ids and log-probs. JOUST_STALE: not these weights; why says what was seen.
+     * Errors whose scope is the process end the run. */
+    joust_status (*fits)(void *context, uint32_t probe, const joust_endpoint_answer *answer,
+                         joust_error *why);
+    void *context;
+} joust_endpoint_proof;
+
+/* From now on a server gets requests once it fits (again). proof: kept. */
+void joust_endpoint_prove(joust_endpoint *endpoint, const joust_endpoint_proof *proof);
+
+/* For who starts the servers: */
+
+/* A server that isn't up is neither looked at nor asked; all are up at first. One that comes up is looked at. */
+void joust_endpoint_set_up(joust_endpoint *endpoint, uint32_t server, bool up);
+/* It won't come up any more, for that reason. If it is so with all, requests fail. */
+void joust_endpoint_give_up(joust_endpoint *endpoint, uint32_t server, const char *why);
+/* Whether it was found unfit again and again, so that time won't mend it; *ret_why: view, or NULL. */
+bool joust_endpoint_is_unfit(const joust_endpoint *endpoint, uint32_t server, const char **ret_why);
+bool joust_endpoint_is_ready(const joust_endpoint *endpoint, uint32_t server);
+
 typedef struct joust_endpoint_request {
-    const char *prompt; /* borrowed */
+    const char *prompt;  /* borrowed; or NULL, and then */
+    const uint32_t *ids; /* (n_ids) its token ids, borrowed */
+    uint32_t n_ids;
     const joust_sampling *sampling;
     const joust_job_rollout *rollout; /* whose stop strings count, or NULL */
-    uint32_t n;          /* choices */
+    uint32_t n;                       /* choices */
     joust_stream stream; /* of its first sample: its seed, and the jitter of its waits */
     uint64_t key;        /* requests of one key go to one server where that can be */
     char id[64];         /* X-Request-Id: what it is for */

@@ -22,15 +22,18 @@ typedef enum joust_look { /* what is known of a server since its last look began
                           JOUST_LOOK_MODELS, /* it is asked for its models */
                           JOUST_LOOK_TEXT,   /* it answers the fixed text */
                           JOUST_LOOK_HELD, /* it has a fingerprint, others haven't been looked at yet */
-                          JOUST_LOOK_READY
+                          JOUST_LOOK_READY,
+                          JOUST_LOOK_DOWN /* it isn't looked at */
 } joust_look;
 
 typedef struct joust_endpoint_server_state {
     const char *url;
     joust_endpoint_server kind;
     joust_look look;
-    bool tried;     /* its first look of the endpoint's life has ended, well or badly */
-    uint32_t unfit; /* looks in a row that found what time won't mend */
+    bool tried;        /* its first look of the endpoint's life has ended, well or badly */
+    uint32_t unfit;    /* looks in a row that found what time won't mend */
+    bool lost;         /* it won't come up any more */
+    uint32_t n_proved; /* probes of this look whose answers fit */
     bool has_fingerprint;
     joust_fingerprint fingerprint;
     int64_t told_ms; /* when the log last spoke of it */
@@ -67,6 +70,7 @@ struct joust_endpoint {
     joust_endpoint_server_state servers[JOUST_MAX_URLS];
     bool has_reference;
     joust_fingerprint reference;
+    const joust_endpoint_proof *proof; /* or NULL */
     CURLM *multi;
     joust_transfer *idle;
     uint32_t n_transfers; /* under way */
@@ -101,6 +105,8 @@ JOUST_MUST_USE joust_status joust_look_begin(joust_endpoint *e, int64_t now_ms, 
 JOUST_MUST_USE joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t,
                                            const joust_exchange *x, int64_t now_ms,
                                            joust_error *err);
+/* All that are up are to be looked at. */
+void joust_look_all(joust_endpoint *e);
 /* A request failed at the server: after a rest it is looked at again. */
 void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int64_t now_ms);
 /* Whether no server can be asked for reasons that time won't mend; why names each. */

@@ -25,8 +25,10 @@ static void tell(joust_endpoint_server_state *s, const char *what, int64_t now_m
 void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int64_t now_ms)
 {
     joust_endpoint_server_state *s = &e->servers[server];
-    snprintf(s->why, sizeof(s->why), "%s", why);
     bool rests = joust_endpoint_pool_breaker(e->pool, server) == JOUST_BREAKER_OPEN;
+    if (s->look == JOUST_LOOK_DOWN)
+        return;
+    snprintf(s->why, sizeof(s->why), "%s", why);
     if (s->look != JOUST_LOOK_READY) {
         s->look = JOUST_LOOK_DUE;
         s->tried = true;
@@ -38,11 +40,53 @@ void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int6
         tell(s, "gets no work for now", now_ms);
 }
 
+void joust_look_all(joust_endpoint *e)
+{
+    for (uint32_t i = 0; i < e->settings->n_urls; i++) {
+        if (e->servers[i].look == JOUST_LOOK_READY || e->servers[i].look == JOUST_LOOK_HELD)
+            e->servers[i].look = JOUST_LOOK_DUE;
+        joust_endpoint_pool_set_ready(e->pool, i, false);
+    }
+}
+
+void joust_endpoint_set_up(joust_endpoint *e, uint32_t server, bool up)
+{
+    joust_endpoint_server_state *s = &e->servers[server];
+    if (up == (s->look != JOUST_LOOK_DOWN))
+        return;
+    s->look = up ? JOUST_LOOK_DUE : JOUST_LOOK_DOWN;
+    s->unfit = 0;
+    s->lost = false;
+    joust_endpoint_pool_set_ready(e->pool, server, false);
+    if (up)
+        joust_endpoint_pool_refresh(e->pool, server);
+}
+
+void joust_endpoint_give_up(joust_endpoint *e, uint32_t server, const char *why)
+{
+    joust_endpoint_server_state *s = &e->servers[server];
+    joust_endpoint_set_up(e, server, false);
+    s->lost = true;
+    snprintf(s->why, sizeof(s->why), "%.300s", why);
+}
+
+bool joust_endpoint_is_unfit(const joust_endpoint *e, uint32_t server, const char **ret_why)
+{
+    if (ret_why)
+        *ret_why = e->servers[server].why;
+    return e->servers[server].unfit >= UNFIT_LOOKS;
+}
+
+bool joust_endpoint_is_ready(const joust_endpoint *e, uint32_t server)
+{
+    return e->servers[server].look == JOUST_LOOK_READY;
+}
+
 bool joust_look_hopeless(const joust_endpoint *e, char why[1024])
 {
     size_t at = 0;
     for (uint32_t i = 0; i < e->settings->n_urls; i++)
-        if (e->servers[i].unfit < UNFIT_LOOKS)
+        if (e->proof ? !e->servers[i].lost : e->servers[i].unfit < UNFIT_LOOKS)
             return false;
     for (uint32_t i = 0; i < e->settings->n_urls && at < 900; i++)
         at += (size_t)snprintf(why + at, 1024 - at, "%s%.100s: %.200s", i ? "; " : "",
@@ -138,8 +182,16 @@ static void admit_held(joust_endpoint *e, int64_t now_ms)
 
 static joust_status ask_text(joust_endpoint *e, uint32_t server, joust_error *err)
 {
-    const joust_sampling greedy = {.top_p = 1, .max_tokens = JOUST_FINGERPRINT_TOKENS};
-    const joust_endpoint_ask ask = {.sampling = &greedy, .prompt = probe_text, .n = 1};
+    const joust_sampling greedy = {.top_p = 1, .max_tokens = JOUST_FINGERPRINT_TOKENS},
+                         free = {.temperature = 1, .top_p = 1, .max_tokens = JOUST_PROOF_TOKENS};
+    joust_endpoint_ask ask = {.sampling = &greedy, .prompt = probe_text, .n = 1};
+    uint32_t probe = e->servers[server].n_proved;
+    if (e->proof)
+        ask = (joust_endpoint_ask){.sampling = &free,
+                                   .ids = e->proof->probes[probe],
+                                   .n_ids = e->proof->n_ids[probe],
+                                   .n = JOUST_PROOF_SAMPLES,
+                                   .seed = probe + 1};
     joust_status st = joust_transfer_ask(e, server, JOUST_NONE, ask, "probe", err);
     if (st == JOUST_OK)
         e->servers[server].look = JOUST_LOOK_TEXT;
@@ -162,6 +214,7 @@ joust_status joust_look_begin(joust_endpoint *e, int64_t now_ms, int64_t *ret_at
         st = joust_transfer_begin(e, i, JOUST_NONE, "/models", NULL, "probe", MODELS_LIMIT, err);
         if (st == JOUST_OK)
             s->look = JOUST_LOOK_MODELS;
+        s->n_proved = 0;
     }
     return st;
 }
@@ -187,22 +240,41 @@ static joust_status read_models(joust_endpoint *e, const joust_transfer *t, jous
     return st == JOUST_NOMEM ? st : JOUST_OK;
 }
 
+/* Whether the answer to a probe is that of the weights that it should have. */
+static joust_status prove(const joust_endpoint_proof *proof, joust_endpoint_server_state *s,
+                          const joust_endpoint_answer *a, joust_error *why)
+{
+    for (uint32_t i = 0; i < a->n; i++)
+        if (a->choices[i].n_tokens == 0)
+            return joust_fail(
+                why, JOUST_STALE,
+                "it gives no token ids with log-probs, so its weights can't be proved");
+    joust_status st = proof->fits(proof->context, s->n_proved, a, why);
+    s->n_proved += st == JOUST_OK;
+    return st;
+}
+
 static joust_status read_text(joust_endpoint *e, const joust_transfer *t, joust_exchange *ret)
 {
     joust_endpoint_server_state *s = &e->servers[t->server];
     joust_endpoint_answer answer;
     joust_error why;
-    joust_status st = joust_endpoint_parse(t->received.data, t->received.n, e->settings, 1,
-                                           JOUST_FINGERPRINT_TOKENS, &answer, &why);
-    if (st == JOUST_OK) {
+    joust_status st = joust_endpoint_parse(
+        t->received.data, t->received.n, e->settings, e->proof ? JOUST_PROOF_SAMPLES : 1,
+        e->proof ? JOUST_PROOF_TOKENS : JOUST_FINGERPRINT_TOKENS, &answer, &why);
+    if (st == JOUST_OK && e->proof) {
+        st = prove(e->proof, s, &answer, &why);
+        joust_endpoint_answer_fini(&answer);
+    } else if (st == JOUST_OK) {
         s->fingerprint = fingerprint_of(&answer.choices[0]);
         s->has_fingerprint = true;
         joust_endpoint_answer_fini(&answer);
-        return st;
     }
+    if (st == JOUST_OK)
+        return st;
     ret->outcome = st == JOUST_STALE ? JOUST_ENDPOINT_UNFIT : JOUST_ENDPOINT_FAILED;
     snprintf(ret->why, sizeof(ret->why), "%.300s", why.text);
-    return st == JOUST_NOMEM ? st : JOUST_OK;
+    return joust_status_scope(st) == JOUST_SCOPE_PROCESS ? st : JOUST_OK;
 }
 
 /* The look's last exchange went well. */
@@ -210,7 +282,7 @@ static void hold(joust_endpoint *e, uint32_t server)
 {
     joust_endpoint_server_state *s = &e->servers[server];
     s->tried = true;
-    if (e->settings->probe) {
+    if (e->settings->probe && !e->proof) {
         s->look = JOUST_LOOK_HELD;
         return;
     }
@@ -226,17 +298,22 @@ joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t, const jo
     bool models = s->look == JOUST_LOOK_MODELS;
     joust_exchange x = *given;
     joust_status st = JOUST_OK;
+    if (s->look == JOUST_LOOK_DOWN) { /* it went down meanwhile */
+        joust_endpoint_pool_end(e->pool, t->server, JOUST_ENDPOINT_ABANDONED, 0, now_ms);
+        return JOUST_OK;
+    }
     if (x.refused)
         x.outcome = JOUST_ENDPOINT_UNFIT;
     if (!x.why[0])
         st = models ? read_models(e, t, &x) : read_text(e, t, &x);
     joust_endpoint_pool_end(e->pool, t->server, x.outcome, x.retry_after_ms, now_ms);
     if (st != JOUST_OK)
-        return joust_fail(err, st, "endpoint: out of memory");
+        return joust_fail(err, st, "endpoint: %s", x.why[0] ? x.why : "out of memory");
     if (x.why[0]) {
-        s->unfit = x.outcome == JOUST_ENDPOINT_UNFIT ? s->unfit + 1 : 0;
+        uint32_t looks = e->proof ? UNFIT_LOOKS : 1; /* what was proved isn't looked at again */
+        s->unfit = x.outcome == JOUST_ENDPOINT_UNFIT ? s->unfit + looks : 0;
         joust_look_failed(e, t->server, x.why, now_ms);
-    } else if (models && e->settings->probe) {
+    } else if (e->proof ? s->n_proved < e->proof->n : models && e->settings->probe) {
         st = ask_text(e, t->server, err);
     } else {
         hold(e, t->server);

@@ -151,6 +151,14 @@ void joust_endpoint_pool_set_ready(joust_endpoint_pool *pool, uint32_t index, bo
     pool->servers[index].ready = ready;
 }
 
+void joust_endpoint_pool_refresh(joust_endpoint_pool *pool, uint32_t index)
+{
+    server *s = &pool->servers[index];
+    s->failures = s->rests = 0;
+    s->breaker = JOUST_BREAKER_CLOSED;
+    s->until_ms = 0;
+}
+
 int64_t joust_endpoint_pool_look_at(const joust_endpoint_pool *pool, uint32_t index)
 {
     const server *s = &pool->servers[index];

@@ -58,6 +58,8 @@ void joust_endpoint_pool_end(joust_endpoint_pool *pool, uint32_t server,
 
 /* A server that isn't ready gets no request; none is at first. */
 void joust_endpoint_pool_set_ready(joust_endpoint_pool *pool, uint32_t server, bool ready);
+/* It is another process now: what it did before is forgotten, but for the requests that it has. */
+void joust_endpoint_pool_refresh(joust_endpoint_pool *pool, uint32_t server);
 /* When a server that isn't ready may be looked at: INT64_MAX while it has a request. */
 int64_t joust_endpoint_pool_look_at(const joust_endpoint_pool *pool, uint32_t server);
 joust_breaker joust_endpoint_pool_breaker(const joust_endpoint_pool *pool, uint32_t server);

@@ -19,6 +19,13 @@ static void add_float(joust_buf *to, const char *name, float value)
 static void add_prompt(const joust_endpoint_ask *ask, joust_buf *to)
 {
     const joust_job_endpoint *e = ask->endpoint;
+    if (!ask->prompt) {
+        joust_buf_text(to, ",\"prompt\":[");
+        for (uint32_t i = 0; i < ask->n_ids; i++)
+            joust_buf_format(to, "%s%u", i ? "," : "", ask->ids[i]);
+        joust_buf_text(to, "]");
+        return;
+    }
     if (e->mode == JOUST_ENDPOINT_COMPLETIONS) {
         add_text(to, "prompt", ask->prompt);
         return;

@@ -9,7 +9,9 @@
 
 typedef struct task {
     joust_unit_result result;
-    char *prompt;
+    char *prompt; /* or, with a prompter: */
+    joust_tokens ids;
+    joust_sampling sampling;
     uint32_t n_left; /* requests to come */
     bool failed;
 } task;
@@ -31,6 +33,7 @@ static void task_clear(task *t)
 {
     joust_unit_result_fini(&t->result);
     joust_free(t->prompt);
+    joust_tokens_fini(&t->ids);
     *t = (task){0};
 }
 
@@ -50,23 +53,72 @@ static char *render(const char *template_text, const char *prompt)
     return ret;
 }
 
+static joust_status render_prompt(const run *x, uint32_t unit, joust_error *err)
+{
+    const joust_lease_unit *u = &x->units[unit];
+    task *t = &x->tasks[unit];
+    t->sampling = x->r->stage->sampling;
+    if (!x->r->prompter) {
+        t->prompt = render(x->r->job->rollout.template_text, u->prompt.text);
+        return t->prompt ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "rollout: a prompt");
+    }
+    joust_status st = joust_prompter_render(x->r->prompter, &u->prompt, &t->ids, err);
+    uint32_t room = t->ids.n < x->r->n_context ? x->r->n_context - t->ids.n : 0;
+    if (st == JOUST_OK && room < t->sampling.max_tokens)
+        t->sampling.max_tokens = room;
+    return st == JOUST_INVALID ? joust_blame(err, st, "prompt %llu of the stage (id %s)",
+                                             (unsigned long long)u->unit.position,
+                                             u->prompt.id ? u->prompt.id : "-")
+                               : st;
+}
+
+static joust_status copy_prompt(joust_trajectory *to, const uint32_t *ids, uint32_t n,
+                                joust_error *err)
+{
+    to->prompt_tokens = joust_memdup(ids, n * sizeof(uint32_t));
+    if (!to->prompt_tokens)
+        return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", n);
+    to->n_prompt_tokens = n;
+    return JOUST_OK;
+}
+
 /* The records of a unit with everything that is known before it is asked. */
 static joust_status open_records(const run *x, uint32_t unit, joust_error *err)
 {
     const joust_lease_unit *u = &x->units[unit];
     task *t = &x->tasks[unit];
-    t->prompt = render(x->r->job->rollout.template_text, u->prompt.text);
     t->result.trajectories = joust_calloc(u->samples, sizeof(*t->result.trajectories));
     t->n_left = joust_job_endpoint_requests(x->r->settings, u->samples);
     t->result.provenance.served = joust_calloc(t->n_left, sizeof(joust_served));
-    if (!t->prompt || !t->result.trajectories || !t->result.provenance.served)
+    if (!t->result.trajectories || !t->result.provenance.served)
         return joust_fail(err, JOUST_NOMEM, "rollout: %u samples", u->samples);
     t->result.id = (joust_unit_id){u->unit, u->lease, u->attempt};
     t->result.n_trajectories = u->samples;
     t->result.provenance.n_served = t->n_left;
-    for (uint32_t i = 0; i < u->samples; i++)
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < u->samples; i++) {
         t->result.trajectories[i] = joust_rollout_record(x->r->job, x->r->stage, u, i);
-    return JOUST_OK;
+        if (x->r->prompter)
+            st = copy_prompt(&t->result.trajectories[i], t->ids.ids, t->ids.n, err);
+    }
+    return st;
+}
+
+/* A prompt that leaves no room: samples of no token, which nobody is asked for. */
+static joust_status no_room(const run *x, uint32_t unit, joust_error *err)
+{
+    task *t = &x->tasks[unit];
+    for (uint32_t i = 0; i < t->result.n_trajectories; i++) {
+        t->result.trajectories[i].finish = JOUST_FINISH_LENGTH;
+        if (!(t->result.trajectories[i].text = joust_strdup("")))
+            return joust_fail(err, JOUST_NOMEM, "rollout: a text");
+    }
+    t->result.provenance.n_served = 0;
+    t->n_left = 0;
+    joust_status st = x->r->done(x->r->context, unit, &t->result, err);
+    if (st == JOUST_OK)
+        t->result = (joust_unit_result){0};
+    return st;
 }
 
 static void open_requests(run *x, uint32_t unit)
@@ -74,16 +126,20 @@ static void open_requests(run *x, uint32_t unit)
     const joust_lease_unit *u = &x->units[unit];
     task *t = &x->tasks[unit];
     uint32_t each = x->r->settings->samples_per_request;
+    uint64_t key = t->prompt ? joust_checksum(t->prompt, strlen(t->prompt))
+                             : joust_checksum(t->ids.ids, t->ids.n * sizeof(*t->ids.ids));
     for (uint32_t sample = 0; sample < u->samples; sample += each) {
         uint32_t i = x->n_requests++, left = u->samples - sample;
         joust_endpoint_request *q = &x->requests[i];
         x->places[i] = (place){unit, sample};
         *q = (joust_endpoint_request){.prompt = t->prompt,
-                                      .sampling = &x->r->stage->sampling,
+                                      .ids = t->ids.ids,
+                                      .n_ids = t->ids.n,
+                                      .sampling = &t->sampling,
                                       .rollout = &x->r->job->rollout,
                                       .n = left < each ? left : each,
                                       .stream = t->result.trajectories[sample].stream,
-                                      .key = joust_checksum(t->prompt, strlen(t->prompt))};
+                                      .key = key};
         snprintf(q->id, sizeof(q->id), "r%u.s%u.p%llu.%u", u->unit.round, u->unit.stage,
                  (unsigned long long)u->unit.position, sample);
     }
@@ -95,13 +151,15 @@ static joust_status fill_record(joust_trajectory *to, joust_endpoint_choice *c,
                                 const joust_endpoint_answer *a, joust_error *err)
 {
     to->finish = c->finish;
+    if (to->n_prompt_tokens && c->n_tokens == 0 && c->finish == JOUST_FINISH_STOP)
+        to->finish =
+            JOUST_FINISH_ABORTED; /* it ended at once, and the token that ended it is unknown */
     to->text = c->text;
     c->text = NULL;
-    if (a->n_prompt_tokens && c->n_tokens) {
-        to->prompt_tokens = joust_memdup(a->prompt_tokens, a->n_prompt_tokens * sizeof(uint32_t));
-        if (!to->prompt_tokens)
-            return joust_fail(err, JOUST_NOMEM, "rollout: %u tokens", a->n_prompt_tokens);
-        to->n_prompt_tokens = a->n_prompt_tokens;
+    if (a->n_prompt_tokens && c->n_tokens && !to->prompt_tokens) {
+        joust_status st = copy_prompt(to, a->prompt_tokens, a->n_prompt_tokens, err);
+        if (st != JOUST_OK)
+            return st;
     }
     if (c->n_tokens == 0)
         return JOUST_OK;
@@ -138,6 +196,34 @@ static uint64_t count_tokens(const joust_endpoint_answer *a)
     return n;
 }
 
+static joust_status fail_unit(run *x, uint32_t unit, const joust_error *why, joust_error *err)
+{
+    x->tasks[unit].failed = true;
+    return x->r->failed(x->r->context, unit, why, err);
+}
+
+/* Whether an answer to token ids has what training needs: else why. */
+static bool has_tokens(const task *t, const joust_endpoint_answer *a, const char *url,
+                       joust_error *why)
+{
+    bool ids = true;
+    for (uint32_t i = 0; i < a->n; i++)
+        ids = ids && (a->choices[i].n_tokens > 0 || !a->choices[i].text[0]);
+    if (!ids)
+        (void)joust_fail(why, JOUST_UNSUPPORTED,
+                         "%.100s gives no token ids with log-probs of its answer: a model that is "
+                         "trained needs them",
+                         url);
+    else if (a->n_prompt_tokens &&
+             (a->n_prompt_tokens != t->ids.n ||
+              memcmp(a->prompt_tokens, t->ids.ids, t->ids.n * sizeof(*t->ids.ids)) != 0))
+        (void)joust_fail(why, JOUST_INVALID, "%.100s answered another prompt than it was given",
+                         url);
+    else
+        return true;
+    return false;
+}
+
 static joust_status answered(void *context, uint32_t request, joust_endpoint_answer *a,
                              const joust_endpoint_report *report, joust_error *err)
 {
@@ -145,8 +231,11 @@ static joust_status answered(void *context, uint32_t request, joust_endpoint_ans
     place at = x->places[request];
     task *t = &x->tasks[at.unit];
     uint32_t each = x->r->settings->samples_per_request;
+    joust_error why;
     if (t->failed)
         return JOUST_OK;
+    if (x->r->prompter && !has_tokens(t, a, report->url, &why))
+        return fail_unit(x, at.unit, &why, err);
     assert(t->n_left > 0 && at.sample + a->n <= t->result.n_trajectories);
     joust_status st =
         fill_served(&t->result.provenance.served[at.sample / each], at.sample, a, report, err);
@@ -165,11 +254,8 @@ static joust_status failed(void *context, uint32_t request, const joust_error *w
                            joust_error *err)
 {
     run *x = context;
-    task *t = &x->tasks[x->places[request].unit];
-    if (t->failed) /* told already */
-        return JOUST_OK;
-    t->failed = true;
-    return x->r->failed(x->r->context, x->places[request].unit, why, err);
+    uint32_t unit = x->places[request].unit;
+    return x->tasks[unit].failed ? JOUST_OK : fail_unit(x, unit, why, err); /* told already */
 }
 
 static bool wanted(void *context, uint32_t request)
@@ -185,6 +271,30 @@ static joust_status step(void *context, uint64_t n_answered, joust_error *err)
     return x->r->step ? x->r->step(x->r->context, n_answered, err) : JOUST_OK;
 }
 
+/* Makes a unit requests, or ends it here. */
+static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
+{
+    joust_error why;
+    if (!x->r->prompter && !joust_prompt_is_plain(&x->units[unit].prompt)) {
+        (void)joust_fail(&why, JOUST_INVALID,
+                         "prompt %llu of the stage: a conversation of more than one user "
+                         "message can't be put to a served model yet",
+                         (unsigned long long)x->units[unit].unit.position);
+        return fail_unit(x, unit, &why, err);
+    }
+    joust_status st = render_prompt(x, unit, &why);
+    if (st == JOUST_INVALID)
+        return fail_unit(x, unit, &why, err);
+    if (st != JOUST_OK)
+        return joust_fail(err, st, "%s", why.text);
+    st = open_records(x, unit, err);
+    if (st == JOUST_OK && x->tasks[unit].sampling.max_tokens == 0)
+        return no_room(x, unit, err);
+    if (st == JOUST_OK)
+        open_requests(x, unit);
+    return st;
+}
+
 static joust_status open_run(run *x, uint32_t n, joust_error *err)
 {
     size_t n_requests = 0;
@@ -196,21 +306,8 @@ static joust_status open_run(run *x, uint32_t n, joust_error *err)
     if (!x->tasks || !x->requests || !x->places)
         return joust_fail(err, JOUST_NOMEM, "rollout: %u units", n);
     joust_status st = JOUST_OK;
-    for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
-        if (!joust_prompt_is_plain(&x->units[i].prompt)) {
-            joust_error why;
-            (void)joust_fail(&why, JOUST_INVALID,
-                             "prompt %llu of the stage: a conversation of more than one user "
-                             "message can't be put to a served model yet",
-                             (unsigned long long)x->units[i].unit.position);
-            x->tasks[i].failed = true;
-            st = x->r->failed(x->r->context, i, &why, err);
-            continue;
-        }
-        st = open_records(x, i, err);
-        if (st == JOUST_OK)
-            open_requests(x, i);
-    }
+    for (uint32_t i = 0; st == JOUST_OK && i < n; i++)
+        st = open_unit(x, i, err);
     return st;
 }
 

@@ -173,7 +173,7 @@ void joust_transfer_abandon(joust_endpoint *e, int64_t now_ms)
     while (e->n_transfers) {
         joust_transfer *t = e->transfers[e->n_transfers - 1];
         joust_endpoint_pool_end(e->pool, t->server, JOUST_ENDPOINT_ABANDONED, 0, now_ms);
-        if (t->request == JOUST_NONE)
+        if (t->request == JOUST_NONE && e->servers[t->server].look != JOUST_LOOK_DOWN)
             e->servers[t->server].look = JOUST_LOOK_DUE;
         joust_transfer_end(e, t);
     }

@@ -12,9 +12,11 @@ typedef struct joust_endpoint_ask {
     joust_endpoint_server server; /* not AUTO */
     const joust_sampling *sampling;
     const joust_job_rollout *rollout; /* whose stop strings count, or NULL */
-    const char *prompt; /* text */
-    uint32_t n;         /* choices */
-    uint64_t seed;      /* below 2^31 */
+    const char *prompt;               /* text, or NULL: */
+    const uint32_t *ids;              /* (n_ids) its token ids; mode: completions */
+    uint32_t n_ids;
+    uint32_t n;    /* choices */
+    uint64_t seed; /* below 2^31 */
 } joust_endpoint_ask;
 
 /* Appends the JSON body. Errors: JOUST_UNSUPPORTED: the server can't sample so; JOUST_NOMEM. */
