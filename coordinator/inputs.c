@@ -68,7 +68,7 @@ static joust_status take_in_endpoint(const joust_job_model *model, joust_blobs *
 static joust_status digest_model(joust_job_model *model, joust_error *err)
 {
     joust_manifest manifest;
-    if (model->has_endpoint)
+    if (joust_job_model_is_remote(model))
         return take_in_endpoint(model, NULL, &model->content, err);
     joust_status st = joust_manifest_of_dir(model->path, is_model_file, model, &manifest, err);
     if (st == JOUST_OK) {
@@ -148,12 +148,12 @@ static joust_status import_model(const joust_job_model *model, joust_store *stor
     joust_manifest manifest;
     joust_digest content;
     joust_status st =
-        model->has_endpoint
+        joust_job_model_is_remote(model)
             ? take_in_endpoint(model, blobs, &content, err)
             : take_in(blobs, &model->content, model->path, model, &manifest, err);
     if (st != JOUST_OK)
         return st;
-    if (!model->has_endpoint) {
+    if (!joust_job_model_is_remote(model)) {
         version.model.weights = joust_manifest_weights(&manifest);
         joust_manifest_fini(&manifest);
     }

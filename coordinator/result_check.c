@@ -69,7 +69,7 @@ static joust_status check_trajectory(const joust_lease_sources *s, const joust_s
         t->n_tokens > b->max_tokens || (t->n_forced && !s->job->rollout.response_prefix) ||
         (t->n_cut && s->job->rollout.long_prompts != JOUST_LONG_PROMPTS_CUT))
         return joust_fail(err, JOUST_INVALID, "trajectory sampled in another way");
-    if (t->n_prompt_tokens == 0 && !s->job->models[stage->model].has_endpoint)
+    if (t->n_prompt_tokens == 0 && !joust_job_model_is_remote(&s->job->models[stage->model]))
         return joust_fail(err, JOUST_INVALID, "trajectory without the tokens of its prompt");
     return JOUST_OK;
 }

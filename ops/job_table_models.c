@@ -23,10 +23,6 @@ static const joust_key ENDPOINT_KEYS[] = {
      .offset = AT(model),
      .required = true,
      .help = "as the servers call it"},
-    {.name = "api_key_env",
-     .kind = JOUST_KEY_TEXT,
-     .offset = AT(api_key_env),
-     .help = "name of the environment variable, on the workers, that holds the key"},
     {.name = "mode",
      .kind = JOUST_KEY_CHOICE,
      .offset = AT(mode),
@@ -36,6 +32,10 @@ static const joust_key ENDPOINT_KEYS[] = {
      .kind = JOUST_KEY_TEXT,
      .offset = AT(system),
      .help = "chat: system message"},
+    {.name = "api_key_env",
+     .kind = JOUST_KEY_TEXT,
+     .offset = AT(api_key_env),
+     .help = "name of the environment variable, on the workers, that holds the key"},
     {.name = "samples_per_request",
      .kind = JOUST_KEY_U32,
      .offset = AT(samples_per_request),
@@ -102,7 +102,80 @@ static const joust_key ENDPOINT_KEYS[] = {
      .help = "answered, as the servers count, in the whole job; then it stops; 0: any"},
 };
 #undef AT
+#define OF_OTHERS 4u /* of the keys: what is said of servers that Joust doesn't start */
 static const joust_section ENDPOINT = {.name = "endpoint", KEYS(ENDPOINT_KEYS)};
+static const joust_section ASKED = {.name = "endpoint",
+                                    .keys = ENDPOINT_KEYS + OF_OTHERS,
+                                    .n_keys = COUNT(ENDPOINT_KEYS) - OF_OTHERS};
+
+#define AT(member) offsetof(joust_job_model, member)
+static const joust_key SERVE_KEYS[] = {
+    {.name = "command",
+     .kind = JOUST_KEY_TEXT,
+     .offset = AT(serve.command),
+     .required = true,
+     .help = "starts one server, for /bin/sh; {model} is the checkpoint's folder, {port} its port; "
+             "also {name}, "
+             "{replica}, {version}"},
+    {.name = "replicas",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(serve.replicas),
+     .low = 1,
+     .high = JOUST_MAX_URLS,
+     .help = "servers that each worker starts on its node"},
+    {.name = "gpus",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(serve.gpus),
+     .low = 0,
+     .high = 64,
+     .help = "of each server, out of the worker's CUDA_VISIBLE_DEVICES; 0: left as it is"},
+    {.name = "port",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(serve.port),
+     .low = 0,
+     .high = 65535,
+     .help = "of the first server, then upwards, those in use left out; 0: any"},
+    {.name = "ready",
+     .kind = JOUST_KEY_TEXT,
+     .offset = AT(serve.ready),
+     .help = "when it is ready: /PATH answers 200, or a part of a line that it prints; default "
+             "/health"},
+    {.name = "publish",
+     .kind = JOUST_KEY_TEXT,
+     .offset = AT(serve.publish),
+     .help =
+         "how it gets new weights: restart, vllm, sglang (their own calls), or /PATH that takes "
+         "{\"model_path\": DIR}; default restart"},
+    {.name = "sleep",
+     .kind = JOUST_KEY_TEXT,
+     .offset = AT(serve.sleep),
+     .help = "while its worker trains: none, stop, vllm, sglang (their own calls); default none"},
+    {.name = "deadline_ms",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(serve.deadline_ms),
+     .low = 1,
+     .high = 86400000,
+     .help = "until a server is ready, and of each call that publishes or wakes it"},
+    {.name = "tolerance",
+     .kind = JOUST_KEY_DOUBLE,
+     .offset = AT(serve.tolerance),
+     .low = 0,
+     .high = 100,
+     .low_open = true,
+     .help = "nats by which its log-probs may differ from the built-in engine's, on average over a "
+             "probe's answer"},
+    {.name = "model",
+     .kind = JOUST_KEY_TEXT,
+     .offset = AT(endpoint.model),
+     .help = "as the server calls it; default the name under models:"},
+    {.name = "endpoint",
+     .kind = JOUST_KEY_SECTION,
+     .offset = AT(endpoint),
+     .section = &ASKED,
+     .help = "how they are asked"},
+};
+#undef AT
+static const joust_section SERVE = {.name = "serve", KEYS(SERVE_KEYS)};
 
 #define AT(member) offsetof(joust_job_model, member)
 static const joust_key MODEL_KEYS[] = {
@@ -124,6 +197,12 @@ static const joust_key MODEL_KEYS[] = {
      .present = AT(has_endpoint),
      .section = &ENDPOINT,
      .help = "OpenAI-compatible servers (vLLM, SGLang, llama.cpp) instead of a path"},
+    {.name = "serve",
+     .kind = JOUST_KEY_SECTION,
+     .present = AT(has_serve),
+     .section = &SERVE,
+     .help =
+         "such servers of the path's model that Joust starts, and keeps in step with its training"},
 };
 #undef AT
 
@@ -131,6 +210,7 @@ static void set_model_defaults(void *element)
 {
     joust_job_model *model = element;
     joust_job_endpoint_init(&model->endpoint);
+    joust_job_serve_init(&model->serve);
 }
 
 const joust_section joust_models_section = {.name = "models",

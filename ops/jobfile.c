@@ -86,6 +86,9 @@ static joust_status assemble(joust_job_draft *draft, joust_error *err)
         st = add_whole_set(job, "promote", &draft->promote_prompts, &job->promote.prompts, err);
     if (!st)
         st = add_whole_set(job, "evaluate", &draft->evaluate_prompts, &job->evaluate.prompts, err);
+    for (uint32_t i = 0; !st && i < job->n_models; i++)
+        if (job->models[i].has_serve)
+            st = joust_job_serve_complete(&job->models[i], err);
     for (uint32_t i = 0; !st && i < job->n_judges; i++)
         st = complete_judge(&job->judges[i], err);
     for (uint32_t i = 0; !st && i < job->n_stages; i++)

@@ -107,6 +107,10 @@ static void peer_command(const launcher *l, const char *role, uint32_t number, u
         argue_number(c, "--kv-memory", l->options->kv_memory_mb);
     argue(c, "--cache");
     argue(c, l->cache);
+    if (strcmp(role, "worker") == 0) {
+        argue(c, "--logs");
+        argue(c, l->logs);
+    }
 }
 
 typedef joust_status command_fn(void *arg, const command *c, joust_error *err);

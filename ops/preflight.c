@@ -59,7 +59,7 @@ static joust_status check_models(preflight *p, joust_error *err)
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < p->job->n_models; i++) {
         const joust_job_model *model = &p->job->models[i];
-        if (model->has_endpoint)
+        if (joust_job_model_is_remote(model))
             continue;
         st = check_files(model, &p->models[i], err);
         if (st != JOUST_OK)
@@ -174,7 +174,7 @@ joust_status joust_preflight(const joust_job *job, joust_error *err)
         st = check_judges(p, err);
     for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
         if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i))
-            st = job->models[p->plan.stages[i].model].has_endpoint
+            st = joust_job_model_is_remote(&job->models[p->plan.stages[i].model])
                      ? check_served_prompts(p, &p->plan.stages[i], err)
                      : check_prompts(p, &p->plan.stages[i], err);
     for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++) {

@@ -99,6 +99,8 @@ int joust_role_parse(const joust_role_usage *usage, int argc, char **argv, joust
         {"--grace-ms", JOUST_OPTION_U32, &o->grace_ms, "N",
          "without a coordinator, until the job says otherwise; default 900000"},
         {"--curve", JOUST_OPTION_TEXT, &curve, "FILE", "keys of an encrypted link"},
+        {"--logs", JOUST_OPTION_TEXT, &o->logs, "DIR",
+         "output of servers and trainers that it starts; default CACHE/NAME.logs"},
         {"--parent-pid", JOUST_OPTION_U32, &parent, "PID", "end when this parent process ends"},
         {"--log-level", JOUST_OPTION_TEXT, &level, "LEVEL", "error, warn, info, debug or trace"},
         {"--no-train", JOUST_OPTION_FLAG, &no_train, NULL, "generate only"}};

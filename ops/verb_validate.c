@@ -49,7 +49,10 @@ static void print_stages(const joust_plan *plan, const char *title, bool baselin
 
 static void print_model(const joust_job_model *model)
 {
-    if (!model->has_endpoint)
+    if (model->has_serve)
+        printf("model     %s: %s, served by %u server%s a worker\n", model->name, model->path,
+               model->serve.replicas, model->serve.replicas == 1 ? "" : "s");
+    else if (!model->has_endpoint)
         printf("model     %s: %s%s\n", model->name, model->path,
                model->init ? " (weights are drawn)" : "");
     else

@@ -31,11 +31,26 @@ static const joust_field endpoint_fields[] = {
 static const joust_record_type endpoint_type =
     RECORD_TYPE(joust_job_endpoint, joust__wire__job_endpoint__descriptor, endpoint_fields);
 
+static const joust_field serve_fields[] = {
+    VALUE(joust_job_serve, 1, samples_per_request),
+    TEXT(joust_job_serve, 2, command, JOUST_MAX_TEXT_BYTES),
+    VALUE_OR_0(joust_job_serve, 3, replicas),
+    VALUE_OR_0(joust_job_serve, 4, gpus),
+    VALUE_OR_0(joust_job_serve, 5, port),
+    TEXT(joust_job_serve, 6, ready, JOUST_MAX_LABEL_BYTES),
+    TEXT(joust_job_serve, 7, publish, JOUST_MAX_LABEL_BYTES),
+    TEXT(joust_job_serve, 8, sleep, JOUST_MAX_LABEL_BYTES),
+    VALUE_OR_0(joust_job_serve, 9, deadline_ms),
+    VALUE(joust_job_serve, 10, tolerance)};
+static const joust_record_type serve_type =
+    RECORD_TYPE(joust_job_serve, joust__wire__job_serve__descriptor, serve_fields);
+
 static const joust_field model_fields[] = {
     TEXT(joust_job_model, 1, name, JOUST_MAX_NAME_BYTES - 1),
     TEXT(joust_job_model, 2, path, MAX_PATH_BYTES), DIGEST(joust_job_model, 3, content),
     VALUE(joust_job_model, 4, init), VALUE(joust_job_model, 5, init_seed),
-    RECORD_IF(joust_job_model, 6, endpoint, has_endpoint, endpoint_type)};
+    RECORD_IF(joust_job_model, 6, endpoint, has_endpoint, endpoint_type),
+    RECORD_IF(joust_job_model, 7, serve, has_serve, serve_type)};
 static const joust_record_type model_type =
     RECORD_TYPE(joust_job_model, joust__wire__job_model__descriptor, model_fields);
 
@@ -219,6 +234,8 @@ static joust_status encode_identity(const joust_job *job, joust_buf *to, joust_e
     for (uint32_t i = 0; i < job->n_models; i++) {
         identity.models[i].path = NULL;
         identity.models[i].has_endpoint = false; /* its content says what decides its answers */
+        identity.models[i].serve =
+            (joust_job_serve){.samples_per_request = job->models[i].serve.samples_per_request};
     }
     for (uint32_t i = 0; i < job->n_sets; i++)
         identity.sets[i].path = NULL;

@@ -1,6 +1,7 @@
 #include "proto/job.h"
 
 #include <math.h> /* HUGE_VAL alone */
+#include <stdio.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
@@ -69,6 +70,46 @@ void joust_job_endpoint_init(joust_job_endpoint *e)
                               .deadline_ms = 60 * 60 * 1000,
                               .breaker_failures = 5,
                               .breaker_ms = 1000};
+}
+
+void joust_job_serve_init(joust_job_serve *s)
+{
+    *s = (joust_job_serve){.replicas = 1, .deadline_ms = 10 * 60 * 1000, .tolerance = 0.05};
+}
+
+bool joust_job_model_is_remote(const joust_job_model *model)
+{
+    return model->has_endpoint && !model->has_serve;
+}
+
+/* The default where there is none. */
+static bool default_text(char **text, const char *value)
+{
+    if (!*text)
+        *text = joust_strdup(value);
+    return *text != NULL;
+}
+
+joust_status joust_job_serve_complete(joust_job_model *model, joust_error *err)
+{
+    joust_job_serve *s = &model->serve;
+    joust_job_endpoint *e = &model->endpoint;
+    if (model->has_endpoint) { /* both: joust_job_validate says so */
+        s->replicas = 0;
+        return JOUST_OK;
+    }
+    bool known = default_text(&s->ready, "/health") &&
+                 default_text(&s->publish, JOUST_PUBLISH_RESTART) &&
+                 default_text(&s->sleep, JOUST_SLEEP_NONE) && default_text(&e->model, model->name);
+    model->has_endpoint = true;
+    s->samples_per_request = e->samples_per_request;
+    for (uint32_t i = 0; known && i < s->replicas && i < JOUST_MAX_URLS && e->n_urls <= i; i++) {
+        char url[64];
+        snprintf(url, sizeof(url), "http://127.0.0.1:%u/v1", s->port ? s->port + i : 1 + i);
+        known = (e->urls[i] = joust_strdup(url)) != NULL;
+        e->n_urls += known;
+    }
+    return known ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "job: out of memory");
 }
 
 static void describe_text(joust_buf *to, const char *text)

@@ -49,15 +49,40 @@ typedef struct joust_job_endpoint {
     uint64_t max_requests, max_tokens;            /* budgets of the whole job; 0: none */
 } joust_job_endpoint;
 
-/* models: NAME: {path: DIR}, {path: DIR, init: SEED} or {endpoint: {...}}. */
+/* How a managed server is given new weights; a path is that of the job's own call. */
+#define JOUST_PUBLISH_RESTART "restart"
+#define JOUST_PUBLISH_VLLM    "vllm"
+#define JOUST_PUBLISH_SGLANG  "sglang"
+/* What becomes of it while its worker trains; also "vllm" and "sglang". */
+#define JOUST_SLEEP_NONE "none"
+#define JOUST_SLEEP_STOP "stop"
+
+/* models: NAME: {path: DIR, serve: {command: ..., ...}}: OpenAI-compatible servers of the lineage's checkpoints that each
+ * worker starts on its node. The model's `endpoint` then says how they are asked; its urls are places for replicas. */
+typedef struct joust_job_serve {
+    uint32_t samples_per_request; /* the endpoint's: the one part of this that is in the identity */
+    char *command;                /* for /bin/sh, with {model} {port} {name} {replica} {version} */
+    uint32_t replicas;            /* servers a worker */
+    uint32_t gpus;                /* a server; 0: CUDA_VISIBLE_DEVICES is left as it is */
+    uint32_t port;                /* the first one; 0: any that is free */
+    char *ready;                  /* "/path" that answers 200, or a part of a line that it prints */
+    char *publish;                /* JOUST_PUBLISH_..., or "/path" */
+    char *sleep;                  /* JOUST_SLEEP_..., or "vllm", "sglang" */
+    uint32_t deadline_ms;         /* until it is ready, and of each call to it */
+    double tolerance;             /* nats by which the log-probs of a probe's answer may differ from the engine's, on average */
+} joust_job_serve;
+
+/* models: NAME: {path: DIR}, {path: DIR, init: SEED}, {path: DIR, serve: {...}} or {endpoint: {...}}. */
 typedef struct joust_job_model {
     char *name;
     char *path;          /* absolute after reading; not part of the identity: `content` is */
     joust_digest content; /* manifest digest of the folder's files, filled when the job is opened */
     bool init;           /* weights are drawn from init_seed: the folder has config.json and tokenizer.json */
     uint64_t init_seed;
-    bool has_endpoint; /* served by others: there is no path */
+    bool has_endpoint; /* its answers come from servers */
     joust_job_endpoint endpoint;
+    bool has_serve; /* which Joust starts: has_endpoint is set too, and there is a path */
+    joust_job_serve serve;
 } joust_job_model;
 
 typedef enum joust_order { JOUST_ORDER_FILE = 1, JOUST_ORDER_SHUFFLE = 2 } joust_order;
@@ -250,6 +275,11 @@ JOUST_MUST_USE joust_status joust_job_digest(const joust_job *job, joust_digest 
 joust_train_settings joust_job_train_settings(const joust_job_train *train);
 /* Zeroes it and sets the defaults of its keys. */
 void joust_job_endpoint_init(joust_job_endpoint *endpoint);
+void joust_job_serve_init(joust_job_serve *serve);
+/* Whether it is served by others alone, so that there is no folder of it. */
+bool joust_job_model_is_remote(const joust_job_model *model);
+/* What follows from a model's `serve` for its endpoint: name, places of its servers. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_job_serve_complete(joust_job_model *model, joust_error *err);
 /* What decides an endpoint's answers, as one JSON object in canonical form: the model's `content` is the digest of a manifest
  * whose one file, endpoint.json, holds it. */
 void joust_job_endpoint_describe(const joust_job_endpoint *endpoint, joust_buf *to);

@@ -46,8 +46,9 @@ static bool is_base_url(const char *url)
 static joust_status check_endpoint(const check *c, const joust_job_model *m)
 {
     const joust_job_endpoint *e = &m->endpoint;
-    if (m->path || m->init)
-        REFUSE(c, "either path or endpoint: a served model has no folder here");
+    if (!m->has_serve && (m->path || m->init))
+        REFUSE(c, "either path or endpoint: a served model has no folder here; with serve: {command: "
+                  "...} beside path Joust starts the servers");
     set_key(c, "rollout.response_prefix");
     if (c->job->rollout.response_prefix)
         REFUSE(c, "isn't supported with a model served by an endpoint");
@@ -79,11 +80,57 @@ static joust_status check_endpoint(const check *c, const joust_job_model *m)
     return JOUST_OK;
 }
 
-/* A job's model that is served by others; false if there is none of that name. */
+static bool is_one_of(const char *text, const char *const *names)
+{
+    while (*names && strcmp(text, *names))
+        names++;
+    return *names != NULL;
+}
+
+static joust_status check_serve(const check *c, const joust_job_model *m)
+{
+    static const char *const publish[] = {JOUST_PUBLISH_RESTART, JOUST_PUBLISH_VLLM,
+                                          JOUST_PUBLISH_SGLANG, NULL};
+    static const char *const sleep[] = {JOUST_SLEEP_NONE, JOUST_SLEEP_STOP, JOUST_PUBLISH_VLLM,
+                                        JOUST_PUBLISH_SGLANG, NULL};
+    const joust_job_serve *s = &m->serve;
+    set_key(c, "models.%.60s.serve.command", m->name);
+    if (!s->command || !strstr(s->command, "{model}") || !strstr(s->command, "{port}"))
+        REFUSE(c, "it names no {model} (the folder to serve) or no {port}");
+    set_key(c, "models.%.60s.serve.replicas", m->name);
+    if (s->replicas == 0 || s->replicas > JOUST_MAX_URLS || s->replicas != m->endpoint.n_urls)
+        REFUSE(c, "expected 1 … %u", JOUST_MAX_URLS);
+    set_key(c, "models.%.60s.serve.port", m->name);
+    if (s->port + s->replicas > 65536)
+        REFUSE(c, "%u servers have no room between it and 65535", s->replicas);
+    set_key(c, "models.%.60s.serve.ready", m->name);
+    if (!s->ready || !*s->ready)
+        REFUSE(c, "expected /PATH, or a part of a line");
+    set_key(c, "models.%.60s.serve.publish", m->name);
+    if (!s->publish || (*s->publish != '/' && !is_one_of(s->publish, publish)))
+        REFUSE(c, "expected restart, vllm, sglang or /PATH");
+    set_key(c, "models.%.60s.serve.sleep", m->name);
+    if (!s->sleep || !is_one_of(s->sleep, sleep))
+        REFUSE(c, "expected none, stop, vllm or sglang");
+    if (is_one_of(s->sleep, sleep + 2) && strcmp(s->sleep, s->publish) != 0)
+        REFUSE(c, "a server that wakes up has to be given weights by publish: %s", s->sleep);
+    set_key(c, "models.%.60s.serve.deadline_ms", m->name);
+    if (s->deadline_ms == 0)
+        REFUSE(c, "must be 1 or above");
+    set_key(c, "models.%.60s.serve.tolerance", m->name);
+    if (!(s->tolerance > 0))
+        REFUSE(c, "must be above 0");
+    set_key(c, "models.%.60s.serve.endpoint.logprobs", m->name);
+    if (!m->endpoint.logprobs)
+        REFUSE(c, "servers are proved by their log-probs: leave it out");
+    return JOUST_OK;
+}
+
+/* A job's model that is served by others alone; false if there is none of that name. */
 static bool is_served(const joust_job *job, const char *name)
 {
     uint32_t i = joust_job_find_model(job, name);
-    return i != JOUST_NONE && job->models[i].has_endpoint;
+    return i != JOUST_NONE && joust_job_model_is_remote(&job->models[i]);
 }
 
 static joust_status check_models(const check *c)
@@ -97,10 +144,16 @@ static joust_status check_models(const check *c)
         set_key(c, "models.%.100s", m->name);
         if (joust_job_find_model(job, m->name) != i)
             REFUSE(c, "a model of this name was declared before");
+        if (m->has_serve && m->serve.replicas == 0)
+            REFUSE(c, "either endpoint (servers that run already), or serve (servers that Joust "
+                      "starts; how they are asked stands under serve.endpoint)");
         joust_status st = m->has_endpoint ? check_endpoint(c, m) : JOUST_OK;
+        if (st == JOUST_OK && m->has_serve)
+            st = check_serve(c, m);
         if (st != JOUST_OK)
             return st;
-        if (!m->has_endpoint && !m->path)
+        set_key(c, "models.%.100s", m->name);
+        if (!joust_job_model_is_remote(m) && !m->path)
             REFUSE(c, "no path; add path: DIR, or endpoint: {urls: [...], model: ...}");
     }
     return JOUST_OK;

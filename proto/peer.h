@@ -41,6 +41,7 @@ typedef struct joust_role_options {
     const char *name;         /* unique in the job: "worker-0" */
     const char *cache;        /* folder for fetched files, this process's own: it is emptied */
     uint64_t cache_bytes;     /* of files kept there at most */
+    const char *logs;         /* folder for the output of what it starts; NULL: CACHE.logs */
     uint32_t threads;         /* of the engine; 0: the processors this process may use */
     uint32_t kv_memory_mb;    /* of the engine; 0: its default */
     uint32_t credit;          /* units held at once */

@@ -1,24 +1,39 @@
 #include "worker/worker.h"
 
+#include <stdio.h>
+
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "proto/cache.h"
 #include "proto/plan.h"
 #include "worker/endpoint_rollout.h"
 #include "worker/engine/model_cache.h"
+#include "worker/managed.h"
+#include "worker/proof.h"
 #include "worker/rollout.h"
 #include "worker/trainer.h"
 
 #define RESIDENT_MODELS                                                                            \
     2u /* policies of two stages: the trained one and the one it is compared with */
 
+/* Servers of a lineage that this worker started. */
+typedef struct served {
+    joust_managed *servers;
+    joust_proof proof;
+    joust_digest now,
+        before; /* manifests of the version that they are to have and of the one before, or zero */
+    uint64_t waited; /* turns during which one of them was on its way */
+} served;
+
 typedef struct worker {
+    const joust_role_options *options;
     joust_engine *engine;
     joust_cache *cache;
     joust_model_cache *models;
     const joust_job *job;
     joust_plan *plan;
     joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
+    served served[JOUST_MAX_MODELS];             /* likewise */
 } worker;
 
 /* One batch under way. */
@@ -121,6 +136,136 @@ static joust_status ask(batch *b, const joust_stage *stage, const joust_lease_un
     return joust_endpoint_rollout_run(&rollout, units, n, err);
 }
 
+/* ---- servers of our own ---- */
+
+static joust_status open_served(batch *b, uint32_t model, joust_error *err)
+{
+    worker *w = b->w;
+    const joust_job_model *m = &w->job->models[model];
+    char name[JOUST_MAX_NAME_BYTES + 16], logs[4096];
+    char *folder = NULL;
+    snprintf(name, sizeof(name), "served-%u", model);
+    snprintf(logs, sizeof(logs), "%s%s", w->options->logs ? w->options->logs : w->options->cache,
+             w->options->logs ? "" : ".logs");
+    joust_status st = joust_cache_scratch(w->cache, name, &folder, err);
+    joust_managed_options o = {
+        .model = m, .folder = folder, .logs = logs, .worker = w->options->name};
+    if (st == JOUST_OK)
+        st = joust_managed_create(&o, &w->served[model].servers, err);
+    joust_free(folder);
+    return st;
+}
+
+/* The version that the servers are to have, and the one before beside it: what they are told apart by. */
+static joust_status load_versions(batch *b, served *s, const joust_digest *manifest,
+                                  joust_resident *ret, joust_error *err)
+{
+    joust_resident before = {0};
+    joust_status st = JOUST_OK;
+    if (!joust_digest_equal(&s->now, manifest)) {
+        s->before = s->now;
+        s->now = *manifest;
+    }
+    if (!joust_digest_is_zero(&s->before))
+        st = joust_model_cache_get(b->w->models, &s->before, folder, b, &before, err);
+    if (st == JOUST_OK)
+        st = joust_model_cache_get(b->w->models, manifest, folder, b, ret, err);
+    if (st == JOUST_OK) {
+        s->proof.before = before.model;
+        s->proof.model = ret->model;
+    }
+    return st;
+}
+
+static joust_status want_version(batch *b, uint32_t model, const joust_model_ref *version,
+                                 const joust_resident *resident, joust_error *err)
+{
+    served *s = &b->w->served[model];
+    const char *dir = NULL;
+    joust_status st = s->servers ? JOUST_OK : open_served(b, model, err);
+    if (st == JOUST_OK && !s->proof.engine)
+        st = joust_proof_init(b->w->engine, resident->model, resident->tokenizer,
+                              b->w->job->models[model].serve.tolerance, &s->proof, err);
+    if (st == JOUST_OK)
+        st = folder(b, &version->manifest, &dir, err);
+    return st == JOUST_OK ? joust_managed_want(s->servers, version, dir, &s->proof.proof, err) : st;
+}
+
+typedef struct asking {
+    batch *b;
+    served *s;
+} asking;
+
+/* While servers start within their deadline the lease goes on. */
+static joust_status turn_served(void *context, uint64_t done, joust_error *err)
+{
+    asking *a = context;
+    bool busy;
+    joust_status st = joust_managed_turn(a->s->servers, &busy, err);
+    a->s->waited += st == JOUST_OK && busy;
+    return st == JOUST_OK ? check(a->b, done + a->s->waited, err) : st;
+}
+
+static joust_status served_done(void *context, uint32_t unit, joust_unit_result *result,
+                                joust_error *err)
+{
+    return unit_done(((asking *)context)->b, unit, result, err);
+}
+
+static joust_status served_failed(void *context, uint32_t unit, const joust_error *why,
+                                  joust_error *err)
+{
+    return unit_failed(((asking *)context)->b, unit, why, err);
+}
+
+static bool served_wanted(void *context, uint32_t unit)
+{
+    return unit_wanted(((asking *)context)->b, unit);
+}
+
+/* Units of one stage and one version of a lineage whose servers are ours. */
+static joust_status ask_own(batch *b, const joust_stage *stage, const joust_lease_unit *units,
+                            uint32_t n, joust_error *err)
+{
+    static const joust_error no_chat = {JOUST_NOT_FOUND, "the model has no chat template"};
+    joust_resident r;
+    joust_prompter *prompter = NULL;
+    asking a = {b, &b->w->served[stage->model]};
+    b->units = units;
+    joust_status st = load_versions(b, a.s, &units[0].model.manifest, &r, err);
+    if (st == JOUST_OK)
+        st = want_version(b, stage->model, &units[0].model, &r, err);
+    if (st == JOUST_OK)
+        st = joust_prompter_create(b->w->job, r.tokenizer, joust_model_get_config(r.model), r.chat,
+                                   r.why_no_chat ? r.why_no_chat : &no_chat, &prompter, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_endpoint_rollout rollout = {.endpoint = joust_managed_endpoint(a.s->servers),
+                                      .settings = joust_managed_settings(a.s->servers),
+                                      .job = b->w->job,
+                                      .stage = stage,
+                                      .prompter = prompter,
+                                      .n_context = joust_model_get_config(r.model)->context,
+                                      .done = served_done,
+                                      .failed = served_failed,
+                                      .wanted = served_wanted,
+                                      .step = turn_served,
+                                      .context = &a};
+    st = joust_endpoint_rollout_run(&rollout, units, n, err);
+    joust_prompter_free(&prompter);
+    return st;
+}
+
+/* Servers give their GPUs back to who trains. */
+static joust_status rest_served(batch *b, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < b->w->job->n_models; i++)
+        if (b->w->served[i].servers)
+            st = joust_managed_rest(b->w->served[i].servers, check, b, err);
+    return st;
+}
+
 static joust_status train(batch *b, const joust_stage *stage, const joust_lease_unit *unit,
                           joust_error *err)
 {
@@ -130,9 +275,10 @@ static joust_status train(batch *b, const joust_stage *stage, const joust_lease_
                                .up = joust_peer_upstream(b->peer),
                                .cache = b->w->cache};
     joust_unit_result result = {0};
-    joust_status st = stage->kind == JOUST_STAGE_INIT
-                          ? joust_training_init(&training, unit, &result, err)
-                          : joust_training_run(&training, unit, &result, err);
+    joust_status st = rest_served(b, err);
+    if (st == JOUST_OK)
+        st = stage->kind == JOUST_STAGE_INIT ? joust_training_init(&training, unit, &result, err)
+                                             : joust_training_run(&training, unit, &result, err);
     if (st != JOUST_OK)
         return st;
     st = joust_peer_deliver(b->peer, &result, err);
@@ -154,8 +300,10 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
         switch (stage->kind) {
         case JOUST_STAGE_GENERATE:
             k = joust_lease_units_of_model(units + i, n - i);
-            st = w->job->models[stage->model].has_endpoint ? ask(&b, stage, units + i, k, err)
-                                                           : generate(&b, stage, units + i, k, err);
+            st = w->job->models[stage->model].has_serve ? ask_own(&b, stage, units + i, k, err)
+                 : w->job->models[stage->model].has_endpoint
+                     ? ask(&b, stage, units + i, k, err)
+                     : generate(&b, stage, units + i, k, err);
             break;
         case JOUST_STAGE_INIT:
         case JOUST_STAGE_TRAIN:
@@ -186,7 +334,7 @@ static joust_status serve(worker *w, const joust_role_options *options, bool can
 
 joust_status joust_worker_run(const joust_role_options *options, bool can_train, joust_error *err)
 {
-    worker w = {.plan = joust_calloc(1, sizeof(*w.plan))};
+    worker w = {.options = options, .plan = joust_calloc(1, sizeof(*w.plan))};
     joust_engine_options engine = {.n_threads = options->threads,
                                    .cache_bytes = (uint64_t)options->kv_memory_mb << 20};
     joust_status st = w.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "worker: out of memory");
@@ -200,8 +348,11 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
         st = joust_cache_create(options->cache, options->cache_bytes, &w.cache, err);
     if (st == JOUST_OK)
         st = serve(&w, options, can_train, err);
-    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++)
+    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++) {
         joust_endpoint_free(&w.endpoints[i]);
+        joust_managed_free(&w.served[i].servers);
+        joust_proof_fini(&w.served[i].proof);
+    }
     joust_cache_free(&w.cache);
     joust_model_cache_free(&w.models);
     joust_engine_free(&w.engine);

@@ -526,6 +526,72 @@ static void paths_are_relative_to_the_job_file_and_must_exist(void **state)
     joust_free(model);
 }
 
+#define SERVE(rest) "  policy: {path: base, serve: {command: 'x {model} {port}'" rest "}}"
+
+static void servers_of_our_own_are_read_and_checked(void **state)
+{
+    (void)state;
+    joust_jobfile file;
+    char *text = with_line(
+        5,
+        SERVE(", replicas: 2, port: 8000, gpus: 1, publish: vllm, sleep: vllm, "
+              "deadline_ms: 5, tolerance: 0.5, ready: /x, model: m, endpoint: {concurrency: 3}"));
+    assert_int_equal(parse(text, NULL, "", &file), JOUST_OK);
+    const joust_job_model *m = &file.job.models[0];
+    assert_true(m->has_serve && m->has_endpoint && !joust_job_model_is_remote(m));
+    assert_string_equal(m->serve.command, "x {model} {port}");
+    assert_string_equal(m->serve.publish, "vllm");
+    assert_string_equal(m->serve.ready, "/x");
+    assert_true(m->serve.replicas == 2 && m->serve.gpus == 1 && m->serve.deadline_ms == 5);
+    assert_string_equal(m->endpoint.model, "m");
+    assert_int_equal(m->endpoint.concurrency, 3);
+    assert_int_equal(m->endpoint.n_urls, 2);
+    assert_string_equal(m->endpoint.urls[1], "http://127.0.0.1:8001/v1");
+    joust_digest ours, plain;
+    joust_error err;
+    assert_int_equal(joust_job_digest(&file.job, &ours, &err), JOUST_OK);
+    joust_jobfile_fini(&file);
+    joust_free(text);
+    /* How they are started may change on resume; that there are any may not. */
+    text = with_line(5, SERVE(""));
+    assert_int_equal(parse(text, NULL, "", &file), JOUST_OK);
+    assert_string_equal(file.job.models[0].serve.publish, "restart");
+    assert_string_equal(file.job.models[0].endpoint.model, "policy");
+    assert_int_equal(joust_job_digest(&file.job, &plain, &err), JOUST_OK);
+    assert_memory_equal(&ours, &plain, sizeof(ours));
+    joust_jobfile_fini(&file);
+    joust_free(text);
+    assert_int_equal(parse(JOB, NULL, "", &file), JOUST_OK);
+    assert_int_equal(joust_job_digest(&file.job, &plain, &err), JOUST_OK);
+    assert_memory_not_equal(&ours, &plain, sizeof(ours));
+    joust_jobfile_fini(&file);
+
+    refused_line(5, "  policy: {path: base, serve: {command: serve it}}",
+                 "j.yaml:5:41: models.policy.serve.command: it names no {model} (the folder to "
+                 "serve) or no {port}\n");
+    refused_line(5, "  policy: {serve: {command: 'x {model} {port}'}}",
+                 "j.yaml:5:11: models.policy.path: missing (folder with config.json, "
+                 "model.safetensors and tokenizer.json, or a hub id in the local cache: "
+                 "Qwen/Qwen2.5-0.5B)\n");
+    refused_line(5, SERVE(", publish: reload"),
+                 "j.yaml:5:70: models.policy.serve.publish: expected restart, vllm, sglang or "
+                 "/PATH\n");
+    refused_line(5, SERVE(", sleep: sglang"),
+                 "j.yaml:5:68: models.policy.serve.sleep: a server that wakes up has to be given "
+                 "weights by publish: sglang\n");
+    refused_line(5, SERVE(", port: 65535, replicas: 2"),
+                 "j.yaml:5:67: models.policy.serve.port: 2 servers have no room between it and "
+                 "65535\n");
+    refused_line(5, SERVE(", endpoint: {logprobs: false}"),
+                 "j.yaml:5:82: models.policy.serve.endpoint.logprobs: servers are proved by their "
+                 "log-probs: leave it out\n");
+    refused_line(5,
+                 "  policy: {path: base, serve: {command: 'x {model} {port}'}, endpoint: {urls: "
+                 "['http://a/v1'], model: m}}",
+                 "j.yaml:5:11: models.policy: either endpoint (servers that run already), or serve "
+                 "(servers that Joust starts; how they are asked stands under serve.endpoint)\n");
+}
+
 static void the_committed_schema_is_current(void **state)
 {
     (void)state;
@@ -587,6 +653,7 @@ int main(void)
         cmocka_unit_test(overrides_go_through_the_same_checks),
         cmocka_unit_test(stages_may_have_settings_of_their_own),
         cmocka_unit_test(paths_are_relative_to_the_job_file_and_must_exist),
+        cmocka_unit_test(servers_of_our_own_are_read_and_checked),
         cmocka_unit_test(the_committed_schema_is_current),
         cmocka_unit_test(running_out_of_memory_leaves_nothing),
     };

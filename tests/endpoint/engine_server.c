@@ -1,0 +1,342 @@
+/* An OpenAI-compatible server of a real checkpoint, by the built-in engine, for tests of managed servers. What it answers
+ * and its log-probs follow from the weights that it has loaded, so weights that aren't those that it should have show.
+ *   engine_server --model DIR --port N --name NAME [--log FILE] [--deaf] [--mute] [--die-after N] [--gate FILE]
+ * GET /health, /v1/models; POST /v1/completions (prompt: text or token ids), and the calls by which servers are given
+ * weights: /reload {"model_path"} of its own; vLLM's /collective_rpc {"method": "reload_weights"}, /reset_prefix_cache,
+ * /sleep, /wake_up; SGLang's /update_weights_from_disk, /flush_cache, /release_memory_occupation,
+ * /resume_memory_occupation. --deaf: answers those calls and does nothing. --mute: is never healthy.
+ * --gate: what isn't a probe is answered once that file is there.
+ * --log: "WEIGHTS WHAT" a line is appended: what was asked, and the digest of the weights. */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <microhttpd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proto/base/bytes.h"
+#include "worker/engine/generate.h"
+#include "worker/engine/tokenizer.h"
+
+#define MAX_BODY (1u << 20)
+#define MAX_N    64
+
+typedef struct server {
+    const char *dir, *name, *gate;
+    uint16_t port;
+    bool deaf, mute;
+    uint32_t die_after, n_answers;
+    int log;
+    joust_engine *engine;
+    joust_model *model; /* NULL: it sleeps */
+    joust_tokenizer *tokenizer;
+    char weights[JOUST_DIGEST_HEX];
+} server;
+
+typedef struct exchange {
+    server *s;
+    char *body;
+    size_t n_body;
+    char id[80];
+} exchange;
+
+static void note(const server *s, const char *what)
+{
+    char line[256];
+    int n = snprintf(line, sizeof(line), "%.16s %s\n", s->weights, what);
+    if (s->log >= 0 && write(s->log, line, (size_t)n) != n)
+        abort();
+}
+
+static bool load(server *s, const char *dir)
+{
+    joust_error err;
+    joust_model *model = NULL;
+    if (joust_model_load(dir, &model, &err) != JOUST_OK) {
+        fprintf(stderr, "engine_server: %s\n", err.text);
+        return false;
+    }
+    joust_model_free(&s->model);
+    joust_engine_cache_drop(s->engine);
+    s->model = model;
+    joust_digest digest = joust_model_digest(model);
+    joust_digest_hex(&digest, s->weights);
+    note(s, "loaded");
+    return true;
+}
+
+/* ---- answers ---- */
+
+typedef struct answer {
+    server *s;
+    const joust_tokens *prompt;
+    json_t *choices;
+} answer;
+
+static json_t *ids_of(const uint32_t *ids, uint32_t n)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(list, json_integer(ids[i]));
+    return list;
+}
+
+static joust_status generated(void *context, uint32_t request, uint32_t sample,
+                              const joust_generated *g, joust_error *err)
+{
+    answer *a = context;
+    joust_buf text = {0};
+    json_t *tokens = json_array(), *logps = json_array();
+    uint32_t n_text = g->finish == JOUST_FINISH_STOP ? g->n - 1 : g->n;
+    (void)request;
+    joust_status st = joust_tokenizer_decode(a->s->tokenizer, g->tokens, n_text, true, &text, err);
+    for (uint32_t i = 0; i < g->n; i++) {
+        json_array_append_new(tokens, json_string("?"));
+        json_array_append_new(logps, json_real((double)g->raw_logps[i]));
+    }
+    json_array_append_new(
+        a->choices,
+        json_pack("{s:i,s:s,s:s,s:{s:o,s:o},s:o,s:o}", "index", (int)sample, "text",
+                  text.data ? (const char *)text.data : "", "finish_reason",
+                  g->finish == JOUST_FINISH_STOP ? "stop" : "length", "logprobs", "tokens", tokens,
+                  "token_logprobs", logps, "token_ids", ids_of(g->tokens, g->n), "prompt_token_ids",
+                  ids_of(a->prompt->ids, a->prompt->n)));
+    joust_buf_fini(&text);
+    return st;
+}
+
+static joust_status read_prompt(const server *s, const json_t *given, joust_tokens *to,
+                                joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    if (json_is_string(given))
+        return joust_tokenizer_encode(s->tokenizer, json_string_value(given),
+                                      json_string_length(given), true, to, err);
+    for (size_t i = 0; st == JOUST_OK && i < json_array_size(given); i++) {
+        uint32_t id = (uint32_t)json_integer_value(json_array_get(given, i));
+        st = joust_tokens_add(to, &id, 1, err);
+    }
+    return st;
+}
+
+static joust_status complete(server *s, const json_t *body, json_t *choices, joust_error *err)
+{
+    joust_tokens prompt = {0};
+    joust_stream streams[MAX_N];
+    uint32_t n = (uint32_t)json_integer_value(json_object_get(body, "n"));
+    n = n == 0 || n > MAX_N ? 1 : n;
+    for (uint32_t i = 0; i < n; i++) {
+        joust_stream_name name = {
+            .job_seed = (uint64_t)json_integer_value(json_object_get(body, "seed")), .sample = i};
+        streams[i] = joust_stream_open(&name);
+    }
+    joust_status st = read_prompt(s, json_object_get(body, "prompt"), &prompt, err);
+    answer a = {s, &prompt, choices};
+    joust_generate_request request = {
+        .prompt = prompt.ids,
+        .n_prompt = prompt.n,
+        .n_samples = n,
+        .streams = streams,
+        .sampling = {.temperature = (float)json_number_value(json_object_get(body, "temperature")),
+                     .top_p = (float)json_number_value(json_object_get(body, "top_p")),
+                     .max_tokens =
+                         (uint32_t)json_integer_value(json_object_get(body, "max_tokens"))}};
+    if (st == JOUST_OK)
+        st = joust_generate(s->engine, s->model, &request, 1, generated, NULL, &a, err);
+    joust_tokens_fini(&prompt);
+    return st;
+}
+
+/* ---- HTTP ---- */
+
+static enum MHD_Result reply(struct MHD_Connection *c, unsigned status, json_t *body)
+{
+    char *text = json_dumps(body, JSON_COMPACT);
+    json_decref(body);
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+    enum MHD_Result queued = MHD_queue_response(c, status, r);
+    MHD_destroy_response(r);
+    return queued;
+}
+
+static enum MHD_Result refuse(struct MHD_Connection *c, unsigned status, const char *why)
+{
+    return reply(c, status, json_pack("{s:{s:s}}", "error", "message", why));
+}
+
+static void pass_gate(const exchange *x)
+{
+    const struct timespec turn = {.tv_nsec = 20 * 1000000};
+    while (x->s->gate && strcmp(x->id, "probe") != 0 && access(x->s->gate, F_OK) != 0)
+        nanosleep(&turn, NULL);
+}
+
+static enum MHD_Result answer_completion(exchange *x, struct MHD_Connection *c)
+{
+    server *s = x->s;
+    joust_error err;
+    if (!s->model)
+        return refuse(c, 503, "it sleeps");
+    pass_gate(x);
+    note(s, x->id);
+    if (s->die_after && ++s->n_answers > s->die_after)
+        _exit(3);
+    json_t *body = json_loads(x->body ? x->body : "", 0, NULL), *choices = json_array();
+    joust_status st = complete(s, body, choices, &err);
+    json_decref(body);
+    if (st == JOUST_OK)
+        return reply(c, 200,
+                     json_pack("{s:s,s:s,s:o}", "object", "text_completion", "model", s->name,
+                               "choices", choices));
+    json_decref(choices);
+    return refuse(c, 400, err.text);
+}
+
+/* The folder that a call names, or the one that it was started with. */
+static bool reload(server *s, const char *call)
+{
+    json_t *body = json_loads(call ? call : "", 0, NULL);
+    const char *dir = json_string_value(json_object_get(body, "model_path"));
+    bool done = s->deaf || load(s, dir ? dir : s->dir);
+    json_decref(body);
+    return done;
+}
+
+static enum MHD_Result manage(exchange *x, struct MHD_Connection *c, const char *path)
+{
+    static const char *const loads[] = {"/reload", "/collective_rpc", "/update_weights_from_disk"};
+    static const char *const others[] = {"/reset_prefix_cache", "/flush_cache", "/wake_up",
+                                         "/resume_memory_occupation"};
+    server *s = x->s;
+    for (size_t i = 0; i < sizeof(loads) / sizeof(*loads); i++)
+        if (strcmp(path, loads[i]) == 0) {
+            note(s, path);
+            bool done = reload(s, x->body);
+            return reply(c, done ? 200 : 400, json_pack("{s:b}", "success", done));
+        }
+    if (strcmp(path, "/sleep") == 0 || strcmp(path, "/release_memory_occupation") == 0) {
+        note(s, path);
+        joust_model_free(&s->model);
+        return reply(c, 200, json_object());
+    }
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++)
+        if (strcmp(path, others[i]) == 0) {
+            note(s, path);
+            return reply(c, 200, json_object());
+        }
+    return refuse(c, 404, "Not Found");
+}
+
+static enum MHD_Result dispatch(exchange *x, struct MHD_Connection *c, const char *path)
+{
+    if (strcmp(path, "/health") == 0)
+        return x->s->mute ? refuse(c, 503, "not yet") : reply(c, 200, json_object());
+    if (strcmp(path, "/v1/models") == 0)
+        return reply(c, 200,
+                     json_pack("{s:s,s:[{s:s,s:s}]}", "object", "list", "data", "id", x->s->name,
+                               "owned_by", "vllm"));
+    if (strcmp(path, "/v1/completions") == 0)
+        return answer_completion(x, c);
+    return manage(x, c, path);
+}
+
+static enum MHD_Result handle(void *arg, struct MHD_Connection *c, const char *path,
+                              const char *method, const char *version, const char *data, size_t *n,
+                              void **state)
+{
+    exchange *x = *state;
+    (void)method;
+    (void)version;
+    if (!x) {
+        const char *id = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Request-Id");
+        x = calloc(1, sizeof(*x));
+        x->s = arg;
+        snprintf(x->id, sizeof(x->id), "%s", id ? id : "-");
+        *state = x;
+        return MHD_YES;
+    }
+    if (*n == 0)
+        return dispatch(x, c, path);
+    if (x->n_body + *n > MAX_BODY)
+        return MHD_NO;
+    x->body = realloc(x->body, x->n_body + *n + 1);
+    memcpy(x->body + x->n_body, data, *n);
+    x->body[x->n_body += *n] = '\0';
+    *n = 0;
+    return MHD_YES;
+}
+
+static void completed(void *arg, struct MHD_Connection *c, void **state,
+                      enum MHD_RequestTerminationCode how)
+{
+    exchange *x = *state;
+    (void)arg;
+    (void)c;
+    (void)how;
+    if (x)
+        free(x->body);
+    free(x);
+}
+
+static bool parse(server *s, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (!strcmp(argv[i], "--deaf") || !strcmp(argv[i], "--mute")) {
+            *(argv[i][2] == 'd' ? &s->deaf : &s->mute) = true;
+            continue;
+        }
+        if (!strcmp(argv[i], "--model"))
+            s->dir = value;
+        else if (!strcmp(argv[i], "--name"))
+            s->name = value;
+        else if (!strcmp(argv[i], "--port"))
+            s->port = (uint16_t)strtoul(value, NULL, 10);
+        else if (!strcmp(argv[i], "--die-after"))
+            s->die_after = (uint32_t)strtoul(value, NULL, 10);
+        else if (!strcmp(argv[i], "--gate"))
+            s->gate = value;
+        else if (!strcmp(argv[i], "--log"))
+            s->log = open(value, O_WRONLY | O_CREAT | O_APPEND, 0600);
+        else
+            return false;
+        i++;
+    }
+    return s->dir && s->name && s->port;
+}
+
+int main(int argc, char **argv)
+{
+    server s = {.log = -1};
+    joust_error err;
+    joust_engine_options engine = {.n_threads = 1};
+    if (!parse(&s, argc, argv)) {
+        fprintf(stderr, "engine_server: --model DIR --port N --name NAME ...\n");
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(s.port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    if (joust_engine_create(&engine, &s.engine, &err) != JOUST_OK ||
+        joust_tokenizer_load(s.dir, &s.tokenizer, &err) != JOUST_OK) {
+        fprintf(stderr, "engine_server: %s\n", err.text);
+        return 1;
+    }
+    if (!load(&s, s.dir))
+        return 1;
+    if (!MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD, s.port, NULL, NULL, handle, &s,
+                          MHD_OPTION_SOCK_ADDR, &at, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u,
+                          MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_END)) {
+        fprintf(stderr, "engine_server: port %u can't be had\n", s.port);
+        return 1;
+    }
+    printf("serving version of %s on port %u\n", s.dir, s.port);
+    fflush(stdout);
+    for (;;)
+        pause();
+}
