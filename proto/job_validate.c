@@ -335,6 +335,11 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
         REFUSE(c, "'%s' is served by an endpoint: the built-in trainer has no weights of it; leave "
                   "train: out and export the pairs, or name a model with a path",
                t->model);
+    set_key(c, "%s.lora", at);
+    if (t->has_lora && job->models[joust_job_find_model(job, t->model)].has_serve)
+        REFUSE(c, "'%s' is served from whole checkpoints; an adapter can't be given to its servers "
+                  "yet: leave lora out, or serve",
+               t->model);
     set_key(c, "%s.batch_size", at);
     if (t->batch_size == 0)
         REFUSE(c, "must be 1 or above");
