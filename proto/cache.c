@@ -97,13 +97,19 @@ static joust_status fetch_folder(joust_cache *c, const joust_upstream *up,
 {
     char hex[JOUST_DIGEST_HEX];
     uint64_t n_bytes = 0;
+    const char **near = joust_calloc(c->n, sizeof(*near));
+    if (!near)
+        return joust_fail(err, JOUST_NOMEM, "cache: out of memory");
+    for (uint32_t i = 0; i < c->n; i++)
+        near[i] = c->folders[i].dir;
     char *part = NULL, *dir = joust_path_join(c->dir, joust_digest_hex(manifest, hex));
     joust_status st = dir ? joust_cache_scratch(c, "incoming", &part, err)
                           : joust_fail(err, JOUST_NOMEM, "cache: out of memory");
     if (st == JOUST_OK)
-        st = joust_fetch_dir(up, manifest, part, dir, &n_bytes, err);
+        st = joust_fetch_dir(up, manifest, part, dir, near, c->n, &n_bytes, err);
     if (st == JOUST_OK)
         st = remember(c, manifest, n_bytes, &dir, err);
+    joust_free(near);
     joust_free(part);
     joust_free(dir);
     return st;

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h> /* link */
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
@@ -208,13 +209,31 @@ joust_status joust_fetch_blob(const joust_upstream *up, const joust_digest *dige
 typedef struct dir_get {
     walk walk;
     const char *dir;
+    bool *there; /* (n_files) which files are there already */
 } dir_get;
+
+/* Takes a file from a folder that has it. */
+static bool take_near(const joust_manifest_file *file, const char *near, const char *part)
+{
+    joust_error ignored;
+    char *from = joust_path_join(near, file->name), *to = joust_path_join(part, file->name);
+    const bool taken = from && to && joust_file_exists(from) &&
+                       joust_manifest_check_file(near, file, &ignored) == JOUST_OK &&
+                       link(from, to) == 0;
+    joust_free(from);
+    joust_free(to);
+    return taken;
+}
 
 static joust_status dir_next(void *context, piece *ret, joust_error *err)
 {
     (void)err;
     dir_get *g = context;
-    return walk_next(&g->walk, ret);
+    joust_status st;
+    do
+        st = walk_next(&g->walk, ret);
+    while (st == JOUST_OK && g->there[ret->file - g->walk.manifest->files]);
+    return st;
 }
 
 static joust_status dir_take(void *context, const piece *p, const joust_message *m,
@@ -230,12 +249,20 @@ static joust_status dir_take(void *context, const piece *p, const joust_message 
 }
 
 static joust_status fetch_files(const joust_upstream *up, const joust_manifest *manifest,
-                                const char *part, const char *dir, joust_error *err)
+                                const char *part, const char *dir, const char *const *near,
+                                uint32_t n_near, joust_error *err)
 {
     joust_status st = joust_dir_make(part, err);
     if (st != JOUST_OK)
         return st;
-    dir_get get = {.walk = {.manifest = manifest}, .dir = part};
+    dir_get get = {.walk = {.manifest = manifest},
+                   .dir = part,
+                   .there = joust_calloc(manifest->n_files, sizeof(*get.there))};
+    if (!get.there)
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", part);
+    for (uint32_t i = 0; i < manifest->n_files; i++)
+        for (uint32_t k = 0; k < n_near && !get.there[i]; k++)
+            get.there[i] = take_near(&manifest->files[i], near[k], part);
     mover m = {.up = up,
                .context = &get,
                .answer = JOUST_MSG_CHUNK,
@@ -243,6 +270,7 @@ static joust_status fetch_files(const joust_upstream *up, const joust_manifest *
                .ask = get_ask,
                .take = dir_take};
     st = move_all(&m, err);
+    joust_free(get.there);
     if (st == JOUST_OK)
         st = joust_manifest_publish(part, manifest, dir, err);
     return st;
@@ -266,14 +294,15 @@ static joust_status fetch_manifest(const joust_upstream *up, const joust_digest 
 }
 
 joust_status joust_fetch_dir(const joust_upstream *up, const joust_digest *digest, const char *part,
-                             const char *dir, uint64_t *ret_bytes, joust_error *err)
+                             const char *dir, const char *const *near, uint32_t n_near,
+                             uint64_t *ret_bytes, joust_error *err)
 {
     joust_manifest manifest = {0};
     joust_status st = fetch_manifest(up, digest, &manifest, err);
     if (st != JOUST_OK)
         return st;
     uint64_t n_bytes = joust_manifest_bytes(&manifest);
-    st = fetch_files(up, &manifest, part, dir, err);
+    st = fetch_files(up, &manifest, part, dir, near, n_near, err);
     joust_manifest_fini(&manifest);
     if (st == JOUST_OK)
         *ret_bytes = n_bytes;

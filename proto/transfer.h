@@ -10,12 +10,15 @@
 #define JOUST_TRANSFER_WINDOW 4u /* chunks under way */
 
 /* The files of a manifest into the new folder dir, by way of the folder part (made; not cleaned up
- * after a failure). *ret_bytes: of all files. Errors: JOUST_NOT_FOUND (the coordinator lacks a
+ * after a failure). A file that one of the n_near folders has, whole and under its name, is that one by another
+ * name (a hard link) and isn't fetched: of a policy that is an adapter the base travels once. *ret_bytes: of all
+ * files. Errors: JOUST_NOT_FOUND (the coordinator lacks a
  * chunk), JOUST_CORRUPT, JOUST_INTERRUPTED, JOUST_EXISTS (dir), JOUST_DISK_FULL, JOUST_IO,
  * JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_fetch_dir(const joust_upstream *up, const joust_digest *manifest,
-                                            const char *part, const char *dir, uint64_t *ret_bytes,
-                                            joust_error *err);
+                                            const char *part, const char *dir,
+                                            const char *const *near, uint32_t n_near,
+                                            uint64_t *ret_bytes, joust_error *err);
 
 /* Sends the chunks of dir's files that the coordinator lacks, and last the manifest, and returns
  * once all are durable there. Errors: JOUST_INTERRUPTED, JOUST_NOT_FOUND, JOUST_IO, JOUST_NOMEM. */

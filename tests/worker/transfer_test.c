@@ -137,12 +137,48 @@ static void the_cache_keeps_its_bound(void **state)
     fake_upstream_fini(&f);
 }
 
+/* What another folder has whole is not asked for: of a version that adds files, those alone travel. */
+static void files_of_other_folders_are_taken(void **state)
+{
+    (void)state;
+    joust_error err;
+    fake_upstream f;
+    char dir[512], cache_dir[512], damaged[600];
+    const char *fetched = NULL;
+    joust_cache *cache = NULL;
+    joust_digest manifests[3];
+    fake_upstream_init(&f);
+    make_folder("transfer", 1, dir);
+    for (uint64_t i = 0; i < 3; i++) {
+        write_random(dir, "c.bin", 17, 50 + i);
+        write_random(dir, "d.bin", 18, 60 + i);
+        manifests[i] = fake_upstream_import(&f, dir);
+    }
+    tiny_dir("transfer_cache", cache_dir);
+    check_ok(joust_cache_create(cache_dir, 1u << 30, &cache, &err));
+    check_ok(joust_cache_fetch(cache, &f.up, &manifests[0], &fetched, &err));
+    const uint32_t whole = f.n_requests;
+    snprintf(damaged, sizeof(damaged), "%s", fetched);
+    check_ok(joust_cache_fetch(cache, &f.up, &manifests[1], &fetched, &err));
+    assert_int_equal(f.n_requests - whole, 3); /* the manifest, c.bin, d.bin */
+    /* A file whose bytes are other ones is asked for, whatever its name and size. */
+    write_random(damaged, "a.bin", 3 * JOUST_CHUNK_BYTES + 5, 9);
+    snprintf(damaged, sizeof(damaged), "%s", fetched);
+    write_random(damaged, "a.bin", 3 * JOUST_CHUNK_BYTES + 5, 9);
+    const uint32_t before = f.n_requests;
+    check_ok(joust_cache_fetch(cache, &f.up, &manifests[2], &fetched, &err));
+    assert_int_equal(f.n_requests - before, 3 + 4);
+    joust_cache_free(&cache);
+    fake_upstream_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ways),
         cmocka_unit_test(wrong_bytes_are_refused),
         cmocka_unit_test(the_cache_keeps_its_bound),
+        cmocka_unit_test(files_of_other_folders_are_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
