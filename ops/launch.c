@@ -105,6 +105,8 @@ static void peer_command(const launcher *l, const char *role, uint32_t number, u
     argue_number(c, "--threads", threads);
     if (l->options->kv_memory_mb)
         argue_number(c, "--kv-memory", l->options->kv_memory_mb);
+    if (l->options->memory_mb && strcmp(role, "worker") == 0)
+        argue_number(c, "--memory", l->options->memory_mb);
     argue(c, "--cache");
     argue(c, l->cache);
     if (strcmp(role, "worker") == 0) {

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "coordinator/prompt_file.h"
 #include "judge/judging.h"
@@ -10,6 +11,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/plan.h"
+#include "worker/budget.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 #include "worker/prompter.h"
@@ -20,11 +22,13 @@ typedef struct checked_model {
     joust_model_config config;
     joust_chat *chat; /* or NULL, and why */
     joust_error why_no_chat;
+    uint32_t longest_pair, longest_answers; /* tokens, where memory is bounded */
 } checked_model;
 
 typedef struct preflight {
     const joust_job *job;
     joust_plan plan;
+    joust_budget budget;
     checked_model models[JOUST_MAX_MODELS];
 } preflight;
 
@@ -90,15 +94,18 @@ typedef struct prompt_check {
     joust_prompter *prompter;
     size_t n_around; /* bytes of the template */
     const char *path;
+    bool count;       /* every prompt is rendered, for its length */
+    uint32_t longest; /* tokens, of those that were rendered */
 } prompt_check;
 
 static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *prompt,
                                  joust_error *err)
 {
-    const prompt_check *c = user;
+    prompt_check *c = user;
     joust_tokens tokens = {0};
     /* A token is a byte of text at least. */
-    if (!prompt->messages && strlen(prompt->text) + c->n_around < c->model->config.context)
+    if (!c->count && !prompt->messages &&
+        strlen(prompt->text) + c->n_around < c->model->config.context)
         return JOUST_OK;
     joust_status st = joust_prompter_render(c->prompter, prompt, &tokens, err);
     if (st == JOUST_OK && tokens.n >= c->model->config.context)
@@ -106,9 +113,55 @@ static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *
                         "the prompt has %u tokens, and the model's context is %u; shorten it or "
                         "leave it out",
                         tokens.n, c->model->config.context);
+    c->longest = tokens.n > c->longest ? tokens.n : c->longest;
     joust_tokens_fini(&tokens);
     return st == JOUST_OK ? st
                           : joust_blame(err, st, "%s:%llu", c->path, (unsigned long long)line + 1);
+}
+
+/* Threads of a worker, as joust_launch gives them. */
+static uint32_t threads_of(const joust_job_cluster *cluster)
+{
+    const long n = sysconf(_SC_NPROCESSORS_ONLN);
+    const uint32_t share = n > 0 ? (uint32_t)n / cluster->workers : 1;
+    return cluster->threads ? cluster->threads : share ? share : 1;
+}
+
+/* Whether a rollout of prompts of at most n tokens stays within cluster.memory_mb. */
+static joust_status check_rollout_memory(preflight *p, const joust_stage *stage, uint32_t n,
+                                         joust_error *err)
+{
+    checked_model *model = &p->models[stage->model];
+    const joust_job_rollout *rollout = &p->job->rollout;
+    uint64_t cache;
+    if (rollout->max_prompt_tokens && n > rollout->max_prompt_tokens)
+        n = rollout->max_prompt_tokens;
+    const uint32_t room = model->config.context > n ? model->config.context - n : 0,
+                   answer = stage->sampling.max_tokens < room ? stage->sampling.max_tokens : room;
+    model->longest_pair =
+        n + 2 * answer > model->longest_pair ? n + 2 * answer : model->longest_pair;
+    model->longest_answers =
+        2 * answer > model->longest_answers ? 2 * answer : model->longest_answers;
+    return joust_budget_rollout(&p->budget, &model->config, threads_of(&p->job->cluster),
+                                n + answer, &cache, err);
+}
+
+/* Whether training on pairs of such prompts and answers does. Rows of a data file are looked at when they are opened. */
+static joust_status check_training_memory(const preflight *p, const joust_stage *stage,
+                                          joust_error *err)
+{
+    const checked_model *model = &p->models[stage->model];
+    uint32_t max_sums;
+    joust_memory_plan plan = joust_budget_training_plan(
+        &stage->train, stage->train.reference == JOUST_PICK_INITIAL && !stage->train.has_lora,
+        threads_of(&p->job->cluster));
+    if (!stage->train.data) {
+        plan.row_tokens = model->longest_pair;
+        plan.row_answers = model->longest_answers;
+    }
+    joust_status st = joust_budget_scoring(&p->budget, &model->config, &plan, err);
+    return st == JOUST_OK ? joust_budget_steps(&p->budget, &model->config, &plan, &max_sums, err)
+                          : st;
 }
 
 static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_error *err)
@@ -116,6 +169,7 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
     const char *text = p->job->rollout.template_text ? p->job->rollout.template_text : "{prompt}";
     prompt_check check = {.model = &p->models[stage->model], .path = p->job->sets[stage->set].path};
     const joust_token_frame frame = joust_tokenizer_frame(check.model->tokenizer);
+    check.count = p->job->cluster.memory_mb > 0;
     check.n_around = strlen(text) + frame.n_before + frame.n_after;
     uint64_t lines;
     joust_digest content;
@@ -126,6 +180,8 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
         return st;
     st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
     joust_prompter_free(&check.prompter);
+    if (st == JOUST_OK && check.count)
+        st = check_rollout_memory(p, stage, check.longest, err);
     return st;
 }
 
@@ -171,12 +227,18 @@ joust_status joust_preflight(const joust_job *job, joust_error *err)
     if (st == JOUST_OK)
         st = check_models(p, err);
     if (st == JOUST_OK)
+        st = joust_budget_init(&p->budget, job->cluster.memory_mb,
+                               (uint64_t)job->cluster.kv_memory_mb << 20, err);
+    if (st == JOUST_OK)
         st = check_judges(p, err);
     for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
         if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i))
             st = joust_job_model_is_remote(&job->models[p->plan.stages[i].model])
                      ? check_served_prompts(p, &p->plan.stages[i], err)
                      : check_prompts(p, &p->plan.stages[i], err);
+    for (uint32_t i = 0; st == JOUST_OK && job->cluster.memory_mb && i < p->plan.n_stages; i++)
+        if (p->plan.stages[i].kind == JOUST_STAGE_TRAIN)
+            st = check_training_memory(p, &p->plan.stages[i], err);
     for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++) {
         joust_tokenizer_free(&p->models[i].tokenizer);
         joust_chat_free(&p->models[i].chat);

@@ -103,13 +103,15 @@ int joust_role_parse(const joust_role_usage *usage, int argc, char **argv, joust
          "output of servers and trainers that it starts; default CACHE/NAME.logs"},
         {"--parent-pid", JOUST_OPTION_U32, &parent, "PID", "end when this parent process ends"},
         {"--log-level", JOUST_OPTION_TEXT, &level, "LEVEL", "error, warn, info, debug or trace"},
-        {"--no-train", JOUST_OPTION_FLAG, &no_train, NULL, "generate only"}};
+        {"--no-train", JOUST_OPTION_FLAG, &no_train, NULL, "generate only"},
+        {"--memory", JOUST_OPTION_U32, &o->memory_mb, "MB",
+         "resident memory at most, MiB: keys and gradients shrink; default: no bound"}};
     const joust_usage page = {.verb = usage->verb,
                               .synopsis = usage->synopsis,
                               .about = usage->about,
                               .options = options,
                               .n_options =
-                                  sizeof(options) / sizeof(*options) - (usage->can_train ? 0 : 1)};
+                                  sizeof(options) / sizeof(*options) - (usage->can_train ? 0 : 2)};
     int n = 0;
     int status = joust_cli_parse(&page, argc, argv, NULL, &n);
     if (status >= 0)

@@ -159,6 +159,7 @@ int joust_verb_launch(int argc, char **argv)
     threads = threads ? threads : cluster->threads;
     options.worker_threads = threads ? threads : share_of_cores(options.workers);
     options.kv_memory_mb = cluster->kv_memory_mb;
+    options.memory_mb = cluster->memory_mb;
     options.judge_threads = threads ? threads : share_of_cores(options.judges);
     char *default_store = joust_path_join("store", jobfile.job.name);
     options.store = store ? store : default_store;

@@ -34,6 +34,14 @@ static joust_status find_weights(const char *dir, joust_digest *ret, joust_error
     return st;
 }
 
+static unsigned long long training_with(const joust_model_config *c, const joust_memory_plan *plan,
+                                        joust_memory_reference reference)
+{
+    joust_memory_plan with = *plan;
+    with.reference = reference;
+    return joust_memory_predict(c, &with).training;
+}
+
 static void print_json(const joust_model *model, const joust_tokenizer *tokenizer,
                        const joust_digest *weights, const joust_memory_plan *plan)
 {
@@ -54,9 +62,12 @@ static void print_json(const joust_model *model, const joust_tokenizer *tokenize
         joust_buf_text(&text, "null");
     joust_buf_format(&text,
                      ",\"weights\":\"%s\",\"memory\":{\"model\":%llu,\"rollout\":%llu,"
-                     "\"training\":%llu,\"reference\":%llu}}",
+                     "\"training\":%llu,\"training_other_reference\":%llu,"
+                     "\"training_kept_reference\":%llu,\"reference\":%llu}}",
                      joust_digest_hex(weights, hex), (unsigned long long)need.model,
                      (unsigned long long)need.rollout, (unsigned long long)need.training,
+                     training_with(c, plan, JOUST_MEMORY_REFERENCE_SCORED),
+                     training_with(c, plan, JOUST_MEMORY_REFERENCE_KEPT),
                      (unsigned long long)need.reference);
     if (joust_buf_ok(&text))
         puts((const char *)text.data);
@@ -79,16 +90,16 @@ static void print_memory(const joust_model_config *c, const joust_memory_plan *p
     printf("memory        rollout %.1f MB: weights %.1f MB, a cache of %llu MB, %u threads\n",
            (double)need.rollout / 1e6, (double)need.model / 1e6,
            (unsigned long long)(plan->cache_bytes >> 20), plan->n_threads);
-    printf("              training %.1f MB: steps of %u pairs of at most %u tokens, %u of them "
-           "answers\n",
-           (double)need.training / 1e6, plan->batch_size, plan->row_tokens, plan->row_answers);
+    static const char *const references[] = {"", ", another model as reference",
+                                             ", a reference that scores every step"};
+    for (int i = 0; i < 3; i++)
+        printf("              training %.1f MB%s\n",
+               (double)training_with(c, plan, (joust_memory_reference)i) / 1e6, references[i]);
+    printf("              (steps of %u pairs of at most %u tokens, %u of them answers)\n",
+           plan->batch_size, plan->row_tokens, plan->row_answers);
     if (plan->lora.rank)
         printf("              of an adapter of rank %u alone, whose base may be its reference\n",
                plan->lora.rank);
-    else
-        printf("              and %.1f MB more while a reference other than the round's start is "
-               "read\n",
-               (double)need.reference / 1e6);
 }
 
 static void print_page(const joust_model *model, const joust_tokenizer *tokenizer,

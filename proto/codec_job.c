@@ -185,10 +185,10 @@ static const joust_record_type stage_type =
     RECORD_TYPE(joust_job_stage, joust__wire__job_stage__descriptor, stage_fields);
 
 static const joust_field cluster_fields[] = {
-    VALUE(joust_job_cluster, 1, workers),          VALUE(joust_job_cluster, 2, judges),
-    VALUE(joust_job_cluster, 3, threads),          VALUE(joust_job_cluster, 4, heartbeat_ms),
-    VALUE(joust_job_cluster, 5, lease_ms),         VALUE(joust_job_cluster, 6, grace_ms),
-    VALUE_OR_0(joust_job_cluster, 7, kv_memory_mb)};
+    VALUE(joust_job_cluster, 1, workers),           VALUE(joust_job_cluster, 2, judges),
+    VALUE(joust_job_cluster, 3, threads),           VALUE(joust_job_cluster, 4, heartbeat_ms),
+    VALUE(joust_job_cluster, 5, lease_ms),          VALUE(joust_job_cluster, 6, grace_ms),
+    VALUE_OR_0(joust_job_cluster, 7, kv_memory_mb), VALUE_OR_0(joust_job_cluster, 8, memory_mb)};
 static const joust_record_type cluster_type =
     RECORD_TYPE(joust_job_cluster, joust__wire__job_cluster__descriptor, cluster_fields);
 

@@ -236,6 +236,7 @@ typedef struct joust_job_cluster { /* not identity */
     uint32_t workers, judges, threads; /* threads a worker; 0 = cores / processes */
     uint32_t heartbeat_ms, lease_ms, grace_ms;
     uint32_t kv_memory_mb; /* of a process, MiB; 0: the engine's default */
+    uint32_t memory_mb;    /* resident memory of a worker at most, MiB; 0: no bound */
 } joust_job_cluster;
 
 typedef struct joust_job {

@@ -94,6 +94,10 @@ static joust_status score_row(const joust_lease_unit *unit, joust_trainer *train
                           err);
     if (st == JOUST_OK && (needed || own_chosen || own_rejected))
         st = joust_trainer_pair_logps(trainer, &pair, q[0].logps, q[1].logps, err);
+    const uint32_t answers = r->n_chosen + r->n_rejected;
+    s->row_answers = answers > s->row_answers ? answers : s->row_answers;
+    if (r->n_prompt_tokens + answers > s->row_tokens)
+        s->row_tokens = r->n_prompt_tokens + answers;
     if (st == JOUST_OK && own_chosen)
         st = compare(s, &q[0], r->chosen_logps, err);
     if (st == JOUST_OK && own_rejected)

@@ -24,6 +24,7 @@ typedef struct run {
     joust_pair_scores scores;
     joust_pair_row *pairs;  /* (batch_size) */
     bool reference_is_base; /* of the policy's adapter */
+    joust_memory_plan plan; /* of memory, where there is a budget */
     /* rows of a data file */
     joust_tokenizer *tokenizer;
     joust_rows *rows;
@@ -56,13 +57,19 @@ static joust_status load_model(const joust_training *t, const joust_model_ref *r
 
 /* ---- pairs ---------------------------------------------------------------------------------- */
 
+/* Whether another model than the one that training starts from is the reference. */
+static bool other_reference(const run *r)
+{
+    return r->params->reference != JOUST_PICK_NONE && !r->params->data &&
+           !joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest);
+}
+
 static joust_status score_pairs(run *r, uint64_t n_rows, joust_error *err)
 {
     joust_model *loaded = NULL;
     joust_pair_reference reference = {.base_alone = r->reference_is_base};
     joust_status st = JOUST_OK;
-    if (r->params->reference != JOUST_PICK_NONE &&
-        !joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest)) {
+    if (other_reference(r)) {
         if (!r->reference_is_base)
             st = load_model(r->t, &r->unit->reference, &loaded, err);
         reference.model = r->reference_is_base ? r->model : loaded;
@@ -318,6 +325,59 @@ static joust_status adapt(run *r, joust_error *err)
     return JOUST_OK;
 }
 
+static joust_status budget_open(run *r, joust_error *err)
+{
+    if (!r->t->budget)
+        return JOUST_OK;
+    r->plan = joust_budget_training_plan(r->params, other_reference(r) && !r->reference_is_base,
+                                         joust_engine_threads(r->t->engine));
+    joust_status st =
+        joust_budget_scoring(r->t->budget, joust_model_get_config(r->model), &r->plan, err);
+    if (st != JOUST_OK || r->t->budget->bytes == 0)
+        return st;
+    joust_engine_cache_drop(r->t->engine);
+    joust_engine_set_cache(r->t->engine, r->plan.cache_bytes);
+    joust_budget_give_back();
+    return JOUST_OK;
+}
+
+/* The longest row of a data file. */
+static joust_status measure_rows(run *r, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint64_t i = 0; st == JOUST_OK && i < joust_rows_count(r->rows); i++) {
+        joust_sft_row row;
+        st = joust_rows_get(r->rows, i, &row, err);
+        if (st == JOUST_OK && row.n > r->plan.row_tokens)
+            r->plan.row_tokens = row.n;
+        if (st == JOUST_OK && row.n_targets > r->plan.row_answers)
+            r->plan.row_answers = row.n_targets;
+    }
+    return st;
+}
+
+/* Before the first step: gradients are summed in as many parts as the budget allows. */
+static joust_status budget_steps(run *r, joust_error *err)
+{
+    uint32_t max_sums = 0;
+    joust_status st = JOUST_OK;
+    if (!r->t->budget || r->t->budget->bytes == 0)
+        return JOUST_OK;
+    r->plan.row_tokens = r->scores.row_tokens;
+    r->plan.row_answers = r->scores.row_answers;
+    if (r->params->data)
+        st = measure_rows(r, err);
+    if (r->plan.reference != JOUST_MEMORY_REFERENCE_KEPT)
+        joust_engine_cache_drop(r->t->engine);
+    joust_budget_give_back();
+    if (st == JOUST_OK)
+        st = joust_budget_steps(r->t->budget, joust_model_get_config(r->model), &r->plan, &max_sums,
+                                err);
+    if (st == JOUST_OK)
+        joust_trainer_limit_sums(r->trainer, max_sums);
+    return st;
+}
+
 static joust_status train(run *r, joust_error *err)
 {
     const joust_train_settings settings = joust_job_train_settings(r->params);
@@ -327,11 +387,15 @@ static joust_status train(run *r, joust_error *err)
     if (st == JOUST_OK)
         st = find_base(r, err);
     if (st == JOUST_OK)
+        st = budget_open(r, err);
+    if (st == JOUST_OK)
         st = joust_trainer_create(r->t->engine, r->model, &settings, &r->trainer, err);
     if (st == JOUST_OK && joust_needs_live_reference(&settings))
         st = give_reference(r, err);
     if (st == JOUST_OK)
         st = r->params->data ? open_rows(r, err) : open_pairs(r, err);
+    if (st == JOUST_OK)
+        st = budget_steps(r, err);
     if (st == JOUST_OK && r->unit->resume_step > 0)
         st = joust_state_restore(r->t, r->unit, r->trainer, err);
     if (st == JOUST_OK)

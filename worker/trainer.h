@@ -11,6 +11,7 @@
 #include "proto/cache.h"
 #include "proto/plan.h"
 #include "proto/upstream.h"
+#include "worker/budget.h"
 #include "worker/engine/engine.h"
 
 typedef struct joust_training {
@@ -19,6 +20,7 @@ typedef struct joust_training {
     const joust_stage *stage; /* INIT or TRAIN */
     const joust_upstream *up;
     joust_cache *cache;
+    const joust_budget *budget; /* NULL: none */
 } joust_training;
 
 /* Does the unit. *ret is owned by the caller (id, model, steps since the last durable state,

@@ -14,7 +14,8 @@ typedef struct joust_pair_scores {
     double *chosen, *rejected; /* (n_pairs) sums in nats */
     bool *known;               /* (n_pairs) */
     double max_gap;
-    uint64_t n_compared; /* tokens */
+    uint64_t n_compared;              /* tokens */
+    uint32_t row_tokens, row_answers; /* of the longest rows: the prompt once, and its answers */
 } joust_pair_scores;
 
 void joust_pair_scores_fini(joust_pair_scores *s);

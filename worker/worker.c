@@ -6,6 +6,7 @@
 #include "proto/base/log.h"
 #include "proto/cache.h"
 #include "proto/plan.h"
+#include "worker/budget.h"
 #include "worker/endpoint_rollout.h"
 #include "worker/engine/model_cache.h"
 #include "worker/managed.h"
@@ -30,6 +31,7 @@ typedef struct worker {
     joust_engine *engine;
     joust_cache *cache;
     joust_model_cache *models;
+    joust_budget budget;
     const joust_job *job;
     joust_plan *plan;
     joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
@@ -80,6 +82,17 @@ static joust_status folder(void *context, const joust_digest *key, const char **
     return joust_cache_fetch(b->w->cache, joust_peer_upstream(b->peer), key, ret_dir, err);
 }
 
+/* Positions of the longest sequence that a rollout may have, where the job bounds it. */
+static uint32_t longest(const joust_job *job, const joust_stage *stage,
+                        const joust_model_config *config)
+{
+    const uint64_t most = (uint64_t)job->rollout.max_prompt_tokens + stage->sampling.max_tokens;
+    if (job->rollout.max_prompt_tokens == 0) /* else each prompt is looked at by itself */
+        return stage->sampling.max_tokens < config->context ? stage->sampling.max_tokens
+                                                            : config->context;
+    return most < config->context ? (uint32_t)most : config->context;
+}
+
 /* Units of one stage and one model. */
 static joust_status generate(batch *b, const joust_stage *stage, const joust_lease_unit *units,
                              uint32_t n, joust_error *err)
@@ -90,6 +103,13 @@ static joust_status generate(batch *b, const joust_stage *stage, const joust_lea
         joust_model_cache_get(b->w->models, &units[0].model.manifest, folder, b, &resident, err);
     if (st != JOUST_OK)
         return st;
+    const joust_model_config *config = joust_model_get_config(resident.model);
+    uint64_t cache_bytes;
+    st = joust_budget_rollout(&b->w->budget, config, joust_engine_threads(b->w->engine),
+                              longest(b->w->job, stage, config), &cache_bytes, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_engine_set_cache(b->w->engine, cache_bytes);
     joust_rollout rollout = {.engine = b->w->engine,
                              .model = resident.model,
                              .tokenizer = resident.tokenizer,
@@ -273,8 +293,11 @@ static joust_status train(batch *b, const joust_stage *stage, const joust_lease_
                                .job = b->w->job,
                                .stage = stage,
                                .up = joust_peer_upstream(b->peer),
-                               .cache = b->w->cache};
+                               .cache = b->w->cache,
+                               .budget = &b->w->budget};
     joust_unit_result result = {0};
+    if (b->w->budget.bytes > 0) /* the rollouts' models and keys make room */
+        joust_model_cache_clear(b->w->models);
     joust_status st = rest_served(b, err);
     if (st == JOUST_OK)
         st = stage->kind == JOUST_STAGE_INIT ? joust_training_init(&training, unit, &result, err)
@@ -343,11 +366,15 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
     if (st == JOUST_OK)
         st = joust_engine_create(&engine, &w.engine, err);
     if (st == JOUST_OK)
-        st = joust_model_cache_create(RESIDENT_MODELS, &w.models, err);
+        st = joust_model_cache_create(options->memory_mb ? 1 : RESIDENT_MODELS, &w.models, err);
+    if (st == JOUST_OK)
+        st = joust_budget_init(&w.budget, options->memory_mb, engine.cache_bytes, err);
     if (st == JOUST_OK)
         st = joust_cache_create(options->cache, options->cache_bytes, &w.cache, err);
     if (st == JOUST_OK)
         st = serve(&w, options, can_train, err);
+    joust_log_info("worker", "memory resident_peak_mb %llu budget_mb %u",
+                   (unsigned long long)(joust_budget_peak() >> 20), options->memory_mb);
     for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++) {
         joust_endpoint_free(&w.endpoints[i]);
         joust_managed_free(&w.served[i].servers);

@@ -78,11 +78,12 @@ static joust_status memory_check(const batch *b, uint32_t n_positions, const cha
                    bytes = n_pages * joust_paged_page_bytes(b->model);
     if (bytes <= b->engine->cache_bytes)
         return JOUST_OK;
-    return joust_fail(err, JOUST_NOMEM,
-                      "%s request %u: alone it needs %llu bytes of key-value memory for %u "
-                      "positions, there are %llu: raise cache_bytes%s",
-                      what, i, (unsigned long long)bytes, n_positions,
-                      (unsigned long long)b->engine->cache_bytes, remedy);
+    return joust_fail(
+        err, JOUST_TOO_LARGE,
+        "%s request %u: alone it needs %llu bytes of key-value memory for %u "
+        "positions, there are %llu: raise cache_bytes (cluster.kv_memory_mb, cluster.memory_mb)%s",
+        what, i, (unsigned long long)bytes, n_positions, (unsigned long long)b->engine->cache_bytes,
+        remedy);
 }
 
 static joust_status request_check(const batch *b, uint32_t i, joust_error *err)

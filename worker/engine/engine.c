@@ -9,7 +9,7 @@
 #include "paged_cache_internal.h"
 #include "proto/base/alloc.h"
 
-#define MAX_THREADS         1024u
+#define MAX_THREADS 1024u
 
 /* What the processor and the operating system support; the portable kernels run anywhere. */
 static bool processor_has(joust_isa isa)
@@ -138,4 +138,11 @@ joust_cache_stats joust_engine_cache_stats(const joust_engine *engine)
 void joust_engine_cache_drop(joust_engine *engine)
 {
     joust_paged_free_all(engine);
+}
+
+void joust_engine_set_cache(joust_engine *engine, uint64_t cache_bytes)
+{
+    engine->cache_bytes = cache_bytes ? cache_bytes : JOUST_DEFAULT_CACHE_BYTES;
+    if (engine->cache_used > engine->cache_bytes)
+        joust_paged_free_all(engine);
 }

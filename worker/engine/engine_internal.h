@@ -6,7 +6,6 @@
 #include "pool_internal.h"
 #include "worker/engine/engine.h"
 
-#define JOUST_DEFAULT_CACHE_BYTES (UINT64_C(256) << 20)
 
 struct joust_engine {
     joust_pool *pool;

@@ -67,22 +67,92 @@ static uint64_t tape_bytes(const joust_model_config *c, const joust_memory_plan 
            sizeof(float);
 }
 
-joust_memory_need joust_memory_predict(const joust_model_config *c, const joust_memory_plan *p)
+static uint64_t trained_of(const joust_model_config *c, const joust_memory_plan *p)
 {
-    const uint64_t adapter = p->lora.rank ? joust_lora_parameters(c, &p->lora) : 0,
-                   trained = adapter ? adapter : joust_model_config_parameters(c),
-                   gradient = trained * sizeof(float);
+    return p->lora.rank ? joust_lora_parameters(c, &p->lora) : joust_model_config_parameters(c);
+}
+
+static uint64_t gradient_bytes(const joust_model_config *c, const joust_memory_plan *p)
+{
+    return trained_of(c, p) * sizeof(float);
+}
+
+/* The trained model: with an adapter, that and its packed copy. */
+static uint64_t policy_bytes(const joust_model_config *c, const joust_memory_plan *p)
+{
+    return model_bytes(c) + (p->lora.rank ? 2 * gradient_bytes(c, p) : 0);
+}
+
+/* A model that generates or scores, without its keys and values. */
+static uint64_t resident_bytes(const joust_model_config *c, const joust_memory_plan *p)
+{
+    return policy_bytes(c, p) + p->n_threads * lane_bytes(c, p);
+}
+
+static uint64_t cache_bytes(const joust_memory_plan *p)
+{
+    return p->cache_bytes ? p->cache_bytes : JOUST_DEFAULT_CACHE_BYTES;
+}
+
+/* Until the first step: the moments are there, no sum yet; one thread compares log-probabilities. */
+static uint64_t scoring_bytes(const joust_model_config *c, const joust_memory_plan *p)
+{
+    const uint64_t other =
+        p->reference == JOUST_MEMORY_REFERENCE_SAME ? 0 : resident_bytes(c, p) + cache_bytes(p);
+    return policy_bytes(c, p) + 2 * gradient_bytes(c, p) + tape_bytes(c, p) + other;
+}
+
+static uint64_t steps_bytes(const joust_model_config *c, const joust_memory_plan *p)
+{
     uint32_t depth = 0;
-    const uint32_t run =
-        joust_trainer_run(trained, p->n_threads, JOUST_TRAINER_MAX_RUNS, p->batch_size);
+    const uint32_t run = joust_trainer_run(trained_of(c, p), p->n_threads, JOUST_TRAINER_MAX_RUNS,
+                                           p->max_sums, p->batch_size);
     while (1u << depth < run)
         depth++;
-    const uint64_t n_runs = (p->batch_size + run - 1) / run;
-    const uint64_t cache = p->cache_bytes ? p->cache_bytes : JOUST_DEFAULT_CACHE_BYTES;
-    joust_memory_need need = {.model = model_bytes(c) + 2 * adapter * sizeof(float)};
-    need.rollout = need.model + p->n_threads * lane_bytes(c, p) + cache;
-    need.training = need.model + (2 + n_runs + (uint64_t)depth * p->n_threads) * gradient +
-                    p->n_threads * tape_bytes(c, p);
-    need.reference = adapter ? 0 : model_bytes(c);
-    return need;
+    const uint32_t n_runs = (p->batch_size + run - 1) / run,
+                   n_threads = n_runs < p->n_threads ? n_runs : p->n_threads;
+    const uint64_t kept =
+        p->reference == JOUST_MEMORY_REFERENCE_KEPT ? resident_bytes(c, p) + cache_bytes(p) : 0;
+    return policy_bytes(c, p) + (2 + n_runs + (uint64_t)depth * n_threads) * gradient_bytes(c, p) +
+           n_threads * tape_bytes(c, p) + kept;
+}
+
+joust_memory_need joust_memory_predict(const joust_model_config *c, const joust_memory_plan *p)
+{
+    const uint64_t scoring = scoring_bytes(c, p), steps = steps_bytes(c, p);
+    return (joust_memory_need){.model = policy_bytes(c, p),
+                               .reference = p->lora.rank ? 0 : model_bytes(c),
+                               .rollout = resident_bytes(c, p) + cache_bytes(p),
+                               .training = scoring > steps ? scoring : steps};
+}
+
+uint64_t joust_memory_fit_rollout(const joust_model_config *c, const joust_memory_plan *p,
+                                  uint64_t budget)
+{
+    const uint64_t fixed = resident_bytes(c, p);
+    return budget > fixed ? budget - fixed : 0;
+}
+
+uint64_t joust_memory_fit_scoring(const joust_model_config *c, const joust_memory_plan *p,
+                                  uint64_t budget)
+{
+    const uint64_t fixed = scoring_bytes(c, p);
+    return budget + cache_bytes(p) > fixed ? budget + cache_bytes(p) - fixed : 0;
+}
+
+uint32_t joust_memory_fit_training(const joust_model_config *c, const joust_memory_plan *p,
+                                   uint64_t budget)
+{
+    joust_memory_plan plan = *p;
+    for (plan.max_sums = p->batch_size; plan.max_sums > 0; plan.max_sums /= 2)
+        if (joust_memory_predict(c, &plan).training <= budget)
+            break;
+    return plan.max_sums;
+}
+
+uint64_t joust_memory_sequence_bytes(const joust_model_config *c, uint32_t n)
+{
+    const uint64_t position = c->n_layers * (uint64_t)c->n_kv_heads *
+                              (c->d_head + (uint64_t)joust_lanes_up(c->d_head)) * sizeof(float);
+    return joust_lanes_up(n) * position; /* pages of sixteen positions */
 }

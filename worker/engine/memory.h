@@ -5,25 +5,48 @@
 #include "proto/base/settings.h"
 #include "worker/engine/model.h"
 
+/* What a DPO-like loss measures against. */
+typedef enum joust_memory_reference {
+    JOUST_MEMORY_REFERENCE_SAME,   /* none, or the model that training starts from */
+    JOUST_MEMORY_REFERENCE_SCORED, /* another model of the shape, resident until it has scored the pairs */
+    JOUST_MEMORY_REFERENCE_KEPT    /* one that scores every step: kto, reference_sync_steps */
+} joust_memory_reference;
+
 typedef struct joust_memory_plan {
     uint32_t n_threads;
     uint64_t cache_bytes; /* key-value memory, as joust_engine_options has it; 0: its default */
     uint32_t batch_size;  /* rows (pairs) of a training step */
     uint32_t row_tokens;  /* of the longest row: the prompt once, and its answers */
     uint32_t row_answers; /* of those, tokens whose log-probability counts */
-    joust_lora_settings lora; /* rank 0: no adapter, every parameter is trained */
-    bool recompute;       /* joust_train_settings.recompute */
+    uint32_t max_sums;    /* joust_trainer_limit_sums; 0: none */
+    joust_memory_reference reference;
+    joust_lora_settings lora; /* rank 0: no adapter, every parameter is trained; its base is no other reference */
+    bool recompute;           /* joust_train_settings.recompute */
 } joust_memory_plan;
 
 typedef struct joust_memory_need { /* bytes, beside what the process holds without a model */
     uint64_t model;    /* weights as loaded, and packed for the kernels */
     uint64_t rollout;  /* with the model, threads' activations, and the cache once it is full */
-    uint64_t training; /* with the model, moments, sums of gradients, threads' activations */
-    uint64_t reference; /* while another version's log-probabilities are taken before the first step; an adapter's base: none */
+    uint64_t training; /* with the model, moments, sums of gradients, threads' activations, the reference */
+    uint64_t reference; /* a reference's model alone; an adapter's base: none */
 } joust_memory_need;
 
 /* Pure arithmetic over the config; within 10 % of what is measured (tests/engine/compute/memory_test.c). */
 joust_memory_need joust_memory_predict(const joust_model_config *config,
                                        const joust_memory_plan *plan);
+
+/* Keys and values of one sequence of n tokens. */
+uint64_t joust_memory_sequence_bytes(const joust_model_config *config, uint32_t n);
+/* What of a budget (bytes, beside what the process holds without a model) is left for keys and values in a rollout; 0 if
+ * the model alone is too large. */
+uint64_t joust_memory_fit_rollout(const joust_model_config *config, const joust_memory_plan *plan,
+                                  uint64_t budget);
+/* The same while the reference scores pairs beside the model in training, before its first step. */
+uint64_t joust_memory_fit_scoring(const joust_model_config *config, const joust_memory_plan *plan,
+                                  uint64_t budget);
+/* The most sums of gradients (plan->max_sums) with which training fits the budget; 0: it doesn't with any. plan->cache_bytes
+ * counts where a reference is kept. */
+uint32_t joust_memory_fit_training(const joust_model_config *config, const joust_memory_plan *plan,
+                                   uint64_t budget);
 
 #endif

@@ -36,13 +36,18 @@ static void clear(entry *e)
     *e = (entry){0};
 }
 
+void joust_model_cache_clear(joust_model_cache *c)
+{
+    for (uint32_t i = 0; i < c->n; i++)
+        clear(&c->entries[i]);
+}
+
 void joust_model_cache_free(joust_model_cache **cache)
 {
     joust_model_cache *c = *cache;
     if (!c)
         return;
-    for (uint32_t i = 0; i < c->n; i++)
-        clear(&c->entries[i]);
+    joust_model_cache_clear(c);
     joust_free(c);
     *cache = NULL;
 }

@@ -95,9 +95,12 @@ JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t
 JOUST_MUST_USE joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
                                                      float *ret_chosen, float *ret_rejected,
                                                      joust_error *err);
+/* Gradients of runs of rows held at a time, at most; 0: as many as are fast. Changes no bit. Before the first step. */
+void joust_trainer_limit_sums(joust_trainer *t, uint32_t max_sums);
 uint32_t joust_trainer_steps_done(const joust_trainer *t);
 /* Whole state (weights, moments, step) as one file, complete and durable or absent; and back, into a trainer made with
- * the same config and params. Errors: JOUST_CORRUPT, JOUST_CONFLICT (another shape). */
+ * the same config and params. Neither holds the file in memory. Errors: JOUST_CORRUPT, JOUST_CONFLICT (another shape):
+ * the trainer is as it was; JOUST_IO: it may not be. */
 JOUST_MUST_USE joust_status joust_trainer_save(const joust_trainer *t, const char *path,
                                                joust_error *err);
 JOUST_MUST_USE joust_status joust_trainer_restore(joust_trainer *t, const char *path,

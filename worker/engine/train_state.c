@@ -7,7 +7,10 @@
  *   56  digest of the settings
  *   88  weights, m, v, and the reference's weights where it moves: n_weights float32 each
  *  end  xxh3-64 of all before it */
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
@@ -17,6 +20,7 @@
 #define VERSION      1u
 #define HEADER_BYTES 88u
 #define END_BYTES    8u
+#define CHUNK_BYTES  (1u << 20) /* more than a header */
 
 static void hash_double(joust_hasher *h, double x)
 {
@@ -104,47 +108,125 @@ static uint64_t file_bytes(const joust_trainer *t)
     return HEADER_BYTES + blocks_of(t).n * t->trained.n * sizeof(float) + END_BYTES;
 }
 
+static void header_put(const joust_trainer *t, uint8_t header[HEADER_BYTES])
+{
+    const joust_digest shape = shape_digest(t), settings = settings_digest(&t->params);
+    memcpy(header, MAGIC, 8);
+    joust_put_be32(header + 8, VERSION);
+    joust_put_be32(header + 12, t->n_steps);
+    joust_put_be64(header + 16, t->trained.n);
+    memcpy(header + 24, shape.bytes, JOUST_DIGEST_BYTES);
+    memcpy(header + 56, settings.bytes, JOUST_DIGEST_BYTES);
+}
+
+/* Writes a part of the file and counts it in the checksum. */
+static joust_status part_write(joust_file_writer *w, XXH3_state_t *sum, const void *data,
+                               uint64_t n, joust_error *err)
+{
+    (void)XXH3_64bits_update(sum, data, n);
+    return joust_file_writer_add(w, data, n, err);
+}
+
+/* The file is written from where its parts lie: it is as large as the model and both moments. */
 joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err)
 {
-    const uint64_t n = file_bytes(t), n_block = t->trained.n * sizeof(float);
-    uint8_t *file = joust_malloc(n);
-    if (!file)
-        return joust_fail(err, JOUST_NOMEM, "%s: no memory for a training state of %llu bytes",
-                          path, (unsigned long long)n);
-    const joust_digest shape = shape_digest(t), settings = settings_digest(&t->params);
-    memcpy(file, MAGIC, 8);
-    joust_put_be32(file + 8, VERSION);
-    joust_put_be32(file + 12, t->n_steps);
-    joust_put_be64(file + 16, t->trained.n);
-    memcpy(file + 24, shape.bytes, JOUST_DIGEST_BYTES);
-    memcpy(file + 56, settings.bytes, JOUST_DIGEST_BYTES);
+    const uint64_t n_block = t->trained.n * sizeof(float);
     const blocks b = blocks_of(t);
-    for (uint32_t i = 0; i < b.n; i++)
-        memcpy(file + HEADER_BYTES + i * n_block, b.at[i], n_block);
-    joust_put_be64(file + n - END_BYTES, joust_checksum(file, n - END_BYTES));
-    joust_status st = joust_file_write(path, file, n, err);
-    joust_free(file);
+    uint8_t header[HEADER_BYTES], end[END_BYTES];
+    joust_file_writer *w = NULL;
+    XXH3_state_t *sum = XXH3_createState();
+    joust_status st = sum ? joust_file_writer_open(path, &w, err)
+                          : joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
+    if (st == JOUST_OK) {
+        (void)XXH3_64bits_reset(sum);
+        header_put(t, header);
+        st = part_write(w, sum, header, sizeof(header), err);
+    }
+    for (uint32_t i = 0; st == JOUST_OK && i < b.n; i++)
+        st = part_write(w, sum, b.at[i], n_block, err);
+    if (st == JOUST_OK) {
+        joust_put_be64(end, XXH3_64bits_digest(sum));
+        st = joust_file_writer_add(w, end, sizeof(end), err);
+    }
+    if (st == JOUST_OK)
+        st = joust_file_writer_commit(&w, err);
+    joust_file_writer_abort(&w);
+    (void)XXH3_freeState(sum);
     return st;
 }
 
-static joust_status file_check(const joust_trainer *t, const char *path, const joust_buf *file,
-                               joust_error *err)
+/* The file's size, header, end and checksum; it is read in pieces, being larger than what may be free. */
+typedef struct state_file {
+    FILE *file;
+    const char *path;
+    uint64_t n;
+    uint8_t header[HEADER_BYTES], end[END_BYTES];
+    uint64_t checksum;
+} state_file;
+
+static joust_status unreadable(const state_file *f, joust_error *err)
 {
-    if (file->n < HEADER_BYTES + END_BYTES || memcmp(file->data, MAGIC, 8) != 0)
+    return joust_fail(err, JOUST_IO, "%s: can't be read: %s", f->path, strerror(errno));
+}
+
+static joust_status file_sum(state_file *f, uint8_t *chunk, XXH3_state_t *sum, joust_error *err)
+{
+    (void)XXH3_64bits_reset(sum);
+    rewind(f->file);
+    for (uint64_t left = f->n - END_BYTES; left > 0;) {
+        const size_t n = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
+        if (fread(chunk, 1, n, f->file) != n)
+            return unreadable(f, err);
+        if (left == f->n - END_BYTES)
+            memcpy(f->header, chunk, HEADER_BYTES);
+        (void)XXH3_64bits_update(sum, chunk, n);
+        left -= n;
+    }
+    if (fread(f->end, 1, END_BYTES, f->file) != END_BYTES)
+        return unreadable(f, err);
+    f->checksum = XXH3_64bits_digest(sum);
+    return JOUST_OK;
+}
+
+static joust_status file_open(state_file *f, uint64_t most, joust_error *err)
+{
+    if (!(f->file = fopen(f->path, "rb")))
+        return joust_fail(err, joust_status_of_errno(errno), "%s: can't be opened: %s", f->path,
+                          strerror(errno));
+    if (fseeko(f->file, 0, SEEK_END) != 0)
+        return unreadable(f, err);
+    f->n = (uint64_t)ftello(f->file);
+    if (f->n > most)
+        return joust_fail(err, JOUST_CONFLICT, "%s: larger than a training state of this model",
+                          f->path);
+    if (f->n < HEADER_BYTES + END_BYTES)
+        return joust_fail(err, JOUST_CORRUPT, "%s: not a training state", f->path);
+    uint8_t *chunk = joust_malloc(CHUNK_BYTES);
+    XXH3_state_t *sum = XXH3_createState();
+    joust_status st = chunk && sum ? file_sum(f, chunk, sum, err)
+                                   : joust_fail(err, JOUST_NOMEM, "%s: out of memory", f->path);
+    (void)XXH3_freeState(sum);
+    joust_free(chunk);
+    return st;
+}
+
+static joust_status file_check(const joust_trainer *t, const state_file *file, joust_error *err)
+{
+    const char *path = file->path;
+    if (memcmp(file->header, MAGIC, 8) != 0)
         return joust_fail(err, JOUST_CORRUPT, "%s: not a training state", path);
-    if (joust_get_be32(file->data + 8) != VERSION)
+    if (joust_get_be32(file->header + 8) != VERSION)
         return joust_fail(err, JOUST_CONFLICT,
                           "%s: training state of version %u, this program reads %u", path,
-                          joust_get_be32(file->data + 8), VERSION);
-    if (joust_get_be64(file->data + file->n - END_BYTES) !=
-        joust_checksum(file->data, file->n - END_BYTES))
+                          joust_get_be32(file->header + 8), VERSION);
+    if (joust_get_be64(file->end) != file->checksum)
         return joust_fail(err, JOUST_CORRUPT,
                           "%s: the checksum doesn't match: the file is damaged or cut off", path);
     const joust_digest shape = shape_digest(t), settings = settings_digest(&t->params);
-    if (memcmp(file->data + 24, shape.bytes, JOUST_DIGEST_BYTES) != 0 || file->n != file_bytes(t))
+    if (memcmp(file->header + 24, shape.bytes, JOUST_DIGEST_BYTES) != 0 || file->n != file_bytes(t))
         return joust_fail(err, JOUST_CONFLICT, "%s: training state of a model of another shape",
                           path);
-    if (memcmp(file->data + 56, settings.bytes, JOUST_DIGEST_BYTES) != 0)
+    if (memcmp(file->header + 56, settings.bytes, JOUST_DIGEST_BYTES) != 0)
         return joust_fail(err, JOUST_CONFLICT, "%s: training state of other training settings",
                           path);
     return JOUST_OK;
@@ -152,23 +234,23 @@ static joust_status file_check(const joust_trainer *t, const char *path, const j
 
 joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_error *err)
 {
-    joust_buf file = {0};
-    joust_status st = joust_file_read(path, file_bytes(t), &file, err);
-    if (st == JOUST_TOO_LARGE)
-        st =
-            joust_fail(err, JOUST_CONFLICT, "%s: larger than a training state of this model", path);
+    state_file file = {.path = path};
+    joust_status st = file_open(&file, file_bytes(t), err);
     if (!st)
-        st = file_check(t, path, &file, err);
-    if (!st) {
-        const uint64_t n_block = t->trained.n * sizeof(float);
-        t->n_steps = joust_get_be32(file.data + 12);
-        const blocks b = blocks_of(t);
-        for (uint32_t i = 0; i < b.n; i++)
-            memcpy(b.at[i], file.data + HEADER_BYTES + i * n_block, n_block);
-        joust_model_trained_changed(t->model);
-        if (t->reference)
-            joust_model_changed(t->reference);
-    }
-    joust_buf_fini(&file);
-    return st;
+        st = file_check(t, &file, err);
+    if (!st && fseeko(file.file, HEADER_BYTES, SEEK_SET) != 0)
+        st = unreadable(&file, err);
+    const blocks b = blocks_of(t);
+    for (uint32_t i = 0; i < b.n && !st; i++)
+        if (fread(b.at[i], sizeof(float), t->trained.n, file.file) != t->trained.n)
+            st = unreadable(&file, err);
+    if (file.file)
+        fclose(file.file);
+    if (st)
+        return st;
+    t->n_steps = joust_get_be32(file.header + 12);
+    joust_model_trained_changed(t->model);
+    if (t->reference)
+        joust_model_changed(t->reference);
+    return JOUST_OK;
 }

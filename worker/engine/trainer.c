@@ -89,7 +89,7 @@ static void sums_free(joust_trainer *t)
 {
     for (uint32_t i = 0; i < t->n_sums; i++)
         joust_free_aligned(t->sums[i]);
-    for (uint32_t i = 0; t->partial && i < joust_engine_threads(t->engine) * t->depth; i++)
+    for (uint32_t i = 0; t->partial && i < t->n_threads * t->depth; i++)
         joust_free_aligned(t->partial[i]);
     joust_free(t->sums);
     joust_free(t->partial);
@@ -111,6 +111,11 @@ void joust_trainer_free(joust_trainer **trainer)
     joust_free_aligned(t->v);
     joust_model_free(&t->reference);
     joust_free(t);
+}
+
+void joust_trainer_limit_sums(joust_trainer *t, uint32_t max_sums)
+{
+    t->max_sums = max_sums;
 }
 
 uint32_t joust_trainer_steps_done(const joust_trainer *t)
@@ -186,10 +191,19 @@ static joust_status tree_sum(const step *s, uint32_t thread, uint32_t first, uin
     return st;
 }
 
+/* Threads that find a run: each needs a tape, and gradients on the way up the tree. */
+static uint32_t threads_of(const joust_trainer *t, uint32_t n_runs)
+{
+    const uint32_t n_threads = joust_engine_threads(t->engine);
+    return n_runs < n_threads ? n_runs : n_threads;
+}
+
 static void step_thread(void *context, uint32_t thread)
 {
     step *s = context;
     joust_error error = {0};
+    if (thread >= threads_of(s->t, (s->n + s->run - 1) / s->run))
+        return;
     for (;;) {
         pthread_mutex_lock(&s->lock);
         uint32_t run = s->status ? UINT32_MAX : s->next_run++;
@@ -224,11 +238,12 @@ static void runs_add_block(void *context, uint64_t block)
 
 /* Short runs spread evenly over threads. */
 uint32_t joust_trainer_run(uint64_t n_weights, uint32_t n_threads, uint32_t max_runs,
-                           uint32_t n_rows)
+                           uint32_t max_sums, uint32_t n_rows)
 {
     uint64_t most = RUN_BYTES / (n_weights * sizeof(float)), few = 2 * (uint64_t)n_threads;
     most = most > max_runs ? max_runs : most;
     most = most < few ? few : most;
+    most = max_sums > 0 && most > max_sums ? max_sums : most;
     uint32_t run = 1;
     while ((n_rows + run - 1) / run > most)
         run *= 2;
@@ -237,7 +252,7 @@ uint32_t joust_trainer_run(uint64_t n_weights, uint32_t n_threads, uint32_t max_
 
 static joust_status sums_reserve(joust_trainer *t, uint32_t n_runs, uint32_t run, joust_error *err)
 {
-    uint32_t depth = 0, n_threads = joust_engine_threads(t->engine);
+    uint32_t depth = 0;
     while (1u << depth < run)
         depth++;
     if (n_runs <= t->n_sums && depth <= t->depth)
@@ -247,11 +262,13 @@ static joust_status sums_reserve(joust_trainer *t, uint32_t n_runs, uint32_t run
     if (n_runs < t->n_sums)
         n_runs = t->n_sums;
     sums_free(t);
+    const uint32_t n_threads = threads_of(t, n_runs);
     t->sums = joust_calloc(n_runs, sizeof(*t->sums));
     t->partial = joust_calloc((size_t)n_threads * depth, sizeof(*t->partial));
     bool ok = t->sums && t->partial;
     t->n_sums = t->sums ? n_runs : 0;
     t->depth = t->partial ? depth : 0;
+    t->n_threads = n_threads;
     for (uint32_t i = 0; ok && i < n_runs; i++)
         ok = (t->sums[i] = joust_calloc_aligned(t->trained.n, sizeof(float))) != NULL;
     for (uint32_t i = 0; ok && i < n_threads * depth; i++)
@@ -267,10 +284,12 @@ static joust_status sums_reserve(joust_trainer *t, uint32_t n_runs, uint32_t run
 static joust_status gradient_sum(step *s, joust_error *err)
 {
     joust_trainer *t = s->t;
-    s->run = joust_trainer_run(t->trained.n, joust_engine_threads(t->engine), t->max_runs, s->n);
-    joust_status st = sums_reserve(t, (s->n + s->run - 1) / s->run, s->run, err);
+    s->run = joust_trainer_run(t->trained.n, joust_engine_threads(t->engine), t->max_runs,
+                               t->max_sums, s->n);
+    const uint32_t n_runs = (s->n + s->run - 1) / s->run;
+    joust_status st = sums_reserve(t, n_runs, s->run, err);
     if (!st)
-        st = tapes_make(t, joust_engine_threads(t->engine), err);
+        st = tapes_make(t, threads_of(t, n_runs), err);
     if (st)
         return st;
     pthread_mutex_init(&s->lock, NULL);

@@ -17,17 +17,18 @@ struct joust_trainer {
 
     /* Working memory, grown as needed. */
     joust_tape **tapes; /* (threads) */
-    float **partial;    /* (threads * depth) gradients on the way up the tree */
-    uint32_t depth;
+    float **partial;    /* (n_threads * depth) gradients on the way up the tree */
+    uint32_t depth, n_threads;
     float **sums; /* (n_sums) gradients of aligned runs of rows */
     uint32_t n_sums;
     uint32_t max_runs; /* sums at most, unless two a thread are more; changes no bit */
+    uint32_t max_sums; /* sums at most in any case; 0: no such bound; changes no bit */
 };
 
 #define JOUST_TRAINER_MAX_RUNS 64u
 /* Rows of a run, a power of two: the shortest runs whose sums, n_weights floats each (of what is trained), fit. */
 uint32_t joust_trainer_run(uint64_t n_weights, uint32_t n_threads, uint32_t max_runs,
-                           uint32_t n_rows);
+                           uint32_t max_sums, uint32_t n_rows);
 
 /* Copies of rows with ref_chosen and ref_rejected under t->reference (freed with joust_free).
  * Errors: those of joust_score. */

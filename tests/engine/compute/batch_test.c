@@ -150,7 +150,7 @@ static void test_budgets(void **state)
         }
     assert_true(n_preempted > 10);
     joust_engine *e = engine_make(2, fewest * page - 1);
-    check_status(JOUST_NOMEM,
+    check_status(JOUST_TOO_LARGE,
                  joust_generate(e, s.model, s.requests, s.n, keep, NULL, expected, &err));
     assert_non_null(strstr(err.text, "cache_bytes"));
     assert_int_equal(joust_engine_cache_stats(e).n_computed_tokens, 0);

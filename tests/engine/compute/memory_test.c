@@ -1,5 +1,5 @@
 /* Predicted against resident memory: a full cache of generation, and training steps. One run a process, since freed
- * memory isn't always given back: memory_test rollout | training | adapter | recompute. */
+ * memory isn't always given back: memory_test rollout | training | adapter | recompute | reference. */
 #include "engine/compute/fixture.h"
 
 #include <stdio.h>
@@ -115,13 +115,25 @@ static void check_training(const joust_memory_plan *plan, uint32_t n_prompt, uin
                                    .n_rejected = n_answer};
     const uint64_t before = resident();
     joust_model *m = fixture_model(&c, 1);
-    joust_engine *e = fixture_engine(N_THREADS, JOUST_ISA_AUTO);
+    joust_engine *e;
+    joust_engine_options options = {.n_threads = N_THREADS, .cache_bytes = plan->cache_bytes};
     joust_trainer *t;
     if (plan->lora.rank)
         check_ok(joust_model_adapt(m, &plan->lora,
                                    &(joust_stream_name){.purpose = JOUST_PURPOSE_INIT}, &err));
     joust_step_report report;
+    check_ok(joust_engine_create(&options, &e, &err));
+    const bool kept = plan->reference == JOUST_MEMORY_REFERENCE_KEPT;
+    if (kept) {
+        p.objective.reference_sync_steps = 1;
+        p.objective.reference_mixup = 0.5;
+    }
     check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    if (kept) {
+        joust_model *other = NULL;
+        check_ok(joust_model_clone(m, &other, &err));
+        check_ok(joust_trainer_take_reference(t, &other, &err));
+    }
     for (uint32_t i = 0; i < 2; i++)
         check_ok(joust_trainer_step_pairs(t, rows, n, &report, &err));
     check_share(before, joust_memory_predict(&c, plan).training);
@@ -138,6 +150,16 @@ static void test_training(void **state)
 {
     (void)state;
     check_training(&PAIRS, 100, 60);
+}
+
+/* A reference that scores every step stays, with the keys and values that it scores by. */
+static void test_reference(void **state)
+{
+    (void)state;
+    joust_memory_plan plan = PAIRS;
+    plan.cache_bytes = UINT64_C(8) << 20;
+    plan.reference = JOUST_MEMORY_REFERENCE_KEPT;
+    check_training(&plan, 100, 60);
 }
 
 /* An adapter alone has moments and gradients. */
@@ -174,6 +196,9 @@ int main(int argc, char **argv)
                             training[] = {cmocka_unit_test(test_training)},
                             adapter[] = {cmocka_unit_test(test_adapter)},
                             recompute[] = {cmocka_unit_test(test_recompute)};
+    const struct CMUnitTest reference[] = {cmocka_unit_test(test_reference)};
+    if (argc == 2 && strcmp(argv[1], "reference") == 0)
+        return cmocka_run_group_tests(reference, NULL, NULL);
     if (argc == 2 && strcmp(argv[1], "adapter") == 0)
         return cmocka_run_group_tests(adapter, NULL, NULL);
     if (argc == 2 && strcmp(argv[1], "recompute") == 0)

@@ -186,10 +186,13 @@ static void test_tree(void **state)
             joust_step_report report;
             check_ok(joust_trainer_create(e, m, &p, &t, &err));
             t->max_runs = max_runs;
+            joust_trainer_limit_sums(t, max_runs == 4 ? 2 : max_runs == 1 ? 1 : 0);
             check_ok(joust_trainer_step_pairs(t, rows, N, &report, &err));
             if (!expected)
                 expected = joust_memdup(t->sums[0], m->n_weights * sizeof(float));
             assert_true(max_runs == 64 ? t->n_sums == N : t->n_sums < N);
+            assert_true(max_runs > 4 || t->n_sums <= 2);
+            assert_true(max_runs > 1 || (t->n_sums == 1 && t->n_threads == 1));
             assert_memory_equal(expected, t->sums[0], m->n_weights * sizeof(float));
             joust_trainer_free(&t);
             joust_model_free(&m);
