@@ -285,7 +285,7 @@ static void lanes_run_shared(batch *b)
 }
 
 /* The first lane's that failed. */
-static joust_status lanes_status(const batch *b, joust_error *err)
+joust_status joust_batch_lanes_status(const batch *b, joust_error *err)
 {
     for (uint32_t i = 0; i < b->n_lanes; i++)
         if (b->lanes[i].status) {
@@ -307,13 +307,15 @@ static joust_status lanes_run(batch *b, joust_error *err)
         n_busy += n > 0;
         busy = n > 0 ? i : busy;
     }
+    if (b->engine->api)
+        return joust_batch_device_run(b, err);
     if (joust_pass_worth_sharing(b->engine, b->model, n_rows, n_busy))
         lanes_run_shared(b);
     else if (n_busy > 1)
         joust_pool_run(b->engine->pool, lane_run, b);
     else if (n_busy)
         lane_run(b, busy);
-    return lanes_status(b, err);
+    return joust_batch_lanes_status(b, err);
 }
 
 /* A sample has drawn: whether it ends here, by its request's watch too. */
@@ -451,12 +453,14 @@ static void lane_create(void *context, uint32_t thread)
 
 static joust_status lanes_create(batch *b, joust_error *err)
 {
+    if (b->engine->api)
+        return joust_batch_device_create(b, err);
     b->n_lanes = joust_engine_threads(b->engine);
     b->lanes = joust_calloc(b->n_lanes, sizeof(*b->lanes));
     if (!b->lanes)
         return joust_fail(err, JOUST_NOMEM, "batch: out of memory");
     joust_pool_run(b->engine->pool, lane_create, b);
-    joust_status st = lanes_status(b, err);
+    joust_status st = joust_batch_lanes_status(b, err);
     return st ? st : joust_pass_share(b->lanes[0].pass, b->engine, err);
 }
 
@@ -479,6 +483,7 @@ static void batch_fini(batch *b)
         joust_sampler_fini(&b->lanes[i].sampler);
     }
     joust_free(b->lanes);
+    joust_batch_device_free(b);
 }
 
 joust_status joust_batch_run(joust_engine *engine, joust_model *model, const joust_batch *of,
@@ -487,7 +492,8 @@ joust_status joust_batch_run(joust_engine *engine, joust_model *model, const jou
     batch b = {.engine = engine, .model = model, .of = of};
     joust_status st = joust_batch_check(&b, err);
     if (!st)
-        st = joust_model_prepare(engine, model, err);
+        st = engine->api ? joust_model_upload(engine, model, err)
+                         : joust_model_prepare(engine, model, err);
     if (!st)
         st = joust_paged_open(engine, model, &b.paged, err);
     if (!st)

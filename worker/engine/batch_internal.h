@@ -4,6 +4,7 @@
 
 #include "sampler_internal.h"
 #include "sequence_internal.h"
+#include "worker/engine/device.h"
 
 /* A row of a lane's pass whose logits are wanted. */
 typedef struct joust_wanted {
@@ -19,9 +20,16 @@ typedef struct joust_lane {
     joust_sampler sampler;
     joust_wanted wanted[JOUST_PASS_ROWS]; /* in order of the pass's logits */
     uint32_t n_wanted;
+    const joust_device_pass *answers; /* of a device, or NULL: then all comes from logits */
+    uint32_t first_wanted, at_wanted; /* in answers: of this lane; the one in use */
+    uint32_t next_draw, next_pick;    /* not yet used */
     joust_status status;
     joust_error error;
 } joust_lane;
+
+/* Whether a device's draw follows the request's settings for response token n: else its logits are drawn from here. */
+bool joust_lane_device_draws(const joust_model_config *config,
+                             const joust_generate_request *request, uint32_t n);
 
 /* Uses the logits of a lane's pass: samples draw, scores are written. Touches only the sequences
  * named in `wanted`. Errors: JOUST_NOMEM, JOUST_NOT_FINITE, a guide's. */
@@ -40,8 +48,18 @@ typedef struct joust_batch_state {
     joust_group *parked, *groups;
     uint32_t next_request, next_score, n_opened;
     uint64_t n_tokens;
-    bool starved; /* the last step had too few pages for who was at work */
+    bool starved;                     /* the last step had too few pages for who was at work */
+    struct joust_device_lists *lists; /* on a device: batch_device.c */
 } joust_batch_state;
+
+/* On a device. Makes lanes, whose rows it computes as one pass. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_batch_device_create(joust_batch_state *b, joust_error *err);
+/* Computes all lanes' rows and lets each lane use what it asked for. Errors: the device's, the lanes'; JOUST_NOMEM where
+ * not one row can be computed. */
+JOUST_MUST_USE joust_status joust_batch_device_run(joust_batch_state *b, joust_error *err);
+void joust_batch_device_free(joust_batch_state *b);
+/* The first lane's error. */
+JOUST_MUST_USE joust_status joust_batch_lanes_status(const joust_batch_state *b, joust_error *err);
 
 /* Errors: those of joust_batch_run that are known before anything runs. */
 JOUST_MUST_USE joust_status joust_batch_check(const joust_batch_state *b, joust_error *err);

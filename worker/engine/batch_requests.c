@@ -75,7 +75,7 @@ static joust_status memory_check(const batch *b, uint32_t n_positions, const cha
                                  const char *remedy, joust_error *err)
 {
     const uint64_t n_pages = (n_positions + JOUST_PAGE_POSITIONS - 1) / JOUST_PAGE_POSITIONS,
-                   bytes = n_pages * joust_paged_page_bytes(b->model);
+                   bytes = n_pages * joust_paged_page_bytes(b->engine, b->model);
     if (bytes <= b->engine->cache_bytes)
         return JOUST_OK;
     return joust_fail(

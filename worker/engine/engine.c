@@ -7,6 +7,7 @@
 
 #include "engine_internal.h"
 #include "paged_cache_internal.h"
+#include "worker/engine/device.h"
 #include "proto/base/alloc.h"
 
 #define MAX_THREADS 1024u
@@ -70,6 +71,22 @@ static uint32_t processors_count(void)
     return (uint32_t)CPU_COUNT(&set);
 }
 
+/* Opens the device that the options name, if any. */
+static joust_status device_open(joust_engine *e, const joust_engine_options *o, joust_error *err)
+{
+    if (!o->device)
+        return o->on_device.precision == JOUST_PRECISION_F32
+                   ? JOUST_OK
+                   : joust_fail(err, JOUST_UNSUPPORTED, "engine: bf16 is for GPUs; a CPU computes in f32");
+    joust_status st = o->device->open(&o->on_device, &e->device, err);
+    if (st)
+        return st;
+    e->api = o->device;
+    if (!o->cache_bytes)
+        e->cache_bytes = e->api->memory(e->device) / 4;
+    return JOUST_OK;
+}
+
 joust_status joust_engine_create(const joust_engine_options *options, joust_engine **ret,
                                  joust_error *err)
 {
@@ -93,9 +110,11 @@ joust_status joust_engine_create(const joust_engine_options *options, joust_engi
         return joust_fail(err, JOUST_NOMEM, "engine: out of memory");
     e->kernels = kernels;
     e->cache_bytes = o.cache_bytes ? o.cache_bytes : JOUST_DEFAULT_CACHE_BYTES;
-    st = joust_pool_create(o.n_threads, &e->pool, err);
+    st = device_open(e, &o, err);
+    if (!st)
+        st = joust_pool_create(o.n_threads, &e->pool, err);
     if (st) {
-        joust_free(e);
+        joust_engine_free(&e);
         return st;
     }
     *ret = e;
@@ -107,6 +126,8 @@ void joust_engine_free(joust_engine **engine)
     if (*engine) {
         joust_paged_free_all(*engine);
         joust_pool_free(&(*engine)->pool);
+        if ((*engine)->api)
+            (*engine)->api->close(&(*engine)->device);
         joust_free(*engine);
     }
     *engine = NULL;
@@ -114,8 +135,19 @@ void joust_engine_free(joust_engine **engine)
 
 const char *joust_engine_numeric_class(const joust_engine *engine)
 {
-    (void)engine;
-    return "cpu-f32-1";
+    return engine->api ? engine->api->numeric_class(engine->device) : "cpu-f32-1";
+}
+
+const char *joust_engine_device_name(const joust_engine *engine)
+{
+    return engine->api ? engine->api->describe(engine->device) : "cpu";
+}
+
+joust_status joust_engine_check_cpu(const joust_engine *engine, const char *what, joust_error *err)
+{
+    if (!engine->api)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_UNSUPPORTED, "%s isn't built for GPUs yet: use --device cpu", what);
 }
 
 const char *joust_engine_isa_name(const joust_engine *engine)

@@ -1,4 +1,4 @@
-/* The engine: a decoder-only transformer in float32 on CPU threads. One engine a process, shared by its models.
+/* The engine: a decoder-only transformer, in float32 on CPU threads or on a GPU. One engine a process, shared by its models.
  * Results never depend on the number of threads, the instruction set, or what else is in a batch: a row's
  * result is a function of that row and the weights alone, to the last bit.
  * Thread: an engine and its models are used by one thread at a time; the engine's own threads are inside. */
@@ -20,20 +20,44 @@ typedef enum joust_isa {
     JOUST_ISA_AVX512 = 3
 } joust_isa;
 
+typedef enum joust_precision {
+    JOUST_PRECISION_F32,
+    JOUST_PRECISION_BF16 /* weights, keys, values and factors of products; sums in float32. On a GPU only */
+} joust_precision;
+
+struct joust_device_api; /* worker/engine/device.h */
+
+typedef struct joust_device_options {
+    joust_precision precision;
+    uint32_t index; /* of the GPU among those visible */
+} joust_device_options;
+
 typedef struct joust_engine_options {
     uint32_t n_threads; /* 0: the processors this process may use */
     joust_isa isa;
-    uint64_t cache_bytes; /* key-value memory at most, of all models together; 0: 256 MiB */
+    uint64_t cache_bytes; /* key-value memory at most, of all models together; 0: 256 MiB, a quarter of a GPU's */
+    const struct joust_device_api *device; /* what models compute on; NULL: the CPU. Kept */
+    joust_device_options on_device;
 } joust_engine_options;
 
-/* Errors: JOUST_UNSUPPORTED if the processor lacks the instruction set asked for, JOUST_NOMEM. options may be NULL. */
+/* Sets options' device by what a command line says: device "cpu", "cuda" or "cuda:N" (NULL: cpu), precision "f32" or "bf16"
+ * (NULL: bf16 on a GPU). Loads the plugin. Errors: JOUST_INVALID (the words), those of joust_device_load. */
+JOUST_MUST_USE joust_status joust_engine_options_device(joust_engine_options *options, const char *device,
+                                                        const char *precision, joust_error *err);
+
+/* Errors: JOUST_UNSUPPORTED if the processor lacks the instruction set asked for, or there is no GPU to use; JOUST_NOMEM.
+ * options may be NULL. */
 JOUST_MUST_USE joust_status joust_engine_create(const joust_engine_options *options,
                                                 joust_engine **ret, joust_error *err);
 void joust_engine_free(joust_engine **engine);
-/* "cpu-f32-1": backend, precision, kernel version. The same for every instruction set, since the bits are. */
+/* "cpu-f32-1", "cuda-sm90-bf16-1": backend, precision, kernel version. The same for every instruction set, since the bits
+ * are. */
 const char *joust_engine_numeric_class(const joust_engine *engine);
 const char *joust_engine_isa_name(const joust_engine *engine); /* "portable", "avx2", "avx512" */
 uint32_t joust_engine_threads(const joust_engine *engine);
+const char *joust_engine_device_name(const joust_engine *engine); /* "cpu", or the GPU's name */
+/* What isn't built for GPUs yet is refused by name: what ("training") names it. Errors: JOUST_UNSUPPORTED. */
+JOUST_MUST_USE joust_status joust_engine_check_cpu(const joust_engine *engine, const char *what, joust_error *err);
 
 /* What the engine's key-value memory has done since it was created. */
 typedef struct joust_cache_stats {

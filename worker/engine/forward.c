@@ -73,7 +73,8 @@ size_t joust_page_floats(const joust_model *m)
 /* The page that the row's key lies in, at one layer. */
 static float *row_page(const joust_forward *f, const joust_row *row, uint32_t page, uint32_t layer)
 {
-    return row->pages[page] + layer * kv_layer_size(&f->model->config, JOUST_PAGE_POSITIONS);
+    return (float *)row->pages[page] +
+           layer * kv_layer_size(&f->model->config, JOUST_PAGE_POSITIONS);
 }
 
 /* The row's keys at one layer, in order of position; returns how many spans. */
@@ -513,6 +514,12 @@ joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
     a->norm_ff_r = a->norm_r;
     *ret = pass;
     return JOUST_OK;
+}
+
+joust_status joust_pass_create_list(joust_pass **ret, joust_error *err)
+{
+    *ret = joust_calloc(1, sizeof(**ret));
+    return *ret ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
 }
 
 void joust_pass_free(joust_pass **pass)

@@ -32,7 +32,7 @@ size_t joust_page_floats(const joust_model *m);
 typedef struct joust_row {
     uint32_t token, position;
     bool wants_logits;
-    float *const *pages; /* page i holds positions 16 i .. 16 i + 15 */
+    void *const *pages; /* page i holds positions 16 i .. 16 i + 15 */
     joust_kv *prefix, *own;
 } joust_row;
 
@@ -104,6 +104,8 @@ typedef struct joust_pass {
 
 JOUST_MUST_USE joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
                                               joust_pass **ret, joust_error *err);
+/* A list of rows alone, for a device to compute. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_pass_create_list(joust_pass **ret, joust_error *err);
 void joust_pass_free(joust_pass **pass);
 /* Computes the rows and empties the list. Rows of one sequence must come in order of position. */
 void joust_pass_run(joust_pass *pass);

@@ -149,7 +149,9 @@ joust_status joust_hidden(joust_engine *engine, joust_model *model,
         if (st)
             return joust_blame(err, st, "hidden states, request %u", i);
     }
-    joust_status st = joust_model_prepare(engine, model, err);
+    joust_status st = joust_engine_check_cpu(engine, "reading hidden states", err);
+    if (!st)
+        st = joust_model_prepare(engine, model, err);
     if (st)
         return st;
     pthread_mutex_init(&g.lock, NULL);

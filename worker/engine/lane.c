@@ -2,6 +2,7 @@
 #include "batch_internal.h"
 
 #include "proto/base/alloc.h"
+#include "proto/base/math.h"
 
 static bool is_end(const joust_model_config *c, uint32_t token)
 {
@@ -12,20 +13,77 @@ static bool is_end(const joust_model_config *c, uint32_t token)
     return false;
 }
 
-/* Draws the sample's next token, or ends it where none is allowed. */
+/* End tokens that may not be drawn as response token n. */
+static uint32_t banned(const joust_model_config *c, const joust_generate_request *r, uint32_t n,
+                       const uint32_t **ret)
+{
+    const uint32_t n_ends = joust_model_config_stops(c, ret);
+    return !r->ignore_end && n < r->sampling.min_tokens ? n_ends : 0;
+}
+
+/* ---- what a device answered -------------------------------------------------------------------- */
+
+bool joust_lane_device_draws(const joust_model_config *c, const joust_generate_request *r,
+                             uint32_t n)
+{
+    const joust_sampling *s = &r->sampling;
+    const uint32_t *ends;
+    return !r->guide && !banned(c, r, n, &ends) && s->repetition_penalty == 0 && s->top_k == 0 &&
+           s->top_p >= 1;
+}
+
+static joust_log_sum log_sum_of(const joust_device_wanted *w)
+{
+    return (joust_log_sum){w->max, (float)joust_log((double)w->sum)};
+}
+
+/* As joust_sampler_draw, from what the device drew. */
+static joust_status answer_take(joust_lane *lane, const joust_sampling *sampling, joust_draw *ret,
+                                joust_error *err)
+{
+    const joust_device_draw *d = &lane->answers->draws[lane->next_draw++];
+    const joust_log_sum sum = log_sum_of(&lane->answers->wanted[d->wanted]);
+    joust_status st = joust_log_sum_check(sum, err);
+    if (st)
+        return st;
+    const float raw = (d->x - sum.max) - sum.log_sum;
+    *ret = (joust_draw){.token = d->token, .raw_logp = raw};
+    if (sampling->temperature > 0)
+        ret->logp = sampling->temperature == 1 && !(sampling->min_p > 0)
+                        ? raw
+                        : (float)((double)((d->x - sum.max) * d->scale) - joust_log(d->total));
+    return JOUST_OK;
+}
+
+/* The same for the log-probs of given tokens. */
+static joust_status answers_pick(joust_lane *lane, uint32_t n, float *ret, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < n && !st; i++) {
+        const joust_device_pick *p = &lane->answers->picks[lane->next_pick++];
+        const joust_log_sum sum = log_sum_of(&lane->answers->wanted[p->wanted]);
+        st = joust_log_sum_check(sum, err);
+        ret[i] = (p->x - sum.max) - sum.log_sum;
+    }
+    return st;
+}
+
+/* ---- drawing --------------------------------------------------------------------------------- */
+
+/* Draws the sample's next token, or ends it where none is allowed. logits: NULL where a device has drawn it. */
 static joust_status sample_draw(joust_lane *lane, joust_sequence *s, const float *logits,
                                 joust_error *err)
 {
     const joust_generate_request *r = s->group->request;
     const joust_model_config *c = &lane->model->config;
-    const uint32_t *ends, n_ends = joust_model_config_stops(c, &ends);
+    const uint32_t *ends, n_banned = banned(c, r, s->n, &ends);
     const joust_draw_rules rules = {
         .prompt = r->prompt,
         .n_prompt = r->n_prompt,
         .tokens = s->tokens,
         .n = s->n,
         .banned = ends,
-        .n_banned = !r->ignore_end && s->n < r->sampling.min_tokens ? n_ends : 0,
+        .n_banned = n_banned,
         .guide = r->guide,
         .context = r->context,
         .request = s->index,
@@ -33,8 +91,12 @@ static joust_status sample_draw(joust_lane *lane, joust_sequence *s, const float
     joust_draw draw;
     s->drew = true;
     joust_status st =
-        joust_sampler_draw(&lane->sampler, logits, &rules, &r->sampling,
-                           joust_stream_float(&r->streams[s->sample], s->n), &draw, err);
+        logits ? joust_sampler_draw(&lane->sampler, logits, &rules, &r->sampling,
+                                    joust_stream_float(&r->streams[s->sample], s->n), &draw, err)
+               : answer_take(lane, &r->sampling, &draw, err);
+    if (!st && !draw.none && lane->answers && logits) /* the sum that scoring has, too */
+        draw.raw_logp =
+            joust_logp(logits, log_sum_of(&lane->answers->wanted[lane->at_wanted]), draw.token);
     if (!st && draw.none) {
         s->finish = JOUST_FINISH_ABORTED;
         return JOUST_OK;
@@ -68,6 +130,8 @@ static joust_status samples_draw(joust_lane *lane, joust_group *o, const float *
 static joust_status raw_logp(joust_lane *lane, const float *logits, const uint32_t *tokens,
                              uint32_t n, float *ret, joust_error *err)
 {
+    if (lane->answers)
+        return answers_pick(lane, n, ret, err);
     joust_log_sum sum = lane->sampler.kernels->log_sum(logits, lane->sampler.n);
     joust_status st = joust_log_sum_check(sum, err);
     for (uint32_t i = 0; i < n && !st; i++)
@@ -99,8 +163,11 @@ joust_status joust_lane_use(joust_lane *lane, joust_error *err)
     const size_t ld = joust_lanes_up(lane->model->config.vocab_size);
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; i < lane->n_wanted && !st; i++) {
-        const float *logits = lane->logits + i * ld;
+        const float *logits = lane->answers
+                                  ? lane->answers->wanted[lane->first_wanted + i].ret_logits
+                                  : lane->logits + i * ld;
         joust_sequence *s = lane->wanted[i].sequence;
+        lane->at_wanted = lane->first_wanted + i;
         if (s->kind == JOUST_SEQUENCE_SAMPLE)
             st = sample_draw(lane, s, logits, err);
         else if (s->kind == JOUST_SEQUENCE_PROMPT)

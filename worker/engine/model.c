@@ -230,8 +230,10 @@ void joust_model_free(joust_model **model)
     if (!m)
         return;
     joust_model_unprepare(m);
+    joust_model_unload(m);
     joust_weights_state_end(&m->state);
     joust_lora_free(&m->lora);
+    joust_free(m->rope);
     joust_free(m->tensors);
     joust_free(m->offsets);
     joust_free_aligned(m->weights);
@@ -319,6 +321,7 @@ void joust_model_changed(joust_model *model)
     model->ready = false;
     if (model->lora)
         model->lora->ready = false;
+    joust_model_unload(model);
     joust_weights_state_end(&model->state);
 }
 

@@ -42,6 +42,10 @@ struct joust_model {
     uint64_t n_packed;
     float *rope; /* (context, d_head): cos then sin of d_head / 2 angles */
     bool ready;
+    /* Made by joust_model_upload: the weights on a device; whose functions those are. */
+    struct joust_device_model *on_device;
+    const struct joust_device_api *api;
+    const struct joust_device *device; /* only compared */
     joust_weights_state *state; /* NULL until a cache is made from these weights */
     joust_lora *lora;           /* the adapter, or NULL */
 };
@@ -96,5 +100,11 @@ JOUST_MUST_USE joust_status joust_model_prepare(joust_engine *engine, joust_mode
 void joust_model_unprepare(joust_model *model); /* frees the packed copies */
 /* Fills a pack that is laid out, from its matrix (n, k). */
 void joust_pack_fill(const joust_pack *pack, const float *from);
+/* Brings the copy on the engine's device up to date: model->on_device. Errors: JOUST_NOMEM, JOUST_UNSUPPORTED. */
+JOUST_MUST_USE joust_status joust_model_upload(joust_engine *engine, joust_model *model,
+                                               joust_error *err);
+void joust_model_unload(joust_model *model); /* frees it */
+/* model->rope, (context, d_head), once. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_model_angles(joust_model *model, joust_error *err);
 
 #endif

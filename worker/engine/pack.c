@@ -167,22 +167,31 @@ static void rope_fill(joust_model *m)
     }
 }
 
+joust_status joust_model_angles(joust_model *m, joust_error *err)
+{
+    if (m->rope)
+        return JOUST_OK;
+    m->rope = joust_calloc((size_t)m->config.context * m->config.d_head, sizeof(*m->rope));
+    if (!m->rope)
+        return joust_fail(err, JOUST_NOMEM, "model: no memory for the table of angles");
+    rope_fill(m);
+    return JOUST_OK;
+}
+
 static joust_status weights_prepare(joust_engine *engine, joust_model *m, joust_error *err)
 {
     if (m->ready)
         return JOUST_OK;
     if (!m->packed) {
         m->packs = joust_calloc(m->config.n_layers, sizeof(*m->packs));
-        m->rope = joust_calloc((size_t)m->config.context * m->config.d_head, sizeof(*m->rope));
-        if (m->packs)
+        if (m->packs && joust_model_angles(m, NULL) == JOUST_OK)
             m->packed =
                 joust_calloc_aligned(m->n_packed = packs_lay_out(m, NULL), sizeof(*m->packed));
-        if (!m->packs || !m->rope || !m->packed) {
+        if (!m->packs || !m->packed) {
             joust_model_unprepare(m);
             return joust_fail(err, JOUST_NOMEM, "model: no memory for the packed weights");
         }
         packs_lay_out(m, m->packed);
-        rope_fill(m);
     }
     joust_pool_each(engine->pool, pack_items_count(m), pack_item, m);
     m->ready = true;
@@ -198,10 +207,8 @@ joust_status joust_model_prepare(joust_engine *engine, joust_model *m, joust_err
 void joust_model_unprepare(joust_model *m)
 {
     joust_free(m->packs);
-    joust_free(m->rope);
     joust_free_aligned(m->packed);
     m->packs = NULL;
-    m->rope = NULL;
     m->packed = NULL;
     m->ready = false;
 }

@@ -5,6 +5,8 @@
 #include <xxhash.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/log.h"
+#include "worker/engine/device.h"
 
 #define MAX_BUCKETS (1u << 16)
 
@@ -19,7 +21,6 @@ struct joust_paged {
     joust_paged *next; /* of the engine's */
     joust_engine *engine;
     joust_weights_state *state;
-    size_t page_floats;
     uint64_t page_bytes;
     uint64_t n_in_use;                      /* pages with references */
     joust_page *free;                       /* pages with no content */
@@ -86,8 +87,12 @@ static void tree_remove(joust_paged *p, joust_page *page)
 
 static void page_free(joust_paged *p, joust_page *page)
 {
-    p->engine->cache_used -= p->page_bytes;
-    joust_free_aligned(page->data);
+    joust_engine *e = p->engine;
+    e->cache_used -= p->page_bytes;
+    if (e->api)
+        e->api->page_free(e->device, page->data);
+    else
+        joust_free_aligned(page->data);
     joust_free(page);
 }
 
@@ -129,15 +134,26 @@ void joust_paged_free_all(joust_engine *engine)
     }
 }
 
-uint64_t joust_paged_page_bytes(const joust_model *model)
+uint64_t joust_paged_page_bytes(const joust_engine *engine, const joust_model *model)
 {
+    if (engine->api)
+        return engine->api->page_bytes(engine->device, &model->config);
     return joust_page_floats(model) * sizeof(float);
+}
+
+joust_status joust_paged_copy(const joust_paged *p, void *to, const void *from, joust_error *err)
+{
+    const joust_engine *e = p->engine;
+    if (e->api)
+        return e->api->page_copy(e->device, to, from, p->page_bytes, err);
+    memcpy(to, from, p->page_bytes);
+    return JOUST_OK;
 }
 
 static joust_status paged_create(joust_engine *engine, joust_model *model, joust_paged **ret,
                                  joust_error *err)
 {
-    const uint64_t page_bytes = joust_paged_page_bytes(model);
+    const uint64_t page_bytes = joust_paged_page_bytes(engine, model);
     uint32_t n_buckets = 16;
     while (n_buckets < MAX_BUCKETS && n_buckets < engine->cache_bytes / page_bytes)
         n_buckets *= 2;
@@ -151,7 +167,6 @@ static joust_status paged_create(joust_engine *engine, joust_model *model, joust
     p->engine = engine;
     p->state = model->state;
     p->state->refs++;
-    p->page_floats = joust_page_floats(model);
     p->page_bytes = page_bytes;
     p->n_buckets = n_buckets;
     p->next = engine->paged;
@@ -179,14 +194,10 @@ joust_status joust_paged_open(joust_engine *engine, joust_model *model, joust_pa
     return found ? JOUST_OK : paged_create(engine, model, ret, err);
 }
 
-size_t joust_paged_page_floats(const joust_paged *p)
-{
-    return p->page_floats;
-}
-
 uint64_t joust_paged_available(const joust_paged *p)
 {
-    return p->engine->cache_bytes / p->page_bytes - p->n_in_use;
+    const uint64_t n = p->engine->cache_bytes / p->page_bytes; /* the budget may have shrunk */
+    return n > p->n_in_use ? n - p->n_in_use : 0;
 }
 
 /* Frees other models' memory for a page of p: what holds nothing, then what is longest unused, of
@@ -215,11 +226,31 @@ static void room_make(joust_paged *p, joust_page **ret)
     }
 }
 
+/* A device that has less memory than the budget says: from now on the budget is what is held. */
+static void budget_shrink(joust_engine *e)
+{
+    joust_log_warn("engine", "GPU memory: the key-value budget shrinks from %llu to %llu MiB",
+                   (unsigned long long)(e->cache_bytes >> 20),
+                   (unsigned long long)(e->cache_used >> 20));
+    e->cache_bytes = e->cache_used;
+}
+
+static void *data_create(joust_paged *p)
+{
+    joust_engine *e = p->engine;
+    void *data = NULL;
+    if (!e->api)
+        return joust_calloc_aligned(1, p->page_bytes);
+    if (e->api->page_create(e->device, p->page_bytes, &data, NULL) == JOUST_NOMEM)
+        budget_shrink(e);
+    return data;
+}
+
 static joust_page *page_create(joust_paged *p)
 {
     joust_page *page = joust_calloc(1, sizeof(*page));
     if (page)
-        page->data = joust_calloc_aligned(p->page_floats, sizeof(float));
+        page->data = data_create(p);
     if (!page || !page->data) {
         joust_free(page);
         return NULL;
@@ -241,7 +272,10 @@ joust_status joust_paged_take(joust_paged *p, joust_page **ret, joust_error *err
         return JOUST_OK;
     if (!page)
         page = page_create(p);
-    if (!page && !(page = unused_take(p)))
+    if (!page && !(page = unused_take(p)) &&
+        p->engine->cache_used + p->page_bytes > p->engine->cache_bytes)
+        return JOUST_OK; /* a device's budget has just shrunk */
+    if (!page)
         return joust_fail(err, JOUST_NOMEM, "key-value cache: no memory for a page of %llu bytes",
                           (unsigned long long)p->page_bytes);
     page->before = page->after = NULL;

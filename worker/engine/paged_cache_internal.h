@@ -13,7 +13,7 @@
 
 typedef struct joust_page joust_page;
 struct joust_page {
-    float *data;   /* joust_page_floats */
+    void *data;    /* joust_page_floats; on a device: its page, which only it reads */
     uint32_t refs; /* sequences that use it */
     bool in_tree;
     uint32_t tokens[JOUST_PAGE_POSITIONS]; /* the rest: of a page in the tree */
@@ -33,12 +33,15 @@ typedef struct joust_paged joust_paged;
  * Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_paged_open(joust_engine *engine, joust_model *model,
                                              joust_paged **ret, joust_error *err);
-uint64_t joust_paged_page_bytes(const joust_model *model);
-size_t joust_paged_page_floats(const joust_paged *p);
+uint64_t joust_paged_page_bytes(const joust_engine *engine, const joust_model *model);
+/* Copies what a page holds. Errors: the device's. */
+JOUST_MUST_USE joust_status joust_paged_copy(const joust_paged *p, void *to, const void *from,
+                                             joust_error *err);
 /* Of the pages that the budget allows, those that no sequence uses. */
 uint64_t joust_paged_available(const joust_paged *p);
 
-/* *ret: a page with one reference and any content; NULL if all are in use.
+/* *ret: a page with one reference and any content; NULL if all are in use. Where a device has no
+ * memory left below the budget, the budget becomes what is held.
  * Errors: JOUST_NOMEM, when the system has none left below the budget. */
 JOUST_MUST_USE joust_status joust_paged_take(joust_paged *p, joust_page **ret, joust_error *err);
 void joust_paged_ref(joust_paged *p, joust_page *page);

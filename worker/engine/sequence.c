@@ -44,7 +44,7 @@ static joust_status page_add(joust_sequence *s, joust_page *page, joust_error *e
         joust_page **pages = joust_realloc_array(s->pages, room, sizeof(*pages));
         if (pages)
             s->pages = pages;
-        float **data = pages ? joust_realloc_array(s->data, room, sizeof(*data)) : NULL;
+        void **data = pages ? joust_realloc_array(s->data, room, sizeof(*data)) : NULL;
         if (!data)
             return joust_fail(err, JOUST_NOMEM, "batch: no memory for %u pages", room);
         s->data = data;
@@ -94,10 +94,10 @@ static joust_status share_group(joust_sequence *s, joust_paged *p, bool *ret_ok,
         st = page_share(s, p, from->pages[n_full], err);
     else if (!st && partial)
         st = joust_sequence_extend(s, p, ret_ok, err);
+    if (!st && *ret_ok && partial && !last)
+        st = joust_paged_copy(p, s->data[n_full], from->data[n_full], err);
     if (st || !*ret_ok)
         return st;
-    if (partial && !last)
-        memcpy(s->data[n_full], from->data[n_full], joust_paged_page_floats(p) * sizeof(float));
     s->n_kept = n_full;
     s->n_kv = from->n_kv;
     return JOUST_OK;

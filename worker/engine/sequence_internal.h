@@ -40,7 +40,7 @@ struct joust_sequence {
     uint32_t n_rows;             /* in the pass at work */
 
     joust_page **pages;
-    float **data; /* of each page */
+    void **data; /* of each page */
     uint32_t n_pages, page_room;
     uint32_t n_kept; /* pages in the tree */
 

@@ -55,7 +55,9 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
                                   const joust_train_settings *params, joust_trainer **ret,
                                   joust_error *err)
 {
-    joust_status st = params_check(params, err);
+    joust_status st = joust_engine_check_cpu(engine, "training", err);
+    if (!st)
+        st = params_check(params, err);
     if (!st)
         st = joust_model_check_language(&model->config, "training", err);
     if (!st && model->lora && params->objective.reference_sync_steps)

@@ -83,6 +83,11 @@ static void setting_fini(setting *s)
     joust_model_free(&s->model);
 }
 
+static uint64_t page_bytes(const joust_model *m)
+{
+    return joust_page_floats(m) * sizeof(float);
+}
+
 static joust_engine *engine_make(uint32_t n_threads, uint64_t cache_bytes)
 {
     joust_error err = {0};
@@ -131,7 +136,7 @@ static void test_budgets(void **state)
     joust_error err = {0};
     setting s = setting_make(60);
     answer(*expected)[SAMPLES] = alone(&s);
-    const uint64_t page = joust_paged_page_bytes(s.model);
+    const uint64_t page = page_bytes(s.model);
     uint64_t fewest = 0, n_preempted = 0;
     for (uint32_t i = 0; i < s.n; i++)
         fewest = pages_of(&s, i) > fewest ? pages_of(&s, i) : fewest;
@@ -220,7 +225,7 @@ static void test_two_models(void **state)
         for (uint32_t k = 0; k < MAX_REQUESTS + 64; k++)
             b.tokens[k] %= b.config.vocab_size;
     answer(*of_a)[SAMPLES] = alone(&a), (*of_b)[SAMPLES] = alone(&b);
-    uint64_t pages[] = {joust_paged_page_bytes(a.model), joust_paged_page_bytes(b.model)};
+    uint64_t pages[] = {page_bytes(a.model), page_bytes(b.model)};
     uint64_t budget = 7 * (pages[0] > pages[1] ? pages[0] : pages[1]);
     joust_engine *e = engine_make(2, budget);
     for (uint32_t turn = 0; turn < 4; turn++) {
@@ -270,7 +275,7 @@ static void test_thousands(void **state)
     joust_engine_free(&e);
     for (uint32_t i = 0; i < s.n; i++)
         scores[i].ret_logps = mixed[i];
-    e = engine_make(2, 9 * joust_paged_page_bytes(s.model));
+    e = engine_make(2, 9 * page_bytes(s.model));
     const joust_batch batch = {.requests = s.requests,
                                .n_requests = s.n,
                                .done = keep,
@@ -322,7 +327,7 @@ static void test_rules(void **state)
         s.requests[i].watch = i % 4 == 2 ? stop_after_five : NULL;
     }
     answer(*expected)[SAMPLES] = alone(&s), (*got)[SAMPLES] = answers_make(s.n);
-    joust_engine *e = engine_make(3, 6 * joust_paged_page_bytes(s.model));
+    joust_engine *e = engine_make(3, 6 * page_bytes(s.model));
     generate(e, &s, got);
     assert_memory_equal(expected, got, s.n * sizeof(*got));
     for (uint32_t i = 0; i < s.n; i++)
@@ -375,7 +380,7 @@ static void test_trie(void **state)
         s.requests[i].context = trie;
     }
     answer(*expected)[SAMPLES] = alone(&s), (*got)[SAMPLES] = answers_make(s.n);
-    joust_engine *e = engine_make(2, 5 * joust_paged_page_bytes(s.model));
+    joust_engine *e = engine_make(2, 5 * page_bytes(s.model));
     generate(e, &s, got);
     assert_memory_equal(expected, got, s.n * sizeof(*got));
     for (uint32_t i = 0; i < s.n; i++)
@@ -449,8 +454,7 @@ static joust_status batch_from_nothing(void *context, joust_error *err)
     joust_engine *e = NULL;
     joust_model *copy = NULL;
     joust_trie *trie = NULL;
-    const joust_engine_options o = {.n_threads = 1,
-                                    .cache_bytes = 6 * joust_paged_page_bytes(w->s->model)};
+    const joust_engine_options o = {.n_threads = 1, .cache_bytes = 6 * page_bytes(w->s->model)};
     joust_status st = joust_engine_create(&o, &e, err);
     if (!st)
         st = joust_model_clone(w->s->model, &copy, err);

@@ -1,0 +1,182 @@
+/* The way to a compute plugin, and a model's way onto its device. */
+#define _GNU_SOURCE /* readlink */
+#include "worker/engine/device.h"
+
+#include <dlfcn.h>
+#include <limits.h> /* PATH_MAX */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine_internal.h"
+#include "model_internal.h"
+#include "proto/base/alloc.h"
+
+#define MAX_INDEX 1024u
+
+/* ---- the plugin ------------------------------------------------------------------------------ */
+
+/* The plugin beside the program: "build/release/joust" has "build/release/joust-cuda.so". */
+static joust_status path_beside(char *ret, size_t n, joust_error *err)
+{
+    ssize_t length = readlink("/proc/self/exe", ret, n - 1);
+    char *name = NULL;
+    if (length > 0) {
+        ret[length] = 0;
+        name = strrchr(ret, '/');
+    }
+    if (!name || (size_t)(name + 1 - ret) + sizeof(JOUST_DEVICE_PLUGIN) > n)
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "where the program lies can't be told: name the plugin in %s",
+                          JOUST_DEVICE_PLUGIN_VARIABLE);
+    memcpy(name + 1, JOUST_DEVICE_PLUGIN, sizeof(JOUST_DEVICE_PLUGIN));
+    return JOUST_OK;
+}
+
+static joust_status entry_call(void *library, const char *path, const joust_device_api **ret,
+                               joust_error *err)
+{
+    joust_device_entry_fn *entry = NULL;
+    void *symbol = dlsym(library, JOUST_DEVICE_ENTRY);
+    memcpy(&entry, &symbol,
+           sizeof(entry)); /* ISO C has no cast from an object's to a function's address */
+    if (!entry)
+        return joust_fail(err, JOUST_UNSUPPORTED, "%s isn't a plugin of joust's: it has no %s",
+                          path, JOUST_DEVICE_ENTRY);
+    const joust_device_api *api = entry();
+    if (api->abi != JOUST_DEVICE_ABI || api->n_bytes != sizeof(*api))
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "%s was built for another version of joust (interface %u, %u is needed): "
+                          "build both from one "
+                          "source",
+                          path, api->abi, JOUST_DEVICE_ABI);
+    *ret = api;
+    return JOUST_OK;
+}
+
+joust_status joust_device_load(const char *path, const joust_device_api **ret, joust_error *err)
+{
+    char beside[4096], whole[PATH_MAX];
+    if (!path)
+        path = getenv(JOUST_DEVICE_PLUGIN_VARIABLE);
+    if (!path || !*path) {
+        joust_status st = path_beside(beside, sizeof(beside), err);
+        if (st)
+            return st;
+        path = beside;
+    }
+    if (access(path, R_OK) != 0 ||
+        !realpath(path, whole)) /* whole: dlopen looks a bare name up elsewhere */
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "--device cuda: there is no %s: build it with `cmake --preset cuda` "
+                          "where nvcc is, name another "
+                          "in %s, or use --device cpu",
+                          path, JOUST_DEVICE_PLUGIN_VARIABLE);
+    void *library = dlopen(whole, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return joust_fail(err, JOUST_UNSUPPORTED, "--device cuda: %s; or use --device cpu",
+                          dlerror());
+    joust_status st = entry_call(library, path, ret, err);
+    if (st)
+        dlclose(library);
+    return st;
+}
+
+/* ---- options --------------------------------------------------------------------------------- */
+
+/* "cuda" or "cuda:N". */
+static bool index_parse(const char *device, uint32_t *ret)
+{
+    unsigned long n = 0;
+    char *end = NULL;
+    if (strcmp(device, "cuda") == 0) {
+        *ret = 0;
+        return true;
+    }
+    if (strncmp(device, "cuda:", 5) != 0 || device[5] < '0' || device[5] > '9')
+        return false;
+    n = strtoul(device + 5, &end, 10);
+    *ret = (uint32_t)n;
+    return *end == 0 && n < MAX_INDEX;
+}
+
+joust_status joust_engine_options_device(joust_engine_options *options, const char *device,
+                                         const char *precision, joust_error *err)
+{
+    const bool cpu = !device || strcmp(device, "cpu") == 0;
+    joust_device_options on = {.precision = cpu ? JOUST_PRECISION_F32 : JOUST_PRECISION_BF16};
+    if (!cpu && !index_parse(device, &on.index))
+        return joust_fail(err, JOUST_INVALID, "--device %s: must be cpu, cuda or cuda:N", device);
+    if (precision && strcmp(precision, "f32") == 0)
+        on.precision = JOUST_PRECISION_F32;
+    else if (precision && strcmp(precision, "bf16") == 0)
+        on.precision = JOUST_PRECISION_BF16;
+    else if (precision)
+        return joust_fail(err, JOUST_INVALID, "--precision %s: must be f32 or bf16", precision);
+    if (cpu && on.precision != JOUST_PRECISION_F32)
+        return joust_fail(err, JOUST_INVALID,
+                          "--precision bf16: a CPU computes in f32; or add --device cuda");
+    const joust_device_api *api = NULL;
+    joust_status st = cpu ? JOUST_OK : joust_device_load(NULL, &api, err);
+    if (st)
+        return st;
+    options->device = api;
+    options->on_device = on;
+    return JOUST_OK;
+}
+
+/* ---- models ---------------------------------------------------------------------------------- */
+
+void joust_model_unload(joust_model *m)
+{
+    if (m->on_device)
+        m->api->model_free(&m->on_device);
+    m->on_device = NULL;
+    m->device = NULL;
+}
+
+static joust_device_layer *layers_of(const joust_model *m)
+{
+    joust_device_layer *layers = joust_calloc(m->config.n_layers, sizeof(*layers));
+    for (uint32_t i = 0; layers && i < m->config.n_layers; i++) {
+        const joust_layer_offsets *at = &m->offsets[i];
+        layers[i] = (joust_device_layer){.qkv = at->qkv,
+                                         .o = at->o,
+                                         .gate_up = at->gate_up,
+                                         .down = at->down,
+                                         .attention_norm = at->attention_norm,
+                                         .ff_norm = at->ff_norm,
+                                         .qkv_bias = at->qkv_bias,
+                                         .q_norm = at->q_norm,
+                                         .k_norm = at->k_norm};
+    }
+    return layers;
+}
+
+joust_status joust_model_upload(joust_engine *engine, joust_model *m, joust_error *err)
+{
+    if (m->on_device && m->device == engine->device)
+        return JOUST_OK;
+    joust_model_unload(m);
+    joust_status st = joust_model_angles(m, err);
+    if (st)
+        return st;
+    joust_device_layer *layers = layers_of(m);
+    if (!layers)
+        return joust_fail(err, JOUST_NOMEM, "model: out of memory");
+    const joust_device_weights from = {.config = &m->config,
+                                       .weights = m->weights,
+                                       .layers = layers,
+                                       .embedding = m->embedding,
+                                       .norm = m->norm,
+                                       .head = m->head,
+                                       .rope = m->rope};
+    st = engine->api->model_create(engine->device, &from, &m->on_device, err);
+    joust_free(layers);
+    if (st)
+        return st;
+    m->api = engine->api;
+    m->device = engine->device;
+    return JOUST_OK;
+}
