@@ -3,7 +3,8 @@ set(JOUST_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,unde
 option(JOUST_FUZZ "Build the libFuzzer programs (clang only)" OFF)
 option(JOUST_WERROR "Warnings are errors; on in CI, off where compilers that we don't know build Joust" OFF)
 option(JOUST_COVERAGE "Instrument for coverage" OFF)
-option(JOUST_CUDA "Compile the CUDA sources where nvcc is present" ON)
+set(JOUST_CUDA AUTO CACHE STRING "Build the CUDA plugin: AUTO (where nvcc is), ON (nvcc must be there) or OFF")
+set(JOUST_CUDA_TARGETS "80;90" CACHE STRING "GPUs that the plugin has machine code for; newer ones take the last one's PTX")
 
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)

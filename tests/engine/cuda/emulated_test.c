@@ -1,0 +1,295 @@
+/* What surrounds the kernels, on the emulator: the plugin's loading, memory that runs out on the device and on the host,
+ * recorded passes, what is refused by name. */
+#include "engine/compute/fixture.h"
+#include "engine/cuda/emulator.h"
+#include "oom.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "worker/engine/device.h"
+#include "worker/engine/hidden.h"
+
+const joust_device_api *joust_device_entry(void);
+
+static joust_engine *engine_on(const joust_device_api *device, uint64_t cache_bytes)
+{
+    joust_error err = {0};
+    joust_engine *e;
+    const joust_engine_options o = {.n_threads = 2, .cache_bytes = cache_bytes, .device = device};
+    check_ok(joust_engine_create(&o, &e, &err));
+    return e;
+}
+
+/* ---- generation ------------------------------------------------------------------------------ */
+
+enum { PROMPT = 30, SAMPLES = 4, LENGTH = 12 };
+
+typedef struct answers {
+    uint32_t tokens[SAMPLES][LENGTH];
+    float raw[SAMPLES][LENGTH];
+} answers;
+
+static joust_status keep(void *context, uint32_t request, uint32_t sample, const joust_generated *g,
+                         joust_error *err)
+{
+    answers *a = context;
+    (void)request, (void)err;
+    memcpy(a->tokens[sample], g->tokens, g->n * sizeof(*g->tokens));
+    memcpy(a->raw[sample], g->raw_logps, g->n * sizeof(*g->raw_logps));
+    return JOUST_OK;
+}
+
+static joust_status generate(joust_engine *e, joust_model *m, answers *ret, joust_error *err)
+{
+    joust_stream streams[SAMPLES];
+    uint32_t *tokens = fixture_tokens(PROMPT, joust_model_get_config(m)->vocab_size, 8);
+    for (uint32_t i = 0; i < SAMPLES; i++)
+        streams[i] = fixture_stream(1, i);
+    const joust_generate_request r = {
+        .prompt = tokens,
+        .n_prompt = PROMPT,
+        .n_samples = SAMPLES,
+        .streams = streams,
+        .ignore_end = true,
+        .sampling = {.temperature = 1, .top_p = 1, .max_tokens = LENGTH}};
+    memset(ret, 0, sizeof(*ret));
+    joust_status st = joust_generate(e, m, &r, 1, keep, NULL, ret, err);
+    joust_free(tokens);
+    return st;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+/* With less and less of it: the same answers from smaller passes and fewer pages, then an error that says what to do;
+ * nothing is left on the device in any case. */
+static void test_device_memory(void **state)
+{
+    (void)state;
+    const joust_model_config c = fixture_odd_config();
+    joust_error err = {0};
+    joust_model *m = fixture_model(&c, 3);
+    answers expected, got;
+    uint32_t n_good = 0, n_bad = 0;
+    joust_engine *e = engine_on(joust_device_entry(), 1 << 20);
+    check_ok(generate(e, m, &expected, &err));
+    const uint64_t enough = emulator_used;
+    joust_engine_free(&e);
+    joust_model_changed(m); /* lets go of the device's copy */
+    assert_int_equal(emulator_used, 0);
+    for (uint64_t limit = enough + (64 << 20); limit > (1 << 10);
+         limit = limit > enough ? enough : limit * 31 / 32) {
+        emulator_memory = limit;
+        e = engine_on(joust_device_entry(), 1 << 20);
+        joust_status st = generate(e, m, &got, &err);
+        if (st == JOUST_OK) {
+            assert_memory_equal(&expected, &got, sizeof(got));
+            n_good++;
+        } else {
+            assert_int_equal(st, JOUST_NOMEM);
+            assert_non_null(strstr(err.text, "GPU"));
+            n_bad++;
+        }
+        joust_engine_free(&e);
+        joust_model_changed(m);
+        assert_int_equal(emulator_used, 0);
+    }
+    emulator_memory = 0;
+    assert_true(n_good > 0 && n_bad > 3);
+    joust_model_free(&m);
+}
+
+/* The staging block of an upload is larger than all else here: a budget that shrinks shows once it is gone. */
+static void test_budget_shrinks(void **state)
+{
+    (void)state;
+    const joust_model_config c = fixture_odd_config();
+    joust_error err = {0};
+    joust_model *m = fixture_model(&c, 3);
+    answers expected, got;
+    uint32_t n_preempted = 0, n_refused = 0;
+    joust_engine *e = engine_on(joust_device_entry(), 1 << 20);
+    check_ok(generate(e, m, &expected, &err));
+    const uint64_t most = emulator_used;
+    for (uint64_t less = 0; less < most; less += 2048) {
+        joust_engine_free(&e);
+        e = engine_on(joust_device_entry(), 1 << 20);
+        joust_model_changed(m);
+        check_ok(joust_score(
+            e, m, &(joust_score_request){.tokens = (const uint32_t[]){1}, .n = 1, .first = 1}, 1,
+            NULL, NULL, &err)); /* uploads */
+        emulator_memory = most - less;
+        joust_status st = generate(e, m, &got, &err);
+        emulator_memory = 0;
+        if (st == JOUST_OK) {
+            assert_memory_equal(&expected, &got, sizeof(got));
+            n_preempted += joust_engine_cache_stats(e).n_preempted > 0;
+        } else {
+            assert_int_equal(st, JOUST_NOMEM);
+            n_refused++;
+        }
+    }
+    assert_true(n_preempted > 0 && n_refused > 0);
+    joust_engine_free(&e);
+    joust_model_free(&m);
+}
+
+static joust_status all_of_it(void *context, joust_error *err)
+{
+    joust_model *m = context;
+    joust_engine *e = NULL;
+    answers got;
+    const joust_engine_options o = {
+        .n_threads = 1, .cache_bytes = 1 << 20, .device = joust_device_entry()};
+    joust_status st = joust_engine_create(&o, &e, err);
+    if (!st) {
+        joust_stream streams[SAMPLES];
+        static const uint32_t tokens[] = {1, 2, 3, 4, 5};
+        for (uint32_t i = 0; i < SAMPLES; i++)
+            streams[i] = fixture_stream(1, i);
+        const joust_generate_request r = {
+            .prompt = tokens,
+            .n_prompt = 5,
+            .n_samples = SAMPLES,
+            .streams = streams,
+            .ignore_end = true,
+            .sampling = {.temperature = 1, .top_p = 1, .max_tokens = 4}};
+        memset(&got, 0, sizeof(got));
+        st = joust_generate(e, m, &r, 1, keep, NULL, &got, err);
+    }
+    joust_engine_free(&e);
+    joust_model_changed(m);
+    return st;
+}
+
+static void test_host_memory(void **state)
+{
+    (void)state;
+    const joust_model_config c = fixture_odd_config();
+    joust_error err = {0};
+    joust_model *m = fixture_model(&c, 3);
+    check_ok(all_of_it(m, &err)); /* the table of angles stays with the model */
+    assert_true(check_oom(all_of_it, m) > 30);
+    joust_model_free(&m);
+}
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+/* Next tokens come from records once their shape is known. */
+static void test_records(void **state)
+{
+    (void)state;
+    const joust_model_config c = fixture_odd_config();
+    joust_error err = {0};
+    joust_model *m = fixture_model(&c, 3);
+    answers got;
+    joust_engine *e = engine_on(joust_device_entry(), 1 << 20);
+    const uint64_t before = emulator_n_replays;
+    check_ok(generate(e, m, &got, &err));
+    assert_true(emulator_n_replays - before >= LENGTH - 2);
+    joust_engine_free(&e);
+    joust_model_free(&m);
+}
+
+/* ---- refusals -------------------------------------------------------------------------------- */
+
+static void check_text(const joust_error *err, const char *part)
+{
+    if (!strstr(err->text, part))
+        fail_msg("\"%s\" isn't in: %s", part, err->text);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_model_config c = fixture_odd_config();
+    joust_engine *e = engine_on(joust_device_entry(), 1 << 20), *none = NULL;
+    joust_model *m = fixture_model(&c, 3), *wide;
+    joust_trainer *t;
+    const joust_train_settings params = fixture_params(JOUST_LOSS_DPO);
+    check_status(JOUST_UNSUPPORTED, joust_trainer_create(e, m, &params, &t, &err));
+    check_text(&err, "training isn't built for GPUs yet: use --device cpu");
+    const uint32_t token = 1;
+    float states[64];
+    const joust_hidden_request hidden = {.tokens = &token, .n = 1, .ret_states = states};
+    check_status(JOUST_UNSUPPORTED, joust_hidden(e, m, &hidden, 1, NULL, NULL, &err));
+    check_text(&err, "hidden states");
+    c.d_head = 512;
+    wide = fixture_model(&c, 3);
+    answers got;
+    check_status(JOUST_UNSUPPORTED, generate(e, wide, &got, &err));
+    check_text(&err, "heads of 512");
+    joust_engine_options o = {.on_device = {.index = 1}, .device = joust_device_entry()};
+    check_status(JOUST_UNSUPPORTED, joust_engine_create(&o, &none, &err));
+    o = (joust_engine_options){.on_device = {.precision = JOUST_PRECISION_BF16}};
+    check_status(JOUST_UNSUPPORTED, joust_engine_create(&o, &none, &err));
+    joust_model_free(&wide);
+    joust_model_free(&m);
+    joust_engine_free(&e);
+}
+
+/* ---- the plugin as a file -------------------------------------------------------------------- */
+
+static void test_loading(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    const joust_device_api *api = NULL;
+    const joust_model_config c = fixture_odd_config();
+    joust_model *m = fixture_model(&c, 3);
+    answers linked, loaded;
+    check_status(JOUST_UNSUPPORTED, joust_device_load("no/such.so", &api, &err));
+    check_text(&err, "there is no no/such.so: build it");
+    check_status(JOUST_UNSUPPORTED, joust_device_load(JOUST_SOURCE_DIR "/README.md", &api, &err));
+    check_text(&err, "README.md");
+    check_status(JOUST_UNSUPPORTED, joust_device_load(JOUST_OLD_PLUGIN, &api, &err));
+    check_text(&err, "another version of joust (interface 0");
+    check_status(JOUST_UNSUPPORTED, joust_device_load(JOUST_OTHER_MODULE, &api, &err));
+    check_text(&err, "has no joust_device_entry");
+    assert_null(api);
+    check_ok(joust_device_load(JOUST_EMULATED_PLUGIN, &api, &err));
+    joust_engine *e = engine_on(api, 1 << 20);
+    assert_string_equal(joust_engine_numeric_class(e), "emulated-f32-1");
+    check_ok(generate(e, m, &loaded, &err));
+    joust_engine_free(&e);
+    e = engine_on(joust_device_entry(), 1 << 20);
+    check_ok(generate(e, m, &linked, &err)); /* another device: the weights go there too */
+    assert_memory_equal(&linked, &loaded, sizeof(linked));
+    joust_engine_free(&e);
+    joust_model_free(&m);
+}
+
+static void test_options(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_engine_options o = {0};
+    const char *const bad[][2] = {{"gpu", NULL},     {"cuda:", NULL},     {"cuda:x", NULL},
+                                  {"cuda:1x", NULL}, {"cuda:9999", NULL}, {"cuda:-1", NULL},
+                                  {"cpu", "bf16"},   {"cpu", "f16"},      {NULL, "bf16"},
+                                  {"", NULL}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        check_status(JOUST_INVALID, joust_engine_options_device(&o, bad[i][0], bad[i][1], &err));
+    check_ok(joust_engine_options_device(&o, NULL, NULL, &err));
+    check_ok(joust_engine_options_device(&o, "cpu", "f32", &err));
+    assert_null(o.device);
+    assert_int_equal(setenv(JOUST_DEVICE_PLUGIN_VARIABLE, JOUST_EMULATED_PLUGIN, 1), 0);
+    check_ok(joust_engine_options_device(&o, "cuda:3", NULL, &err));
+    assert_non_null(o.device);
+    assert_true(o.on_device.index == 3 && o.on_device.precision == JOUST_PRECISION_BF16);
+    check_ok(joust_engine_options_device(&o, "cuda", "f32", &err));
+    assert_true(o.on_device.index == 0 && o.on_device.precision == JOUST_PRECISION_F32);
+    assert_int_equal(unsetenv(JOUST_DEVICE_PLUGIN_VARIABLE), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_device_memory), cmocka_unit_test(test_budget_shrinks),
+        cmocka_unit_test(test_host_memory),   cmocka_unit_test(test_records),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_loading),
+        cmocka_unit_test(test_options)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
