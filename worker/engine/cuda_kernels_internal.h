@@ -24,6 +24,7 @@
     X(attend_bf16, attend,  128)   \
     X(swiglu_f32,  swiglu,  256)   \
     X(swiglu_bf16, swiglu,  256)   \
+    X(bias,        bias,    256)   \
     X(matrix_f32,  matrix,  128)   \
     X(matrix_bf16, matrix,  256)   \
     X(head_f32,    matrix,  128)   \
@@ -114,6 +115,13 @@ typedef struct joust_gpu_swiglu_args {
     void *h;
     uint32_t d_ff, ld;
 } joust_gpu_swiglu_args;
+
+/* Grid: (blocks over n, rows). y (rows, n) += bias (n). */
+typedef struct joust_gpu_bias_args {
+    const float *bias;
+    float *y;
+    uint32_t n;
+} joust_gpu_bias_args;
 
 /* Grid: (tiles of outputs, tiles of rows). y (m, n) = a (m, ld) . w (n, ld) transposed, over k; added to what is there with
  * `add`. The head's kernel also, or instead (slot), gives of each row and tile the maximum and the sum of exponentials. */

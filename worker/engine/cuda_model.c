@@ -163,8 +163,14 @@ static void layer_place(placing *p, const joust_device_model *m, const joust_dev
     to->down = place_matrix(p, weights + at->down, w->d, w->ff, w->ff_ld);
     to->attention_norm = place_floats(p, weights + at->attention_norm, w->d);
     to->ff_norm = place_floats(p, weights + at->ff_norm, w->d);
-    if (m->config.family == JOUST_FAMILY_QWEN2)
+    if (m->config.family == JOUST_FAMILY_QWEN2 || m->config.attention_bias)
         to->bias = place_floats(p, weights + at->qkv_bias, w->qkv);
+    if (m->config.attention_bias)
+        to->o_bias = place_floats(p, weights + at->o_bias, w->d);
+    if (m->config.mlp_bias) {
+        to->gate_up_bias = place_floats(p, weights + at->gate_up_bias, 2 * (uint64_t)w->ff);
+        to->down_bias = place_floats(p, weights + at->down_bias, w->d);
+    }
     if (m->config.family == JOUST_FAMILY_QWEN3) {
         to->q_norm = place_floats(p, weights + at->q_norm, m->config.d_head);
         to->k_norm = place_floats(p, weights + at->k_norm, m->config.d_head);

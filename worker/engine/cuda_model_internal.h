@@ -12,7 +12,7 @@ struct joust_device {
 /* A layer on the device: matrices in stores, the rest in floats. */
 typedef struct joust_gpu_layer {
     void *qkv, *o, *gate_up, *down;
-    float *attention_norm, *ff_norm, *bias, *q_norm, *k_norm;
+    float *attention_norm, *ff_norm, *bias, *q_norm, *k_norm, *o_bias, *gate_up_bias, *down_bias;
 } joust_gpu_layer;
 
 /* Lengths of rows. */

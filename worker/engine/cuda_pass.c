@@ -261,6 +261,14 @@ static void multiply(flow *f, const void *a, const void *w, float *y, uint32_t n
     matrix_run(f, JOUST_GPU_matrix_f32, &args);
 }
 
+/* Nothing where the model has no such bias. */
+static void bias_add(flow *f, const float *bias, float *y, uint32_t n)
+{
+    const joust_gpu_bias_args args = {.bias = bias, .y = y, .n = n};
+    if (bias && !f->status)
+        f->status = f->g->launch(f->g, JOUST_GPU_bias, (n + 255) / 256, f->n, &args, f->err);
+}
+
 static void attention(flow *f, uint32_t layer)
 {
     const joust_model_config *c = &f->m->config;
@@ -303,10 +311,13 @@ static void layer_run(flow *f, uint32_t layer)
     multiply(f, f->w->normed, of->qkv, f->w->qkv, w->qkv, w->d, w->d_ld, false);
     attention(f, layer);
     multiply(f, f->w->mixed, of->o, f->w->x, w->d, w->query, w->query_ld, true);
+    bias_add(f, of->o_bias, f->w->x, w->d);
     norm(f, of->ff_norm, NULL, f->n);
     multiply(f, f->w->normed, of->gate_up, f->w->gate_up, 2 * w->ff, w->d, w->d_ld, false);
+    bias_add(f, of->gate_up_bias, f->w->gate_up, 2 * w->ff);
     run(f, JOUST_GPU_swiglu_f32, (w->ff_ld + 255) / 256, f->n, &swiglu);
     multiply(f, f->w->hidden, of->down, f->w->x, w->d, w->ff, w->ff_ld, true);
+    bias_add(f, of->down_bias, f->w->x, w->d);
 }
 
 static void head_run(flow *f, const joust_device_pass *pass, uint32_t n_picks)

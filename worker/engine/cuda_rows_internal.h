@@ -108,6 +108,13 @@ GPU_FUNCTION void gpu_finish(const joust_gpu_finish_args *p, int bf16)
     }
 }
 
+GPU_FUNCTION void gpu_bias(const joust_gpu_bias_args *p)
+{
+    const uint32_t i = GPU_BLOCK_X * GPU_THREADS + GPU_THREAD;
+    if (i < p->n)
+        p->y[(size_t)GPU_BLOCK_Y * p->n + i] += p->bias[i];
+}
+
 GPU_FUNCTION void gpu_swiglu(const joust_gpu_swiglu_args *p, int bf16)
 {
     const uint32_t i = GPU_BLOCK_X * GPU_THREADS + GPU_THREAD;

@@ -149,13 +149,20 @@ static joust_device_layer *layers_of(const joust_model *m)
                                          .ff_norm = at->ff_norm,
                                          .qkv_bias = at->qkv_bias,
                                          .q_norm = at->q_norm,
-                                         .k_norm = at->k_norm};
+                                         .k_norm = at->k_norm,
+                                         .o_bias = at->o_bias,
+                                         .gate_up_bias = at->gate_up_bias,
+                                         .down_bias = at->down_bias};
     }
     return layers;
 }
 
 joust_status joust_model_upload(joust_engine *engine, joust_model *m, joust_error *err)
 {
+    if (m->lora && !m->lora->off)
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "adapters aren't built for GPUs yet: merge it (joust model convert) or "
+                          "use --device cpu");
     if (m->on_device && m->device == engine->device)
         return JOUST_OK;
     joust_model_unload(m);

@@ -31,7 +31,8 @@ typedef struct joust_device_model joust_device_model;
 /* A model's weights as the engine has them; all borrowed. Offsets in elements of weights, as in model_internal.h. */
 typedef struct joust_device_layer {
     uint64_t qkv, o, gate_up, down, attention_norm, ff_norm;
-    uint64_t qkv_bias, q_norm, k_norm; /* where the family has them */
+    uint64_t qkv_bias, q_norm, k_norm;        /* where the family has them */
+    uint64_t o_bias, gate_up_bias, down_bias; /* where the config has them */
 } joust_device_layer;
 
 typedef struct joust_device_weights {

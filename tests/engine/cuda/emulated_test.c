@@ -10,6 +10,7 @@
 #include "proto/base/alloc.h"
 #include "worker/engine/device.h"
 #include "worker/engine/hidden.h"
+#include "worker/engine/lora.h"
 
 const joust_device_api *joust_device_entry(void);
 
@@ -221,6 +222,12 @@ static void test_refusals(void **state)
     answers got;
     check_status(JOUST_UNSUPPORTED, generate(e, wide, &got, &err));
     check_text(&err, "heads of 512");
+    const joust_lora_settings lora = {.rank = 2, .alpha = 4, .targets = JOUST_LORA_Q};
+    check_ok(joust_model_adapt(m, &lora, &(joust_stream_name){.job_seed = 1}, &err));
+    check_status(JOUST_UNSUPPORTED, generate(e, m, &got, &err));
+    check_text(&err, "adapters aren't built for GPUs yet");
+    joust_model_adapter_switch(m, false); /* without it the base is computed */
+    check_ok(generate(e, m, &got, &err));
     joust_engine_options o = {.on_device = {.index = 1}, .device = joust_device_entry()};
     check_status(JOUST_UNSUPPORTED, joust_engine_create(&o, &none, &err));
     o = (joust_engine_options){.on_device = {.precision = JOUST_PRECISION_BF16}};
