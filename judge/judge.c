@@ -159,6 +159,8 @@ joust_status joust_judge_run(const joust_role_options *options, joust_error *err
     if (options->signals)
         joust_peer_block_signals();
     if (st == JOUST_OK)
+        st = joust_engine_options_device(&engine, options->device, options->precision, err);
+    if (st == JOUST_OK)
         st = joust_engine_create(&engine, &j.engine, err);
     if (st == JOUST_OK)
         st = joust_model_cache_create(RESIDENT_MODELS, &j.models, err);

@@ -107,6 +107,14 @@ static void peer_command(const launcher *l, const char *role, uint32_t number, u
         argue_number(c, "--kv-memory", l->options->kv_memory_mb);
     if (l->options->memory_mb && strcmp(role, "worker") == 0)
         argue_number(c, "--memory", l->options->memory_mb);
+    if (l->options->device) {
+        argue(c, "--device");
+        argue(c, l->options->device);
+    }
+    if (l->options->precision) {
+        argue(c, "--precision");
+        argue(c, l->options->precision);
+    }
     argue(c, "--cache");
     argue(c, l->cache);
     if (strcmp(role, "worker") == 0) {

@@ -16,13 +16,15 @@ joust_status joust_local_model_check(const char *dir, const joust_tokenizer *tok
                       dir, joust_tokenizer_size(tokenizer), config->vocab_size);
 }
 
-joust_status joust_local_model_open(const char *name, uint32_t n_threads, joust_local_model *ret,
-                                    joust_error *err)
+joust_status joust_local_model_open(const char *name, const joust_local_place *place,
+                                    joust_local_model *ret, joust_error *err)
 {
     joust_local_model m = {0};
-    joust_engine_options options = {.n_threads = n_threads};
+    joust_engine_options options = {.n_threads = place->threads};
     char *dir = NULL;
-    joust_status st = joust_hub_resolve(name, &dir, err);
+    joust_status st = joust_engine_options_device(&options, place->device, place->precision, err);
+    if (st == JOUST_OK)
+        st = joust_hub_resolve(name, &dir, err);
     if (st == JOUST_OK)
         st = joust_tokenizer_load(dir, &m.tokenizer, err);
     if (st == JOUST_OK)

@@ -20,8 +20,24 @@ JOUST_MUST_USE joust_status joust_local_model_check(const char *dir,
                                                     const joust_tokenizer *tokenizer,
                                                     const joust_model_config *config,
                                                     joust_error *err);
-/* Loads the folder, or the hub id, called name. n_threads 0: as many as the processor has. Errors name the file. ret is caller's storage. */
-JOUST_MUST_USE joust_status joust_local_model_open(const char *name, uint32_t n_threads,
+/* What it computes on. */
+typedef struct joust_local_place {
+    uint32_t threads;               /* 0: as many as the processor has */
+    const char *device, *precision; /* as in joust_engine_options_device; may be NULL */
+} joust_local_place;
+/* The options that set it. */
+#define JOUST_LOCAL_PLACE_OPTIONS(place)                                                           \
+    {"--threads", JOUST_OPTION_U32, &(place)->threads, "N", "the processor's by default"},         \
+        {"--device", JOUST_OPTION_TEXT, &(place)->device, "DEVICE",                                \
+         "cpu (default), cuda or cuda:N"},                                                         \
+    {                                                                                              \
+        "--precision", JOUST_OPTION_TEXT, &(place)->precision, "P",                                \
+            "on a GPU: bf16 (default) or f32"                                                      \
+    }
+
+/* Loads the folder, or the hub id, called name. Errors name the file, or say what is missing of the device. ret is
+ * caller's storage. */
+JOUST_MUST_USE joust_status joust_local_model_open(const char *name, const joust_local_place *place,
                                                    joust_local_model *ret, joust_error *err);
 void joust_local_model_close(joust_local_model *m);
 /* Appends what a person wrote, special tokens recognised; special: between those that the tokenizer's post-processor

@@ -14,7 +14,8 @@
 typedef struct arguments {
     const char *model, *prompt, *messages, *response_prefix;
     double temperature, top_p, min_p, repetition_penalty;
-    uint32_t top_k, max_tokens, min_tokens, threads;
+    uint32_t top_k, max_tokens, min_tokens;
+    joust_local_place place;
     joust_text_list stop;
     uint64_t seed;
     bool no_bos, json, render;
@@ -171,7 +172,7 @@ int joust_verb_generate(int argc, char **argv)
         {"--response-prefix", JOUST_OPTION_TEXT, &args.response_prefix, "TEXT",
          "what the answer begins with"},
         {"--seed", JOUST_OPTION_U64, &args.seed, "S", "of the random stream; 0 by default"},
-        {"--threads", JOUST_OPTION_U32, &args.threads, "N", "the processor's by default"},
+        JOUST_LOCAL_PLACE_OPTIONS(&args.place),
         {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,
          "add none of the tokenizer's special tokens (bos)"},
         {"--json", JOUST_OPTION_FLAG, &args.json, NULL,
@@ -193,7 +194,7 @@ int joust_verb_generate(int argc, char **argv)
     joust_local_model model = {0};
     joust_status st = check(&args, &err);
     if (st == JOUST_OK)
-        st = joust_local_model_open(args.model, args.threads, &model, &err);
+        st = joust_local_model_open(args.model, &args.place, &model, &err);
     output out = {.args = &args};
     if (st == JOUST_OK)
         st = args.render ? joust_local_model_messages(&model, args.messages, NULL, &out.text, &err)

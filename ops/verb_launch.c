@@ -109,7 +109,8 @@ static int run(const joust_launch_options *options, bool dry_run)
 int joust_verb_launch(int argc, char **argv)
 {
     joust_text_list sets = {0};
-    const char *store = NULL, *on = "local", *program = "/proc/self/exe";
+    const char *store = NULL, *on = "local", *program = "/proc/self/exe", *device = NULL,
+               *precision = NULL;
     uint32_t workers = 0, judges = UINT32_MAX, threads = 0;
     bool dry_run = false;
     const joust_option cli[] = {
@@ -117,6 +118,9 @@ int joust_verb_launch(int argc, char **argv)
         {"--workers", JOUST_OPTION_U32, &workers, "N", "processes that generate and train"},
         {"--judges", JOUST_OPTION_U32, &judges, "N", "processes that judge"},
         {"--threads", JOUST_OPTION_U32, &threads, "N", "threads of each (cores / processes)"},
+        {"--device", JOUST_OPTION_TEXT, &device, "DEVICE",
+         "of workers and judges: cpu (default), cuda or cuda:N"},
+        {"--precision", JOUST_OPTION_TEXT, &precision, "P", "on a GPU: bf16 (default) or f32"},
         {"--set", JOUST_OPTION_LIST, &sets, "KEY=VALUE", "override a key of the job file"},
         {"--on", JOUST_OPTION_TEXT, &on, "WHERE", "local"},
         {"--program", JOUST_OPTION_TEXT, &program, "FILE", "start this as roles, for tests"},
@@ -149,12 +153,23 @@ int joust_verb_launch(int argc, char **argv)
     status = joust_jobfile_open("launch", path[0], &sets, &jobfile);
     if (status >= 0)
         return status;
+    if (device && strcmp(device, "cpu") != 0 && jobfile.job.has_train) {
+        fprintf(
+            stderr,
+            "joust launch: --device %s: training isn't built for GPUs yet, and this job trains: "
+            "use --device cpu\n",
+            device);
+        joust_jobfile_fini(&jobfile);
+        return JOUST_EXIT_USAGE;
+    }
     const joust_job_cluster *cluster = &jobfile.job.cluster;
     joust_launch_options options = {.job_path = path[0],
                                     .jobfile = &jobfile,
                                     .sets = &sets,
                                     .workers = workers ? workers : cluster->workers,
                                     .judges = judges != UINT32_MAX ? judges : cluster->judges,
+                                    .device = device,
+                                    .precision = precision,
                                     .program = program};
     threads = threads ? threads : cluster->threads;
     options.worker_threads = threads ? threads : share_of_cores(options.workers);

@@ -12,7 +12,7 @@
 
 typedef struct arguments {
     const char *model, *prompt, *response;
-    uint32_t threads;
+    joust_local_place place;
     bool no_bos, json;
 } arguments;
 
@@ -119,7 +119,7 @@ int joust_verb_score(int argc, char **argv)
         {"--prompt", JOUST_OPTION_TEXT, &args.prompt, "TEXT",
          "what stands before; none by default"},
         {"--response", JOUST_OPTION_TEXT, &args.response, "TEXT", "what is scored"},
-        {"--threads", JOUST_OPTION_U32, &args.threads, "N", "the processor's by default"},
+        JOUST_LOCAL_PLACE_OPTIONS(&args.place),
         {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,
          "add none of the tokenizer's special tokens (bos)"},
         {"--json", JOUST_OPTION_FLAG, &args.json, NULL, "with tokens and their log-probabilities"}};
@@ -143,7 +143,7 @@ int joust_verb_score(int argc, char **argv)
         st = joust_fail(&err, JOUST_INVALID, "%s is missing",
                         args.model ? "--response TEXT" : "--model DIR");
     if (st == JOUST_OK)
-        st = joust_local_model_open(args.model, args.threads, &model, &err);
+        st = joust_local_model_open(args.model, &args.place, &model, &err);
     if (st == JOUST_OK)
         st = score(&model, &args, &text, &err);
     if (st == JOUST_OK && (fwrite(text.data, 1, text.n, stdout) != text.n || fflush(stdout) != 0))

@@ -44,6 +44,8 @@ typedef struct joust_role_options {
     const char *logs;         /* folder for the output of what it starts; NULL: CACHE.logs */
     uint32_t threads;         /* of the engine; 0: the processors this process may use */
     uint32_t kv_memory_mb;    /* of the engine; 0: its default */
+    const char *device;       /* of the engine, as joust_engine_options_device takes it; NULL: cpu */
+    const char *precision;    /* likewise */
     uint32_t memory_mb;       /* of a worker, resident; 0: no bound */
     uint32_t credit;          /* units held at once */
     uint32_t grace_ms;        /* without a coordinator, until one says otherwise; 0: 15 minutes */

@@ -347,11 +347,11 @@ static joust_status serve(worker *w, const joust_role_options *options, bool can
     joust_peer_options peer =
         joust_peer_options_of(options, JOUST_PEER_WORKER, joust_engine_numeric_class(w->engine),
                               joust_engine_threads(w->engine));
-    peer.session.can_train = can_train;
+    peer.session.can_train = can_train && joust_engine_check_cpu(w->engine, "", NULL) == JOUST_OK;
     joust_peer_role_work work = {.context = w, .begin = begin, .run = run};
-    joust_log_info("worker", "name %s endpoint %s threads %u kernels %s", options->name,
+    joust_log_info("worker", "name %s endpoint %s threads %u kernels %s device %s", options->name,
                    options->endpoint, joust_engine_threads(w->engine),
-                   joust_engine_isa_name(w->engine));
+                   joust_engine_isa_name(w->engine), joust_engine_device_name(w->engine));
     return joust_peer_run(&peer, &work, err);
 }
 
@@ -363,6 +363,8 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
     joust_status st = w.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "worker: out of memory");
     if (options->signals)
         joust_peer_block_signals();
+    if (st == JOUST_OK)
+        st = joust_engine_options_device(&engine, options->device, options->precision, err);
     if (st == JOUST_OK)
         st = joust_engine_create(&engine, &w.engine, err);
     if (st == JOUST_OK)
