@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "coordinator/training_rows.h"
 #include "proto/base/alloc.h"
 #include "storage/tables.h"
 
@@ -85,6 +86,19 @@ static joust_status fill_judge(joust_lease_sources *s, const joust_stage *stage,
     return st;
 }
 
+/* The core counts answers of decided groups; without dynamic sampling the others' count too. */
+static joust_status count_answers(const joust_lease_sources *s, const joust_unit_key *unit,
+                                  uint64_t *ret, joust_error *err)
+{
+    joust_training_rows *rows;
+    joust_status st = joust_training_rows_open(s->store, s->job, s->plan, unit, &rows, err);
+    if (st != JOUST_OK)
+        return st;
+    *ret = joust_training_rows_count(rows);
+    joust_training_rows_close(&rows);
+    return JOUST_OK;
+}
+
 static joust_status fill_train(joust_lease_sources *s, const joust_stage *stage,
                                const joust_lease_order *order, joust_lease_unit *u,
                                joust_error *err)
@@ -97,6 +111,11 @@ static joust_status fill_train(joust_lease_sources *s, const joust_stage *stage,
         return JOUST_OK;
     if (stage->pairs == JOUST_NONE)
         u->data = stage->train.data_content;
+    else if (s->plan->stages[stage->pairs].advantage) {
+        joust_status st = count_answers(s, &u->unit, &u->n_rows, err);
+        if (st != JOUST_OK)
+            return st;
+    }
     return joust_lease_model(s, stage->model, order->reference_version, &u->reference, err);
 }
 

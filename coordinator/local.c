@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "coordinator/coordinator_internal.h"
+#include "coordinator/graded.h"
 #include "coordinator/measure.h"
 #include "coordinator/pairing.h"
 #include "proto/base/alloc.h"
@@ -11,147 +12,6 @@
 #include "storage/tables.h"
 
 /* Pairs ---------------------------------------------------------------------------------------- */
-
-/* One side of a group: its trajectories, and the reward of each. */
-typedef struct side {
-    joust_trajectory *trajectories;
-    bool lent; /* the trajectories are a view of the recent units */
-    const char **texts;
-    joust_reward *rewards;
-    uint32_t n;
-} side;
-
-static void side_fini(side *s)
-{
-    if (!s->lent)
-        joust_trajectories_free(s->trajectories, s->n);
-    joust_free(s->texts);
-    joust_free(s->rewards);
-    memset(s, 0, sizeof(*s));
-}
-
-/* A JUDGE stage that scores this generate stage for this PAIR stage. */
-static bool scores(const joust_coordinator *c, uint32_t judge, uint32_t generate, uint32_t pair)
-{
-    const joust_stage *stage = &c->plan.stages[judge];
-    return stage->of == generate && joust_stage_rewards(c->job, stage, &c->plan.stages[pair]);
-}
-
-/* What the reward judges said about a prompt's groups, in key order: one run of verdicts a JUDGE stage. */
-typedef struct said {
-    joust_verdict *verdicts;
-    bool lent; /* the array is ours, what its verdicts point to is a view of the recent units */
-    uint32_t n;
-} said;
-
-static void said_fini(said *all)
-{
-    if (all->lent)
-        joust_free(all->verdicts);
-    else
-        joust_verdicts_free(all->verdicts, all->n);
-}
-
-/* Adds the run of one JUDGE stage if it is recent. *ret_found says so. */
-static joust_status add_recent(const joust_recent *recent, const joust_unit_key *judge, said *all,
-                               bool *ret_found, joust_error *err)
-{
-    const joust_recent_unit *unit = joust_recent_find(recent, judge);
-    *ret_found = unit && unit->n_verdicts;
-    if (!*ret_found)
-        return JOUST_OK;
-    joust_verdict *grown =
-        joust_realloc_array(all->verdicts, all->n + unit->n_verdicts, sizeof(*grown));
-    if (!grown)
-        return joust_fail(err, JOUST_NOMEM, "pairing: out of memory");
-    memcpy(grown + all->n, unit->verdicts, unit->n_verdicts * sizeof(*grown));
-    all->verdicts = grown;
-    all->n += unit->n_verdicts;
-    return JOUST_OK;
-}
-
-/* All that the PAIR unit considers: from the recent units if every run is there, else from the store. */
-static joust_status read_said(joust_coordinator *c, const joust_unit_key *pair, said *ret,
-                              joust_error *err)
-{
-    said all = {.lent = true};
-    bool found = true;
-    joust_status st = JOUST_OK;
-    for (uint32_t j = 0; st == JOUST_OK && found && j < pair->stage; j++) {
-        joust_unit_key judge = {.round = pair->round, .stage = j, .position = pair->position};
-        if (joust_stage_rewards(c->job, &c->plan.stages[j], &c->plan.stages[pair->stage]))
-            st = add_recent(c->recent, &judge, &all, &found, err);
-    }
-    if (st != JOUST_OK || !found) {
-        said_fini(&all);
-        all = (said){0};
-    }
-    if (st == JOUST_OK && !found)
-        st = joust_lineage_get_verdicts(c->store, &c->plan, pair, &all.verdicts, &all.n, err);
-    if (st == JOUST_OK)
-        *ret = all;
-    return st;
-}
-
-/* The run of one JUDGE stage. View. */
-static said said_by(const said *all, uint32_t judge)
-{
-    said run = {0};
-    for (uint32_t i = 0; i < all->n; i++) {
-        if (all->verdicts[i].key.stage != judge)
-            continue;
-        if (!run.n++)
-            run.verdicts = &all->verdicts[i];
-    }
-    return run;
-}
-
-static joust_status read_group(joust_coordinator *c, const joust_unit_key *unit, side *to,
-                               joust_error *err)
-{
-    const joust_recent_unit *recent = joust_recent_find(c->recent, unit);
-    if (!recent)
-        return joust_store_get_group(c->store, unit, &to->trajectories, &to->n, err);
-    to->trajectories = recent->trajectories;
-    to->n = recent->n_trajectories;
-    to->lent = true;
-    return JOUST_OK;
-}
-
-static joust_status read_side(joust_coordinator *c, const joust_unit_key *pair, uint32_t generate,
-                              const said *all, side *ret, joust_error *err)
-{
-    side s = {0};
-    joust_unit_key unit = {.round = pair->round, .stage = generate, .position = pair->position};
-    joust_status st = read_group(c, &unit, &s, err);
-    if (st != JOUST_OK)
-        return st;
-    uint32_t n_judges = 0;
-    for (uint32_t j = 0; j < pair->stage; j++)
-        n_judges += scores(c, j, generate, pair->stage);
-    joust_reward *by_judge = joust_calloc((size_t)n_judges * s.n, sizeof(*by_judge));
-    s.texts = joust_calloc(s.n, sizeof(*s.texts));
-    s.rewards = joust_calloc(s.n, sizeof(*s.rewards));
-    if (!by_judge || !s.texts || !s.rewards)
-        st = joust_fail(err, JOUST_NOMEM, "pairing: out of memory");
-    for (uint32_t i = 0; st == JOUST_OK && i < s.n; i++)
-        s.texts[i] = s.trajectories[i].text;
-    uint32_t k = 0;
-    for (uint32_t j = 0; st == JOUST_OK && j < pair->stage; j++) {
-        if (!scores(c, j, generate, pair->stage))
-            continue;
-        said run = said_by(all, j);
-        st = joust_rewards_score(run.verdicts, run.n, s.n, by_judge + (size_t)k++ * s.n, err);
-    }
-    if (st == JOUST_OK)
-        joust_rewards_combine(c->job->combine, by_judge, n_judges, s.n, s.rewards);
-    joust_free(by_judge);
-    if (st == JOUST_OK)
-        *ret = s;
-    else
-        side_fini(&s);
-    return st;
-}
 
 typedef struct pair_records {
     joust_pair pair;
@@ -165,9 +25,9 @@ static joust_status put_pair(joust_coordinator *c, void *records, joust_error *e
                       : JOUST_OK;
 }
 
-static joust_status build_pair(joust_coordinator *c, const joust_unit_key *unit, const side *chosen,
-                               const side *rejected, const said *all, pair_records *ret,
-                               joust_error *err)
+static joust_status build_pair(joust_coordinator *c, const joust_unit_key *unit,
+                               const joust_graded *chosen, const joust_graded *rejected,
+                               const joust_said *all, pair_records *ret, joust_error *err)
 {
     joust_pairing pairing;
     joust_group best = {.n = chosen->n, .texts = chosen->texts, .rewards = chosen->rewards};
@@ -202,29 +62,50 @@ static void drop_recent(joust_coordinator *c, const joust_unit_key *pair)
     }
 }
 
+/* How many answers a policy loss has to train on. */
+static joust_status count_credit(const joust_stage *stage, const joust_graded *group, uint64_t *ret,
+                                 joust_error *err)
+{
+    bool decided;
+    joust_credit *credit = joust_calloc(group->n, sizeof(*credit));
+    if (!credit)
+        return joust_fail(err, JOUST_NOMEM, "advantages: out of memory");
+    joust_status st = joust_graded_credit(group, stage->advantage, credit, &decided, err);
+    for (uint32_t i = 0; st == JOUST_OK && decided && i < group->n; i++)
+        *ret += credit[i].used;
+    joust_free(credit);
+    return st;
+}
+
 static joust_status run_pair(joust_coordinator *c, const joust_unit_key *unit, joust_error *err)
 {
     const joust_stage *stage = &c->plan.stages[unit->stage];
+    const joust_graded_sources sources = {c->store, c->job, &c->plan, c->recent};
     bool two = stage->of_rejected != JOUST_NONE && stage->of_rejected != stage->of;
-    side chosen = {0}, rejected = {0};
+    joust_graded chosen = {0}, rejected = {0};
     pair_records records = {0};
-    said all;
-    joust_status st = read_said(c, unit, &all, err);
+    joust_core_local done = {.unit = *unit};
+    joust_said all;
+    joust_status st = joust_said_read(&sources, unit, &all, err);
     if (st != JOUST_OK)
         return st;
-    st = read_side(c, unit, stage->of, &all, &chosen, err);
+    st = joust_graded_read(&sources, unit, stage->of, &all, &chosen, err);
     if (st == JOUST_OK && two)
-        st = read_side(c, unit, stage->of_rejected, &all, &rejected, err);
-    if (st == JOUST_OK)
+        st = joust_graded_read(&sources, unit, stage->of_rejected, &all, &rejected, err);
+    if (st == JOUST_OK && stage->advantage)
+        st = count_credit(stage, &chosen, &done.n_pairs, err);
+    else if (st == JOUST_OK)
         st = build_pair(c, unit, &chosen, two ? &rejected : &chosen, &all, &records, err);
-    said_fini(&all);
-    side_fini(&chosen);
-    side_fini(&rejected);
+    joust_said_fini(&all);
+    joust_graded_fini(&chosen);
+    joust_graded_fini(&rejected);
     if (st != JOUST_OK)
         return st;
     drop_recent(c, unit);
+    if (records.decided)
+        done.n_pairs = 1;
     joust_core_event event = {.kind = JOUST_EVENT_LOCAL_DONE};
-    event.u.local = (joust_core_local){.unit = *unit, .n_pairs = records.decided};
+    event.u.local = done;
     joust_coordinator_step(c, &event, put_pair, &records);
     return JOUST_OK;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "coordinator/coordinator_internal.h"
+#include "coordinator/graded.h"
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "storage/metrics.h"
@@ -170,6 +171,47 @@ static joust_status count_pairs(joust_cursor *cursor, uint64_t positions, figure
     return st;
 }
 
+/* Of groups whose answers get advantages. */
+typedef struct graded_count {
+    joust_advantage kind;
+    uint64_t groups, decided, answers, rewarded;
+    double sum;
+} graded_count;
+
+static joust_status count_graded(void *context, uint64_t position, const joust_graded *group,
+                                joust_error *err)
+{
+    graded_count *n = context;
+    bool decided = false;
+    (void)position;
+    joust_credit *credit = joust_calloc(group->n, sizeof(*credit));
+    if (!credit)
+        return joust_fail(err, JOUST_NOMEM, "figures: out of memory");
+    joust_status st = joust_graded_credit(group, n->kind, credit, &decided, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < group->n; i++) {
+        n->answers += credit[i].used;
+        n->rewarded += group->rewards[i].has;
+        n->sum += group->rewards[i].has ? group->rewards[i].value : 0;
+    }
+    n->groups++;
+    n->decided += decided;
+    joust_free(credit);
+    return st;
+}
+
+static joust_status count_answers(joust_coordinator *c, uint32_t round, const joust_stage *stage,
+                                  figures *f, joust_error *err)
+{
+    const joust_graded_sources sources = {c->store, c->job, &c->plan, c->recent};
+    graded_count n = {.kind = stage->advantage};
+    joust_status st = joust_graded_each(&sources, round, stage->index, count_graded, &n, err);
+    add(f, JOUST_METRIC_GROUPS, (double)n.groups, n.groups);
+    add(f, JOUST_METRIC_ANSWERS, (double)n.answers, n.groups);
+    add(f, JOUST_METRIC_UNDECIDED_GROUPS, (double)(n.groups - n.decided), n.groups);
+    add(f, JOUST_METRIC_MEAN_REWARD, share(n.sum, n.rewarded), n.rewarded);
+    return st;
+}
+
 static joust_family family_of(joust_stage_kind kind)
 {
     return kind == JOUST_STAGE_JUDGE ? JOUST_FAMILY_VERDICTS : JOUST_FAMILY_PAIRS;
@@ -180,6 +222,8 @@ static joust_status count(joust_coordinator *c, uint32_t round, const joust_stag
 {
     if (stage->kind == JOUST_STAGE_GENERATE)
         return count_generate(c, round, stage->index, f, err);
+    if (stage->advantage)
+        return count_answers(c, round, stage, f, err);
     joust_key_range range = joust_range_stage(round, stage->index);
     joust_cursor *cursor;
     joust_status st = joust_cursor_open(c->store, family_of(stage->kind), &range, &cursor, err);

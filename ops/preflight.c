@@ -153,7 +153,8 @@ static joust_status check_training_memory(const preflight *p, const joust_stage 
     const checked_model *model = &p->models[stage->model];
     uint32_t max_sums;
     joust_memory_plan plan = joust_budget_training_plan(
-        &stage->train, stage->train.reference == JOUST_PICK_INITIAL && !stage->train.has_lora,
+        p->job, &stage->train,
+        stage->train.reference == JOUST_PICK_INITIAL && !stage->train.has_lora,
         threads_of(&p->job->cluster));
     if (!stage->train.data) {
         plan.row_tokens = model->longest_pair;

@@ -133,8 +133,19 @@ static const joust_field lora_fields[] = {
 static const joust_record_type lora_type =
     RECORD_TYPE(joust_lora_settings, joust__wire__job_lora__descriptor, lora_fields);
 
+static const joust_field policy_fields[] = {
+    VALUE(joust_job_policy, 1, epsilon),
+    VALUE(joust_job_policy, 2, epsilon_high),
+    VALUE(joust_job_policy, 3, max_ratio),
+    VALUE(joust_job_policy, 4, kl_weight),
+    VALUE(joust_job_policy, 5, entropy_weight),
+    ENUM(joust_job_policy, 6, kl, JOUST_KL_K3),
+    VALUE(joust_job_policy, 7, dynamic_sampling)};
+static const joust_record_type policy_type =
+    RECORD_TYPE(joust_job_policy, joust__wire__job_policy__descriptor, policy_fields);
+
 static const joust_field train_fields[] = {
-    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_REBEL),
+    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_CISPO),
     TEXT(joust_job_train, 2, model, JOUST_MAX_NAME_BYTES - 1),
     TEXT(joust_job_train, 3, data, MAX_PATH_BYTES),
     DIGEST(joust_job_train, 4, data_content),
@@ -156,7 +167,8 @@ static const joust_field train_fields[] = {
     ENUM_OR_0(joust_job_train, 20, reference, JOUST_PICK_NONE),
     RECORD_IF(joust_job_train, 21, objective, has_objective, objective_type),
     RECORD_IF(joust_job_train, 22, lora, has_lora, lora_type),
-    VALUE_IF(joust_job_train, 23, recompute, has_recompute)};
+    VALUE_IF(joust_job_train, 23, recompute, has_recompute),
+    RECORD_IF(joust_job_train, 30, policy, has_policy, policy_type)};
 static const joust_record_type train_type =
     RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);
 
@@ -260,11 +272,13 @@ joust_status joust_job_encode(const joust_job *job, bool identity, joust_buf *to
     return joust_record_encode(&joust_job_type, job, to, err);
 }
 
-/* What the wire leaves out where it is neutral. */
-static void fill_objective(joust_job_train *train)
+/* What the wire leaves out where nothing of it is given. */
+static void fill_train(joust_job_train *train)
 {
     if (!train->has_objective)
         train->objective = joust_objective_neutral();
+    if (!train->has_policy)
+        train->policy = joust_job_policy_default();
 }
 
 joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err)
@@ -272,9 +286,9 @@ joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_
     joust_status st = joust_record_decode(&joust_job_type, data, n, ret, err);
     if (st != JOUST_OK)
         return st;
-    fill_objective(&ret->train);
+    fill_train(&ret->train);
     for (uint32_t i = 0; i < ret->n_stages; i++)
-        fill_objective(&ret->stages[i].train);
+        fill_train(&ret->stages[i].train);
     return JOUST_OK;
 }
 

@@ -31,7 +31,8 @@ joust_status joust_job_init(joust_job *job, joust_error *err)
                   .max_steps = 100,
                   .reference = JOUST_PICK_ROUND_START,
                   .objective = joust_objective_neutral(),
-                  .lora = {.rank = 8, .targets = JOUST_LORA_Q | JOUST_LORA_V, .alpha = 8}},
+                  .lora = {.rank = 8, .targets = JOUST_LORA_Q | JOUST_LORA_V, .alpha = 8},
+                  .policy = joust_job_policy_default()},
         .promote = {.gate = true},
         .evaluate = {.sampling = {.temperature = 1.0f, .top_p = 1.0f, .max_tokens = 256}},
         .cluster = {.workers = 1,
@@ -163,9 +164,33 @@ uint32_t joust_job_find_judge(const joust_job *job, const char *name)
 
 /* ---------------------------------------------------------------------------------------- train */
 
-joust_train_settings joust_job_train_settings(const joust_job_train *p)
+joust_job_policy joust_job_policy_default(void)
 {
-    return (joust_train_settings){.loss = p->loss,
+    return (joust_job_policy){.epsilon = 0.2, .kl = JOUST_KL_K3};
+}
+
+static joust_policy_settings policy_settings(const joust_job *job, const joust_job_policy *p,
+                                             const joust_policy_traits *traits)
+{
+    return (joust_policy_settings){.surrogate = traits->surrogate,
+                                   .importance = traits->importance,
+                                   .aggregation = traits->aggregation,
+                                   .epsilon_low = p->epsilon,
+                                   .epsilon_high =
+                                       p->epsilon_high > 0 ? p->epsilon_high : p->epsilon,
+                                   .max_ratio = p->max_ratio,
+                                   .kl = p->kl,
+                                   .kl_weight = p->kl_weight,
+                                   .entropy_weight = p->entropy_weight,
+                                   .max_tokens = job->rollout.sampling.max_tokens};
+}
+
+joust_train_settings joust_job_train_settings(const joust_job *job, const joust_job_train *p)
+{
+    const joust_policy_traits *traits = joust_policy_traits_of(p->loss);
+    return (joust_train_settings){.loss = traits ? JOUST_LOSS_POLICY : p->loss,
+                                  .policy = traits ? policy_settings(job, &p->policy, traits)
+                                                   : (joust_policy_settings){0},
                                   .beta = p->beta,
                                   .sft_weight = p->sft_weight,
                                   .no_reference = p->reference == JOUST_PICK_NONE,

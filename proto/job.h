@@ -169,6 +169,16 @@ typedef struct joust_job_pairs {
 } joust_job_pairs;
 
 
+/* What the policy losses (reinforce … cispo) take beside their name. */
+typedef struct joust_job_policy {
+    double epsilon, epsilon_high; /* the ratio is clipped to 1 - epsilon … 1 + epsilon_high (0: epsilon) */
+    double max_ratio;             /* of a negative advantage's ratio; 0: none */
+    double kl_weight, entropy_weight;
+    joust_kl kl;
+    bool dynamic_sampling; /* groups without an advantage are left out */
+} joust_job_policy;
+joust_job_policy joust_job_policy_default(void);
+
 typedef struct joust_job_train {
     joust_loss loss;
     char *model;              /* lineage trained; default "policy" */
@@ -187,6 +197,8 @@ typedef struct joust_job_train {
     joust_lora_settings lora;
     double lora_dropout; /* known to be refused: 0 */
     bool has_recompute, recompute; /* gradient_checkpointing; not identity: it changes no bit */
+    bool has_policy; /* one of the keys below is given: else they are the defaults, and absent in the identity */
+    joust_job_policy policy;
 } joust_job_train;
 
 typedef struct joust_job_promote {
@@ -273,7 +285,7 @@ JOUST_MUST_USE joust_status joust_job_encode(const joust_job *job, bool identity
 JOUST_MUST_USE joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err);
 JOUST_MUST_USE joust_status joust_job_digest(const joust_job *job, joust_digest *ret, joust_error *err);
 /* The engine's part of a job's `train:`. */
-joust_train_settings joust_job_train_settings(const joust_job_train *train);
+joust_train_settings joust_job_train_settings(const joust_job *job, const joust_job_train *train);
 /* Zeroes it and sets the defaults of its keys. */
 void joust_job_endpoint_init(joust_job_endpoint *endpoint);
 void joust_job_serve_init(joust_job_serve *serve);

@@ -293,7 +293,7 @@ static joust_status check_pairs(const check *c)
 /* What the loss takes. at: as below. */
 static joust_status check_objective(const check *c, const joust_job_train *t, const char *at)
 {
-    const joust_train_settings settings = joust_job_train_settings(t);
+    const joust_train_settings settings = joust_job_train_settings(c->job, t);
     const char *key = "";
     joust_status st = joust_objective_check(&settings, &key, c->err);
     set_key(c, "%s.%s", at, key);
@@ -324,6 +324,44 @@ static joust_status check_lora(const check *c, const joust_job_train *t, const c
     return JOUST_OK;
 }
 
+/* The keys of policy losses: theirs alone. at: as below. */
+static joust_status check_policy(const check *c, const joust_job_train *t, const char *at)
+{
+    const joust_job_policy *p = &t->policy, usual = joust_job_policy_default();
+    const struct {
+        const char *name;
+        double value, usual;
+    } keys[] = {{"epsilon", p->epsilon, usual.epsilon},
+                {"epsilon_high", p->epsilon_high, usual.epsilon_high},
+                {"max_ratio", p->max_ratio, usual.max_ratio},
+                {"kl_weight", p->kl_weight, usual.kl_weight},
+                {"entropy_weight", p->entropy_weight, usual.entropy_weight},
+                {"kl", p->kl, usual.kl},
+                {"dynamic_sampling", p->dynamic_sampling, usual.dynamic_sampling}};
+    const joust_policy_traits *traits = joust_policy_traits_of(t->loss);
+    for (size_t i = 0; !traits && i < sizeof(keys) / sizeof(*keys); i++) {
+        set_key(c, "%s.%s", at, keys[i].name);
+        if (memcmp(&keys[i].value, &keys[i].usual, sizeof(keys[i].value)) != 0)
+            REFUSE(c, "is of policy losses (grpo, rloo, …); leave it out");
+    }
+    if (!traits)
+        return JOUST_OK;
+    set_key(c, "%s.kl_weight", at);
+    if (p->kl_weight > 0 && t->reference == JOUST_PICK_NONE)
+        REFUSE(c, "needs a reference; %s.reference is none", at);
+    const char *answers = c->job->has_train ? c->job->train.model : c->job->models[0].name;
+    set_key(c, "%s.model", at);
+    if (strcmp(t->model, answers) != 0)
+        REFUSE(c, "%s trains the model that answers, which is '%s'", traits->name, answers);
+    set_key(c, "pairs.rejected_model");
+    if (c->job->pairs.rejected_model)
+        REFUSE(c, "%s trains on the policy's own answers alone", traits->name);
+    set_key(c, "rollout.samples");
+    if (c->job->rollout.samples < 2)
+        REFUSE(c, "%s compares a prompt's samples: it needs 2 or more", traits->name);
+    return JOUST_OK;
+}
+
 /* at: "train", or "stages[2].train". */
 static joust_status check_train(const check *c, const joust_job_train *t, const char *at)
 {
@@ -348,12 +386,18 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
         REFUSE(c, "must be 1 or above");
     set_key(c, "%s.loss", at);
     const joust_loss_traits *loss = joust_loss_traits_of(t->loss);
-    if (loss && loss->of_pairs && t->data)
-        REFUSE(c, "%s trains on the round's pairs, not on a file; use loss: sft or leave data out",
-               loss->name);
+    const joust_policy_traits *policy = joust_policy_traits_of(t->loss);
+    if (t->loss == JOUST_LOSS_POLICY)
+        REFUSE(c, "number %d is no loss of a job", (int)t->loss);
+    if (t->data && (policy || (loss && loss->of_pairs)))
+        REFUSE(c,
+               "%s trains on the round's answers, not on a file; use loss: sft or leave data out",
+               policy ? policy->name : loss->name);
     joust_status st = check_objective(c, t, at);
     if (st == JOUST_OK)
         st = check_lora(c, t, at);
+    if (st == JOUST_OK)
+        st = check_policy(c, t, at);
     if (st != JOUST_OK || t->data)
         return st;
     set_key(c, "%s", at);

@@ -96,7 +96,7 @@ typedef struct joust_lease_unit {
     /* INIT and TRAIN */
     uint64_t out_version;    /* version number that the result will have */
     joust_model_ref reference;
-    uint64_t n_rows;         /* pairs available (n of the PAIR stage); 0 for a data file */
+    uint64_t n_rows;         /* of a pass: pairs, or a policy loss's answers; 0 for a data file */
     joust_digest data;       /* manifest of the data file, or zero */
     uint32_t resume_step;    /* steps done already; 0 = from the start */
     joust_digest resume;     /* manifest of the training state at resume_step, or zero */

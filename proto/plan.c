@@ -15,6 +15,7 @@ typedef struct compiler {
     uint32_t n_of[JOUST_DECLARED_PROMOTE + 1]; /* declared stages of a kind so far */
     uint32_t generated, generated_rejected;    /* the newest rollouts */
     uint32_t paired;                           /* the newest PAIR stage */
+    bool pair_used;                            /* a TRAIN stage takes what it makes */
     bool judged;                               /* the newest rollouts have judges */
 } compiler;
 
@@ -253,6 +254,24 @@ static void compile_pair(compiler *c)
     stage->of_rejected = c->generated_rejected;
     name_stage(c, stage, JOUST_DECLARED_PAIR, "pair", "");
     c->paired = stage->index;
+    c->pair_used = false;
+}
+
+/* A PAIR stage makes what the TRAIN stages that follow it take: pairs, or advantages. */
+static void use_group(compiler *c, joust_stage *pair, const joust_job_train *train)
+{
+    const joust_policy_traits *traits = joust_policy_traits_of(train->loss);
+    joust_advantage advantage = traits ? traits->advantage : 0;
+    bool dynamic = traits && train->policy.dynamic_sampling;
+    if (c->pair_used && (pair->advantage != advantage || pair->dynamic_sampling != dynamic))
+        give_up(c, JOUST_INVALID,
+                "stages: two train stages take different things of one pair stage: pairs, or groups "
+                "with other advantages; put a pair stage before each");
+    c->pair_used = true;
+    pair->advantage = advantage;
+    pair->dynamic_sampling = dynamic;
+    if (advantage)
+        name_stage(c, pair, JOUST_DECLARED_PAIR, "group", "");
 }
 
 static void compile_train(compiler *c, const joust_job_train *train)
@@ -263,9 +282,11 @@ static void compile_train(compiler *c, const joust_job_train *train)
     name_stage(c, stage, JOUST_DECLARED_TRAIN, "train", "");
     if (train->data)
         return;
+    stage->pairs = c->paired;
     if (c->paired == JOUST_NONE)
         give_up(c, JOUST_INVALID, "stages: train needs a pair stage before it, or data:");
-    stage->pairs = c->paired;
+    else
+        use_group(c, &c->plan->stages[c->paired], train);
 }
 
 static void compile_evaluate(compiler *c)

@@ -35,6 +35,8 @@ typedef struct joust_stage {
     uint32_t judged_by;     /* MEASURE: JUDGE stage of the sampled answers by the judge under test, or JOUST_NONE */
     joust_job_train train;  /* TRAIN: borrowed strings, owned by the job */
     uint32_t pairs;         /* TRAIN: PAIR stage, or JOUST_NONE for a data file */
+    joust_advantage advantage; /* PAIR: it makes no pairs but advantages of this kind, for a TRAIN stage's policy loss; 0: pairs */
+    bool dynamic_sampling;     /* with that: groups without an advantage are left out */
 } joust_stage;
 
 typedef struct joust_plan {

@@ -108,9 +108,8 @@ static const char *const long_names[] = {"cut"};
 static const char *const kind_names[] = {"yes-no", "compare", "rule", "random"};
 static const char *const rule_names[] = {"final-number", "steps-and-number", "exact", "regex"};
 static const char *const role_names[] = {"reward", "evaluate"};
-static const char *const pick_names[] = {"round-start", "latest", "initial"};
+static const char *const pick_names[] = {"round-start", "latest", "initial", "none"};
 static const char *const combine_names[] = {"mean", "min", "max"};
-static const char *const loss_names[] = {"dpo", "sft"};
 static const char *const schedule_names[] = {"constant", "linear", "cosine"};
 static const char *const stage_names[] = {"generate", "judge",    "pair",
                                           "train",    "evaluate", "promote"};
@@ -195,9 +194,48 @@ static bool differ_judges(diff *d, const joust_job *a, const joust_job *b)
     return false;
 }
 
+static const char *loss_name(joust_loss loss)
+{
+    const joust_loss_traits *known = joust_loss_traits_of(loss);
+    const joust_policy_traits *policy = joust_policy_traits_of(loss);
+    return known ? known->name : policy ? policy->name : "unknown";
+}
+
+static bool differ_objective(diff *d, const joust_objective *x, const joust_objective *y)
+{
+    for (uint32_t i = 1; i < JOUST_N_LOSSES; i++) {
+        char key[64];
+        snprintf(key, sizeof(key), "mix.%s", loss_name((joust_loss)i));
+        if (differ_real(d, key, x->mix[i], y->mix[i]))
+            return true;
+    }
+    return differ_real(d, "label_smoothing", x->label_smoothing, y->label_smoothing) ||
+           differ_real(d, "gamma", x->gamma, y->gamma) ||
+           differ_real(d, "ld_alpha", x->ld_alpha, y->ld_alpha) ||
+           differ_real(d, "desirable_weight", x->desirable_weight, y->desirable_weight) ||
+           differ_real(d, "undesirable_weight", x->undesirable_weight, y->undesirable_weight) ||
+           differ_real(d, "discopop_tau", x->discopop_tau, y->discopop_tau) ||
+           differ_real(d, "reward_scale", x->reward_scale, y->reward_scale) ||
+           differ_number(d, "reference_sync_steps", x->reference_sync_steps,
+                         y->reference_sync_steps) ||
+           differ_real(d, "reference_mixup", x->reference_mixup, y->reference_mixup);
+}
+
+static bool differ_policy(diff *d, const joust_job_policy *x, const joust_job_policy *y)
+{
+    static const char *const names[] = {"k1", "k2", "k3"};
+    return differ_real(d, "epsilon", x->epsilon, y->epsilon) ||
+           differ_real(d, "epsilon_high", x->epsilon_high, y->epsilon_high) ||
+           differ_real(d, "max_ratio", x->max_ratio, y->max_ratio) ||
+           differ_real(d, "kl_weight", x->kl_weight, y->kl_weight) ||
+           differ_real(d, "entropy_weight", x->entropy_weight, y->entropy_weight) ||
+           differ_word(d, "kl", (int)x->kl, (int)y->kl, WORDS(names)) ||
+           differ_bool(d, "dynamic_sampling", x->dynamic_sampling, y->dynamic_sampling);
+}
+
 static bool differ_train(diff *d, const joust_job_train *x, const joust_job_train *y)
 {
-    return differ_word(d, "loss", (int)x->loss, (int)y->loss, WORDS(loss_names)) ||
+    return differ_text(d, "loss", loss_name(x->loss), loss_name(y->loss)) ||
            differ_text(d, "model", x->model, y->model) ||
            differ_bool(d, "data", x->data != NULL, y->data != NULL) ||
            differ_content(d, "data", &x->data_content, &y->data_content) ||
@@ -217,7 +255,9 @@ static bool differ_train(diff *d, const joust_job_train *x, const joust_job_trai
            differ_number(d, "batch_size", x->batch_size, y->batch_size) ||
            differ_number(d, "max_steps", x->max_steps, y->max_steps) ||
            differ_number(d, "save_every", x->save_every, y->save_every) ||
-           differ_word(d, "reference", (int)x->reference, (int)y->reference, WORDS(pick_names));
+           differ_word(d, "reference", (int)x->reference, (int)y->reference, WORDS(pick_names)) ||
+           differ_objective(d, &x->objective, &y->objective) ||
+           differ_policy(d, &x->policy, &y->policy);
 }
 
 static bool differ_stages(diff *d, const joust_job *a, const joust_job *b)

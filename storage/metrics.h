@@ -32,6 +32,10 @@
 #define JOUST_METRIC_MEAN_CHOSEN      "mean_chosen_reward"
 #define JOUST_METRIC_MEAN_REJECTED    "mean_rejected_reward"
 
+/* PAIR for a policy loss: groups, undecided_groups (whose rewards are equal), and: */
+#define JOUST_METRIC_ANSWERS     "answers"     /* with a reward and tokens */
+#define JOUST_METRIC_MEAN_REWARD "mean_reward" /* of answers that have one */
+
 /* TRAIN; on pairs also JOUST_METRIC_LOGP_GAP, which the trainer names (proto/messages.h) */
 #define JOUST_METRIC_STEPS      "steps"
 #define JOUST_METRIC_FIRST_LOSS "first_loss"

@@ -94,17 +94,19 @@ joust_status joust_budget_rollout(const joust_budget *b, const joust_model_confi
     return JOUST_OK;
 }
 
-joust_memory_plan joust_budget_training_plan(const joust_job_train *train, bool other_reference,
-                                             uint32_t n_threads)
+joust_memory_plan joust_budget_training_plan(const joust_job *job, const joust_job_train *train,
+                                             bool other_reference, uint32_t n_threads)
 {
-    const joust_train_settings settings = joust_job_train_settings(train);
+    const joust_train_settings settings = joust_job_train_settings(job, train);
+    const bool of_policy = joust_policy_traits_of(train->loss) != NULL;
     joust_memory_plan plan = {
         .n_threads = n_threads, .batch_size = train->batch_size, .recompute = settings.recompute};
     if (train->has_lora)
         plan.lora = train->lora;
-    if (joust_needs_live_reference(&settings))
+    if (joust_needs_live_reference(&settings) ||
+        (of_policy && other_reference && train->policy.kl_weight > 0))
         plan.reference = JOUST_MEMORY_REFERENCE_KEPT;
-    else if (other_reference)
+    else if (other_reference && !of_policy)
         plan.reference = JOUST_MEMORY_REFERENCE_SCORED;
     return plan;
 }

@@ -24,8 +24,8 @@ JOUST_MUST_USE joust_status joust_budget_rollout(const joust_budget *b,
                                                  uint32_t n_threads, uint32_t n_positions,
                                                  uint64_t *ret_cache, joust_error *err);
 /* What training by these settings needs beside its rows. */
-joust_memory_plan joust_budget_training_plan(const joust_job_train *train, bool other_reference,
-                                             uint32_t n_threads);
+joust_memory_plan joust_budget_training_plan(const joust_job *job, const joust_job_train *train,
+                                             bool other_reference, uint32_t n_threads);
 /* Before training: plan->cache_bytes is what keys and values may take by which its reference scores (0: the engine's
  * default). Errors: JOUST_INVALID. */
 JOUST_MUST_USE joust_status joust_budget_scoring(const joust_budget *b,

@@ -8,20 +8,21 @@
 struct joust_pair_feed {
     const joust_upstream *up;
     joust_unit_id id;
-    uint64_t n_pairs, end;
+    uint64_t n_ordinals, end;
     joust_message *parts; /* ROWS messages, each following the one before */
     uint32_t n_parts;
 };
 
 joust_status joust_pair_feed_open(const joust_upstream *up, const joust_lease_unit *unit,
-                                  uint64_t end, joust_pair_feed **ret, joust_error *err)
+                                  uint64_t n_ordinals, uint64_t end, joust_pair_feed **ret,
+                                  joust_error *err)
 {
     joust_pair_feed *f = joust_calloc(1, sizeof(*f));
     if (!f)
         return joust_fail(err, JOUST_NOMEM, "pairs: out of memory");
     f->up = up;
     f->id = (joust_unit_id){unit->unit, unit->lease, unit->attempt};
-    f->n_pairs = unit->n_rows;
+    f->n_ordinals = n_ordinals;
     f->end = end;
     *ret = f;
     return JOUST_OK;
@@ -68,13 +69,13 @@ static joust_status check_rows(const joust_pair_feed *f, const joust_msg_rows *r
                           asked);
     for (uint32_t i = 0; i < rows->n; i++) {
         const joust_train_row_pair *r = &rows->rows[i];
-        if (r->ordinal >= f->n_pairs || r->n_prompt_tokens == 0 ||
+        if (r->ordinal >= f->n_ordinals || r->n_prompt_tokens == 0 ||
             (r->n_chosen == 0 && r->n_rejected == 0))
             return joust_fail(err, JOUST_MALFORMED,
-                              "row %llu: pair %llu of %llu with %u prompt, %u chosen and %u "
+                              "row %llu: number %llu of %llu with %u prompt, %u chosen and %u "
                               "rejected tokens can't be trained on",
                               (unsigned long long)(rows->first + i), (unsigned long long)r->ordinal,
-                              (unsigned long long)f->n_pairs, r->n_prompt_tokens, r->n_chosen,
+                              (unsigned long long)f->n_ordinals, r->n_prompt_tokens, r->n_chosen,
                               r->n_rejected);
     }
     return JOUST_OK;

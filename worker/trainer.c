@@ -8,6 +8,7 @@
 #include "proto/base/text.h"
 #include "proto/manifest.h"
 #include "worker/engine/lora.h"
+#include "worker/policy_batch.h"
 #include "worker/trainer_internal.h"
 
 /* A TRAIN unit under way. */
@@ -22,9 +23,10 @@ typedef struct run {
     /* pairs */
     joust_pair_feed *feed;
     joust_pair_scores scores;
-    joust_pair_row *pairs;  /* (batch_size) */
-    bool reference_is_base; /* of the policy's adapter */
-    joust_memory_plan plan; /* of memory, where there is a budget */
+    joust_pair_row *pairs;      /* (batch_size) */
+    bool reference_is_base;     /* of the policy's adapter */
+    joust_policy_batch *policy; /* of a policy loss: answers with advantages from the feed */
+    joust_memory_plan plan;     /* of memory, where there is a budget */
     /* rows of a data file */
     joust_tokenizer *tokenizer;
     joust_rows *rows;
@@ -38,13 +40,14 @@ static void run_fini(run *r)
     joust_tokenizer_free(&r->tokenizer);
     joust_free(r->pairs);
     joust_pair_scores_fini(&r->scores);
+    joust_policy_batch_close(&r->policy);
     joust_pair_feed_close(&r->feed);
     joust_trainer_free(&r->trainer);
     joust_model_free(&r->model);
 }
 
-static joust_status load_model(const joust_training *t, const joust_model_ref *ref,
-                               joust_model **ret, joust_error *err)
+joust_status joust_training_load(const joust_training *t, const joust_model_ref *ref,
+                                 joust_model **ret, joust_error *err)
 {
     const char *dir = NULL;
     joust_status st = joust_cache_fetch(t->cache, t->up, &ref->manifest, &dir, err);
@@ -71,7 +74,7 @@ static joust_status score_pairs(run *r, uint64_t n_rows, joust_error *err)
     joust_status st = JOUST_OK;
     if (other_reference(r)) {
         if (!r->reference_is_base)
-            st = load_model(r->t, &r->unit->reference, &loaded, err);
+            st = joust_training_load(r->t, &r->unit->reference, &loaded, err);
         reference.model = r->reference_is_base ? r->model : loaded;
     }
     if (st == JOUST_OK)
@@ -81,32 +84,28 @@ static joust_status score_pairs(run *r, uint64_t n_rows, joust_error *err)
     return st;
 }
 
-static joust_status report_gap(run *r, joust_error *err)
+static joust_status report_gap(run *r, double max_gap, uint64_t n_compared, joust_error *err)
 {
     joust_metric *m = joust_calloc(1, sizeof(*m));
     if (!m)
         return joust_fail(err, JOUST_NOMEM, "train: metric");
     snprintf(m->name, sizeof(m->name), "%s", JOUST_METRIC_LOGP_GAP);
-    m->value = m->low = m->high = r->scores.max_gap;
-    m->n = r->scores.n_compared;
+    m->value = m->low = m->high = max_gap;
+    m->n = n_compared;
     r->result->metrics = m;
     r->result->n_metrics = 1;
     return JOUST_OK;
 }
 
-static joust_status open_pairs(run *r, joust_error *err)
+static joust_status open_pairs(run *r, uint64_t n_distinct, joust_error *err)
 {
-    uint64_t n_used = (uint64_t)r->params->max_steps * r->params->batch_size;
-    uint64_t n_distinct = n_used < r->unit->n_rows ? n_used : r->unit->n_rows;
-    if (r->unit->n_rows == 0)
-        return joust_fail(err, JOUST_INVALID, "no pair to train on");
     r->pairs = joust_calloc(r->params->batch_size, sizeof(*r->pairs));
     if (!r->pairs)
         return joust_fail(err, JOUST_NOMEM, "train: a batch of %u", r->params->batch_size);
-    joust_status st = joust_pair_feed_open(r->t->up, r->unit, n_used, &r->feed, err);
-    if (st == JOUST_OK) /* the first pass has every pair once */
-        st = score_pairs(r, n_distinct, err);
-    return st == JOUST_OK ? report_gap(r, err) : st;
+    joust_status st = score_pairs(r, n_distinct, err);
+    r->plan.row_tokens = r->scores.row_tokens;
+    r->plan.row_answers = r->scores.row_answers;
+    return st == JOUST_OK ? report_gap(r, r->scores.max_gap, r->scores.n_compared, err) : st;
 }
 
 static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
@@ -135,6 +134,54 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
             2 * (uint64_t)p->n_prompt_tokens + p->n_chosen + p->n_rejected;
     }
     return joust_trainer_step_pairs(r->trainer, r->pairs, n, report, err);
+}
+
+/* ---- answers, for a policy loss -------------------------------------------------------------- */
+
+static joust_status open_answers(run *r, uint64_t n_distinct, joust_error *err)
+{
+    const joust_policy_source source = {.training = r->t,
+                                        .unit = r->unit,
+                                        .feed = r->feed,
+                                        .model = r->model,
+                                        .reference_is_base = r->reference_is_base};
+    joust_policy_survey survey = {0};
+    joust_status st = joust_policy_batch_open(&source, &r->policy, err);
+    if (st == JOUST_OK)
+        st = joust_policy_batch_survey(r->policy, r->trainer, n_distinct, &survey, err);
+    r->plan.row_tokens = survey.row_tokens;
+    r->plan.row_answers = survey.row_answers;
+    return st == JOUST_OK ? report_gap(r, survey.max_gap, survey.n_compared, err) : st;
+}
+
+static joust_status step_answers(run *r, uint64_t first, joust_train_step *step,
+                                 joust_step_report *report, joust_error *err)
+{
+    const joust_policy_row *rows = NULL;
+    uint32_t n = r->params->batch_size;
+    joust_status st = joust_policy_batch_get(r->policy, first, n, &rows, step->rows, err);
+    if (st != JOUST_OK)
+        return st;
+    for (uint32_t i = 0; i < n; i++)
+        r->result->provenance.n_tokens += rows[i].n_prompt + rows[i].n_response;
+    return joust_trainer_step_policy(r->trainer, rows, n, report, err);
+}
+
+/* ---- what rollouts gave ---------------------------------------------------------------------- */
+
+static joust_status open_rollouts(run *r, joust_error *err)
+{
+    uint64_t n_used = (uint64_t)r->params->max_steps * r->params->batch_size;
+    uint64_t n_distinct = n_used < r->unit->n_rows ? n_used : r->unit->n_rows;
+    if (r->unit->n_rows == 0)
+        return joust_fail(err, JOUST_INVALID, "nothing to train on");
+    bool answers = joust_policy_traits_of(r->params->loss) != NULL;
+    joust_status st = joust_pair_feed_open(
+        r->t->up, r->unit, answers ? UINT64_MAX : r->unit->n_rows, n_used, &r->feed, err);
+    if (st != JOUST_OK)
+        return st;
+    /* The first pass has every row once. */
+    return answers ? open_answers(r, n_distinct, err) : open_pairs(r, n_distinct, err);
 }
 
 /* ---- rows of a data file -------------------------------------------------------------------- */
@@ -209,8 +256,9 @@ static joust_status do_step(run *r, uint32_t index, joust_error *err)
     joust_train_step *step = NULL;
     joust_status st = add_step(r, &step, err);
     if (st == JOUST_OK)
-        st = r->batch ? step_rows(r, first, step, &report, err)
-                      : step_pairs(r, first, step, &report, err);
+        st = r->batch    ? step_rows(r, first, step, &report, err)
+             : r->policy ? step_answers(r, first, step, &report, err)
+                         : step_pairs(r, first, step, &report, err);
     if (st != JOUST_OK)
         return st;
     step->step = report.step;
@@ -292,7 +340,7 @@ static joust_status give_reference(run *r, joust_error *err)
     joust_model *reference = NULL;
     if (r->reference_is_base)
         return joust_trainer_reference_is_base(r->trainer, err);
-    joust_status st = load_model(r->t, &r->unit->reference, &reference, err);
+    joust_status st = joust_training_load(r->t, &r->unit->reference, &reference, err);
     if (st == JOUST_OK)
         st = joust_trainer_take_reference(r->trainer, &reference, err);
     joust_model_free(&reference);
@@ -329,7 +377,8 @@ static joust_status budget_open(run *r, joust_error *err)
 {
     if (!r->t->budget)
         return JOUST_OK;
-    r->plan = joust_budget_training_plan(r->params, other_reference(r) && !r->reference_is_base,
+    r->plan = joust_budget_training_plan(r->t->job, r->params,
+                                         other_reference(r) && !r->reference_is_base,
                                          joust_engine_threads(r->t->engine));
     joust_status st =
         joust_budget_scoring(r->t->budget, joust_model_get_config(r->model), &r->plan, err);
@@ -363,8 +412,6 @@ static joust_status budget_steps(run *r, joust_error *err)
     joust_status st = JOUST_OK;
     if (!r->t->budget || r->t->budget->bytes == 0)
         return JOUST_OK;
-    r->plan.row_tokens = r->scores.row_tokens;
-    r->plan.row_answers = r->scores.row_answers;
     if (r->params->data)
         st = measure_rows(r, err);
     if (r->plan.reference != JOUST_MEMORY_REFERENCE_KEPT)
@@ -380,8 +427,8 @@ static joust_status budget_steps(run *r, joust_error *err)
 
 static joust_status train(run *r, joust_error *err)
 {
-    const joust_train_settings settings = joust_job_train_settings(r->params);
-    joust_status st = load_model(r->t, &r->unit->model, &r->model, err);
+    const joust_train_settings settings = joust_job_train_settings(r->t->job, r->params);
+    joust_status st = joust_training_load(r->t, &r->unit->model, &r->model, err);
     if (st == JOUST_OK)
         st = adapt(r, err);
     if (st == JOUST_OK)
@@ -393,7 +440,7 @@ static joust_status train(run *r, joust_error *err)
     if (st == JOUST_OK && joust_needs_live_reference(&settings))
         st = give_reference(r, err);
     if (st == JOUST_OK)
-        st = r->params->data ? open_rows(r, err) : open_pairs(r, err);
+        st = r->params->data ? open_rows(r, err) : open_rollouts(r, err);
     if (st == JOUST_OK)
         st = budget_steps(r, err);
     if (st == JOUST_OK && r->unit->resume_step > 0)

@@ -35,6 +35,9 @@ JOUST_MUST_USE joust_status joust_pair_scores_compute(const joust_training *t,
                                                       uint64_t n, joust_pair_scores *ret,
                                                       joust_error *err);
 
+/* A version's model, from the cache. Errors: of fetching and loading; err names the version. */
+JOUST_MUST_USE joust_status joust_training_load(const joust_training *t, const joust_model_ref *ref,
+                                                joust_model **ret, joust_error *err);
 /* Saves the model as the unit's out_version, uploads it, and fills ret->model. */
 JOUST_MUST_USE joust_status joust_version_publish(const joust_training *t,
                                                   const joust_lease_unit *unit,

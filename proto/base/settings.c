@@ -1,6 +1,7 @@
 #include "proto/base/settings.h"
 
 #include <math.h> /* isfinite */
+#include <stddef.h>
 
 static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_DPO] = {"dpo", .of_pairs = true, .keys = JOUST_TAKES_LABEL_SMOOTHING},
@@ -25,6 +26,29 @@ static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_REBEL] = {"rebel", .of_pairs = true, .keys = JOUST_TAKES_REWARD_SCALE},
     [JOUST_LOSS_POLICY] = {"policy"},
 };
+
+static const joust_policy_traits POLICIES[] = {
+    {"reinforce", JOUST_SURROGATE_PLAIN, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_ROWS,
+     JOUST_ADVANTAGE_CENTRED},
+    {"rloo", JOUST_SURROGATE_PLAIN, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_ROWS,
+     JOUST_ADVANTAGE_LEAVE_ONE_OUT},
+    {"grpo", JOUST_SURROGATE_CLIPPED, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_ROWS,
+     JOUST_ADVANTAGE_STANDARDISED},
+    {"dr_grpo", JOUST_SURROGATE_CLIPPED, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_CONSTANT,
+     JOUST_ADVANTAGE_CENTRED},
+    {"dapo", JOUST_SURROGATE_CLIPPED, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_TOKENS,
+     JOUST_ADVANTAGE_STANDARDISED},
+    {"gspo", JOUST_SURROGATE_CLIPPED, JOUST_IMPORTANCE_SEQUENCE, JOUST_AGGREGATE_ROWS,
+     JOUST_ADVANTAGE_STANDARDISED},
+    {"cispo", JOUST_SURROGATE_TRUNCATED, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_TOKENS,
+     JOUST_ADVANTAGE_STANDARDISED},
+};
+
+const joust_policy_traits *joust_policy_traits_of(joust_loss loss)
+{
+    bool named = loss >= JOUST_LOSS_REINFORCE && loss <= JOUST_LOSS_CISPO;
+    return named ? &POLICIES[loss - JOUST_LOSS_REINFORCE] : NULL;
+}
 
 joust_objective joust_objective_neutral(void)
 {

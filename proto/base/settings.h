@@ -46,9 +46,17 @@ typedef enum joust_loss {
     JOUST_LOSS_KTO = 16,
     JOUST_LOSS_DNO = 17,
     JOUST_LOSS_REBEL = 18,
-    JOUST_LOSS_POLICY = 19 /* policy gradients, by joust_policy_settings */
+    JOUST_LOSS_POLICY = 19, /* policy gradients, by joust_policy_settings */
+    /* What a job calls by name: settings of JOUST_LOSS_POLICY, which is what the engine gets. */
+    JOUST_LOSS_REINFORCE = 40,
+    JOUST_LOSS_RLOO = 41,
+    JOUST_LOSS_GRPO = 42,
+    JOUST_LOSS_DR_GRPO = 43,
+    JOUST_LOSS_DAPO = 44,
+    JOUST_LOSS_GSPO = 45,
+    JOUST_LOSS_CISPO = 46
 } joust_loss;
-#define JOUST_N_LOSSES 20u /* one more than the last */
+#define JOUST_N_LOSSES 20u /* one more than the last that the engine knows */
 
 typedef enum joust_schedule {
     JOUST_SCHEDULE_CONSTANT = 1,
@@ -101,6 +109,17 @@ typedef struct joust_policy_settings {
     double sampler_cap;               /* of the weight of an external sampler's tokens; 0: no weights */
     uint32_t max_tokens;              /* AGGREGATE_CONSTANT */
 } joust_policy_settings;
+
+/* What a policy loss's name says. */
+typedef struct joust_policy_traits {
+    const char *name;
+    joust_surrogate surrogate;
+    joust_importance importance;
+    joust_aggregation aggregation;
+    joust_advantage advantage; /* of a group's rewards */
+} joust_policy_traits;
+/* NULL for what is none of JOUST_LOSS_REINFORCE … JOUST_LOSS_CISPO. */
+const joust_policy_traits *joust_policy_traits_of(joust_loss loss);
 
 /* How a loss reads a pair. Bits of joust_loss_traits.keys name what of joust_objective it takes. */
 enum joust_objective_key {

@@ -84,3 +84,25 @@ double joust_auc(const double *scores, const uint8_t *labels, size_t n)
         return NAN;
     return (double)twice / 2 / (double)positives / (double)negatives;
 }
+
+#define STD_FLOOR 1e-4 /* added to a group's deviation, as TRL does */
+
+bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, double *ret)
+{
+    double mean = 0, squares = 0;
+    bool any = false;
+    for (uint32_t i = 0; i < n; i++)
+        mean += rewards[i] / n;
+    for (uint32_t i = 0; i < n; i++) {
+        any = any || rewards[i] != rewards[0];
+        squares += (rewards[i] - mean) * (rewards[i] - mean);
+    }
+    double factor = any; /* equal rewards: exactly 0, whatever rounding made of the mean */
+    if (any && kind == JOUST_ADVANTAGE_LEAVE_ONE_OUT)
+        factor = n / (n - 1.0);
+    if (any && kind == JOUST_ADVANTAGE_STANDARDISED)
+        factor = 1 / (sqrt(squares / (n - 1.0)) + STD_FLOOR);
+    for (uint32_t i = 0; i < n; i++)
+        ret[i] = factor * (rewards[i] - mean);
+    return any;
+}

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/base/settings.h"
+
 typedef struct joust_interval {
     double mean, low, high; /* 95 % */
     uint64_t n;
@@ -21,5 +23,9 @@ joust_interval joust_paired_difference(uint64_t n_minus, uint64_t n_zero, uint64
 /* Area under the ROC curve of scores for binary labels; ties count half. NaN if a class is empty.
  * Sorts a copy; O(n log n). Returns -1 when out of memory. */
 double joust_auc(const double *scores, const uint8_t *labels, size_t n);
+
+/* Advantages of a group's n rewards into ret (n). A group of one, and one whose rewards are equal, has none: all 0.
+ * Returns whether any differs from 0 (what dynamic sampling keeps). */
+bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, double *ret);
 
 #endif

@@ -25,7 +25,7 @@ static void open_pairs(sample_store *s, joust_training_rows **ret)
     }
     sample_put_pair(s, 1, 0, 1);
     check_ok(joust_training_rows_open(s->store, &s->job, &s->plan, &unit, ret, &err));
-    assert_int_equal(joust_training_rows_pairs(*ret), PAIRS);
+    assert_int_equal(joust_training_rows_count(*ret), PAIRS);
 }
 
 static void close_pairs(sample_store *s, joust_training_rows **rows)
@@ -150,7 +150,7 @@ static void what_cannot_be_read(void **state)
                  joust_training_rows_open(s.store, &s.job, &s.plan, &none, &rows, &err));
     check_status(JOUST_NOT_FOUND,
                  joust_training_rows_open(s.store, &s.job, &s.plan, &later, &rows, &err));
-    assert_non_null(strstr(err.text, "round 2 has no pairs"));
+    assert_non_null(strstr(err.text, "round 2 has nothing to train on"));
     assert_null(rows);
     sample_put_pair(&s, 1, 0, 0); /* its answers were never written */
     check_ok(joust_training_rows_open(s.store, &s.job, &s.plan, &unit, &rows, &err));
@@ -160,6 +160,94 @@ static void what_cannot_be_read(void **state)
     assert_int_equal(got.n, 0);
     assert_null(got.rows);
     close_pairs(&s, &rows);
+}
+
+/* Groups at all positions with their verdicts; those at `even` have equal rewards. */
+static void open_groups(sample_store *s, uint64_t even, joust_advantage advantage, bool dynamic,
+                        joust_training_rows **ret)
+{
+    joust_error err;
+    sample_store_open(s, JOUST_ORDER_FILE);
+    s->plan.stages[SAMPLE_PAIR].advantage = advantage;
+    s->plan.stages[SAMPLE_PAIR].dynamic_sampling = dynamic;
+    for (uint64_t position = 0; position < SAMPLE_PER_ROUND; position++) {
+        joust_unit_result group = sample_group(s, 1, position);
+        joust_unit_result verdicts = sample_verdicts(s, 1, position);
+        for (uint32_t i = 0; i < SAMPLE_SAMPLES && position == even; i++)
+            verdicts.verdicts[i].value = 7;
+        sample_put_result(s, &group);
+        sample_put_result(s, &verdicts);
+        joust_unit_result_fini(&group);
+        joust_unit_result_fini(&verdicts);
+    }
+    check_ok(joust_training_rows_open(s->store, &s->job, &s->plan, &unit, ret, &err));
+}
+
+/* Every answer once a pass, groups whole, with the advantage that its reward of 1.5 - sample gives it. */
+static void answers_come_group_by_group(void **state)
+{
+    enum { ROWS = SAMPLE_PER_ROUND * SAMPLE_SAMPLES };
+    joust_error err;
+    sample_store s;
+    joust_training_rows *rows;
+    uint64_t whole[PASSES * ROWS], parts[PASSES * ROWS];
+    bool differs = false;
+    (void)state;
+    open_groups(&s, SAMPLE_PER_ROUND, JOUST_ADVANTAGE_CENTRED, false, &rows);
+    assert_int_equal(joust_training_rows_count(rows), ROWS);
+    read_ordinals(rows, 0, PASSES * ROWS, PASSES * ROWS, whole);
+    for (uint32_t pass = 0; pass < PASSES; pass++) {
+        bool seen[SAMPLE_PER_ROUND] = {0};
+        for (uint32_t i = 0; i < ROWS; i++) {
+            uint64_t got = whole[pass * ROWS + i], position = got / SAMPLE_SAMPLES;
+            assert_int_equal(got % SAMPLE_SAMPLES, i % SAMPLE_SAMPLES);
+            if (i % SAMPLE_SAMPLES == 0) {
+                assert_false(seen[position]);
+                seen[position] = true;
+            }
+            assert_int_equal(position, whole[pass * ROWS + i / SAMPLE_SAMPLES * SAMPLE_SAMPLES] /
+                                           SAMPLE_SAMPLES);
+            differs |= got != whole[i];
+        }
+    }
+    assert_true(differs); /* passes are not the same */
+    for (uint32_t window = 1; window < ROWS; window += 2) {
+        read_ordinals(rows, 0, PASSES * ROWS, window, parts);
+        assert_memory_equal(whole, parts, sizeof whole);
+    }
+    for (uint64_t i = 0; i < ROWS; i++) {
+        joust_msg_rows got = {0};
+        check_ok(joust_training_rows_get(rows, i, 1, &got, &err));
+        const joust_train_row_pair *row = &got.rows[0];
+        uint64_t sample = row->ordinal % SAMPLE_SAMPLES;
+        joust_unit_result group = sample_group(&s, 1, row->ordinal / SAMPLE_SAMPLES);
+        const joust_trajectory *t = &group.trajectories[sample];
+        assert_true(row->margin == 1 - (double)sample);
+        assert_int_equal(row->n_rejected, 0);
+        assert_int_equal(row->n_chosen, t->n_tokens);
+        assert_memory_equal(row->chosen, t->tokens, 4 * t->n_tokens);
+        assert_memory_equal(row->chosen_logps, t->raw_logps, 4 * t->n_tokens);
+        joust_unit_result_fini(&group);
+        free_rows(&got);
+    }
+    close_pairs(&s, &rows);
+}
+
+static void dynamic_sampling_leaves_even_groups_out(void **state)
+{
+    sample_store s;
+    joust_training_rows *rows;
+    uint64_t got[2 * SAMPLE_SAMPLES * SAMPLE_PER_ROUND];
+    (void)state;
+    for (uint32_t dynamic = 0; dynamic < 2; dynamic++) {
+        uint32_t n = SAMPLE_SAMPLES * (SAMPLE_PER_ROUND - dynamic);
+        open_groups(&s, 1, JOUST_ADVANTAGE_STANDARDISED, dynamic, &rows);
+        assert_int_equal(joust_training_rows_count(rows), n);
+        read_ordinals(rows, 0, 2 * n, 2 * n, got);
+        for (uint32_t i = 0; i < 2 * n; i++)
+            assert_true(!dynamic || got[i] / SAMPLE_SAMPLES != 1);
+        close_pairs(&s, &rows);
+    }
 }
 
 /* A message stops growing at some megabytes, and a row larger than that still travels. */
@@ -197,9 +285,12 @@ static void large_rows_come_in_parts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(passes_are_keyed_permutations), cmocka_unit_test(windows_change_nothing),
-        cmocka_unit_test(rows_are_the_pairs), cmocka_unit_test(what_cannot_be_read),
-        cmocka_unit_test(large_rows_come_in_parts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(passes_are_keyed_permutations),
+                                       cmocka_unit_test(windows_change_nothing),
+                                       cmocka_unit_test(rows_are_the_pairs),
+                                       cmocka_unit_test(what_cannot_be_read),
+                                       cmocka_unit_test(answers_come_group_by_group),
+                                       cmocka_unit_test(dynamic_sampling_leaves_even_groups_out),
+                                       cmocka_unit_test(large_rows_come_in_parts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -136,14 +136,16 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "warmup_steps, batch_size, max_steps, save_every, reference, adam_beta1, "
                  "adam_beta2, adam_eps, weight_decay, clip, label_smoothing, gamma, ld_alpha, "
                  "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "
-                 "reference_sync_steps, reference_mixup, gradient_checkpointing, lora, mix\n");
+                 "reference_sync_steps, reference_mixup, gradient_checkpointing, lora, epsilon, "
+                 "epsilon_high, max_ratio, kl_weight, kl, entropy_weight, dynamic_sampling, mix\n");
     refused_line(9, "  - {name: self, kind: yes-no, modle: policy}",
                  "j.yaml:9:32: judges[0].modle: unknown key; did you mean 'model'?\n");
 }
 
 #define LOSSES                                                                                     \
     "dpo, sft, hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, "  \
-    "discopop, sigmoid_norm, simpo, orpo, kto, dno, rebel"
+    "discopop, sigmoid_norm, simpo, orpo, kto, dno, rebel, reinforce, rloo, grpo, dr_grpo, dapo, " \
+    "gspo, cispo"
 
 static void a_wrong_type_says_what_was_expected(void **state)
 {
@@ -369,8 +371,8 @@ static void recomputed_activations_are_not_identity(void **state)
          *other = with_line(12, "train: {batch_size: 16}");
     assert_int_equal(parse(text, NULL, "", &with), JOUST_OK);
     assert_int_equal(parse(other, NULL, "", &without), JOUST_OK);
-    assert_true(joust_job_train_settings(&with.job.train).recompute);
-    assert_false(joust_job_train_settings(&without.job.train).recompute);
+    assert_true(joust_job_train_settings(&with.job, &with.job.train).recompute);
+    assert_false(joust_job_train_settings(&without.job, &without.job.train).recompute);
     assert_int_equal(joust_job_digest(&with.job, &digests[0], &err), JOUST_OK);
     assert_int_equal(joust_job_digest(&without.job, &digests[1], &err), JOUST_OK);
     assert_true(joust_digest_equal(&digests[0], &digests[1]));

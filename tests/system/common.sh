@@ -80,10 +80,10 @@ await() {
     done
 }
 
-# result STORE: digests of everything canonical, one line each; the store must be clean.
+# result STORE: digests of everything canonical, one line each; the store must be clean. KINDS: what the job makes.
 result() {
     "$joust" store check --store "$1" >"$1.check" || fail "store check: $(cat "$1.check")"
-    for kind in pairs trajectories verdicts; do
+    for kind in ${KINDS-pairs trajectories verdicts}; do
         "$joust" $kind export --store "$1" >"$1.$kind" || fail "$kind export of $1"
         [ -s "$1.$kind" ] || fail "$kind export of $1 is empty"
         echo "$kind $(sha256sum <"$1.$kind")"

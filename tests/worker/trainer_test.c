@@ -273,6 +273,59 @@ static void live_references_resume_too(void **state)
     b->plan.stages[b->unit.unit.stage].train = kept;
 }
 
+/* Policy losses: answers with advantages, with and without a reference; each setting changes what is learnt, and all resume. */
+static void policy_losses_resume_too(void **state)
+{
+    bench *b = *state;
+    joust_job_train *train = &b->job.train, kept = *train;
+    joust_train_row_pair pairs[N_PAIRS];
+    joust_model_ref reference = b->unit.reference;
+    outcome outcomes[4];
+    char dir[512];
+    uint64_t n_tokens = 0;
+    memcpy(pairs, b->pairs, sizeof(pairs));
+    for (uint32_t i = 0; i < N_PAIRS; i++) {
+        b->pairs[i].n_rejected = 0;
+        b->pairs[i].margin = (double)i - 3;
+        n_tokens += b->pairs[i].n_chosen;
+    }
+    tiny_dir("trainer_reference", dir);
+    tiny_folder_write(dir, true, 77);
+    for (uint32_t i = 0; i < 4; i++) {
+        *train = kept;
+        train->loss = i == 1 ? JOUST_LOSS_RLOO : JOUST_LOSS_GRPO;
+        train->policy.kl_weight = i < 2 ? 0 : 0.5;
+        if (i == 3) { /* another model than the one that answered */
+            b->unit.reference.version = 0;
+            b->unit.reference.manifest = fake_upstream_import(&b->fake, dir);
+        }
+        b->plan.stages[b->unit.unit.stage].train = *train;
+        forget_progress(b);
+        outcomes[i] = finish(b);
+        assert_true(outcomes[i].gap == 0);
+        assert_int_equal(outcomes[i].n_compared, n_tokens);
+        for (uint32_t k = 0; k < i; k++)
+            assert_false(joust_digest_equal(&outcomes[i].weights, &outcomes[k].weights));
+        check_resumed(b);
+    }
+    /* A recorded log-prob that is a bit off is seen, and a pair is no answer. */
+    float logp = b->pairs[2].chosen_logps[0];
+    b->pairs[2].chosen_logps[0] += 0.25f;
+    forget_progress(b);
+    assert_float_equal(finish(b).gap, 0.25, 1e-6);
+    b->pairs[2].chosen_logps[0] = logp;
+    b->pairs[3].n_rejected = pairs[3].n_rejected;
+    joust_training t = training(b);
+    joust_unit_result r = {0};
+    joust_error err;
+    forget_progress(b);
+    check_status(JOUST_MALFORMED, joust_training_run(&t, &b->unit, &r, &err));
+    memcpy(b->pairs, pairs, sizeof(pairs));
+    b->unit.reference = reference;
+    *train = kept;
+    b->plan.stages[b->unit.unit.stage].train = kept;
+}
+
 /* A side without tokens is trained on all the same. */
 static void an_empty_answer_is_trained_on(void **state)
 {
@@ -431,6 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rollouts_log_probs_are_the_trainers),
         cmocka_unit_test(resumed_equals_uninterrupted),
+        cmocka_unit_test(policy_losses_resume_too),
         cmocka_unit_test(live_references_resume_too),
         cmocka_unit_test(an_empty_answer_is_trained_on),
         cmocka_unit_test(lost_requests_change_nothing),

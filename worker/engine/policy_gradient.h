@@ -38,8 +38,4 @@ joust_policy_report joust_policy_objective(const joust_policy_settings *p,
                                            const joust_policy_tokens *tokens, double share,
                                            double *slopes);
 
-/* Advantages of a group's n rewards into ret (n). A group of one, and one whose rewards are equal, has none: all 0.
- * Returns whether any differs from 0 (what dynamic sampling keeps). */
-bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, double *ret);
-
 #endif

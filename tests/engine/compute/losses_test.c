@@ -7,6 +7,7 @@
 
 #include "proto/base/math.h"
 #include "worker/engine/links_internal.h"
+#include "proto/base/stats.h"
 #include "worker/engine/policy_gradient.h"
 
 static json_t *load_golden(void)

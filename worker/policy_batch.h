@@ -1,0 +1,46 @@
+/* Batches for a policy loss: the feed's answers with their advantages, and what they are compared with.
+ *
+ *   feed ─▶ answer: tokens, log-probs as they were drawn ─▶ old_logps
+ *                   advantage (the row's margin)          ─▶ advantages, the same for each token
+ *           reference's log-probs: those of the draw where the reference drew it, else computed here a batch at a time
+ *
+ * Memory: a batch's answers, and a reference model if one is needed. Thread: the compute thread. */
+#ifndef JOUST_WORKER_POLICY_BATCH_H
+#define JOUST_WORKER_POLICY_BATCH_H
+
+#include "worker/engine/train.h"
+#include "worker/pair_feed.h"
+#include "worker/trainer.h"
+
+typedef struct joust_policy_batch joust_policy_batch;
+
+typedef struct joust_policy_source {
+    const joust_training *training;
+    const joust_lease_unit *unit;
+    joust_pair_feed *feed;
+    joust_model *model;     /* the one trained */
+    bool reference_is_base; /* of its adapter: no other model is needed */
+} joust_policy_source;
+
+/* Everything is borrowed until the close. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_policy_batch_open(const joust_policy_source *source,
+                                                    joust_policy_batch **ret, joust_error *err);
+void joust_policy_batch_close(joust_policy_batch **batch);
+
+typedef struct joust_policy_survey {
+    double max_gap;      /* between recorded log-probs and those of the training forward pass */
+    uint64_t n_compared; /* tokens */
+    uint32_t row_tokens, row_answers; /* of the longest row: with its prompt; alone */
+} joust_policy_survey;
+/* Looks at rows [0, n) before any step: their lengths, and the log-probs that rollouts of the unit's model recorded. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those of the feed and the engine. */
+JOUST_MUST_USE joust_status joust_policy_batch_survey(joust_policy_batch *batch,
+                                                      joust_trainer *trainer, uint64_t n,
+                                                      joust_policy_survey *ret, joust_error *err);
+
+/* Rows first .. first + n - 1 (n <= train.batch_size), views until the next call; ret_ordinals (n).
+ * Errors: those of the feed, of fetching and loading the reference, and of scoring. */
+JOUST_MUST_USE joust_status joust_policy_batch_get(joust_policy_batch *batch, uint64_t first,
+                                                   uint32_t n, const joust_policy_row **ret_rows,
+                                                   uint64_t *ret_ordinals, joust_error *err);
+
+#endif
