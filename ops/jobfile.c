@@ -16,6 +16,7 @@ void joust_jobfile_fini(joust_jobfile *jobfile)
     joust_job_fini(&jobfile->job);
     joust_free(jobfile->status_endpoint);
     joust_free(jobfile->notify_command);
+    joust_yaml_free(&jobfile->tree);
     *jobfile = (joust_jobfile){0};
 }
 
@@ -132,23 +133,34 @@ static const joust_yaml_node *walk(const joust_yaml_node *root, const char *path
     return node;
 }
 
-/* What no single key shows: reported at the key that joust_job_validate names. */
+typedef struct reporting {
+    const joust_yaml_node *root;
+    joust_problems *problems;
+} reporting;
+
+static void report_problem(void *context, const char *key, const char *why)
+{
+    const reporting *r = context;
+    size_t n = strlen(key);
+    if (n && strncmp(why, key, n) == 0 && strncmp(why + n, ": ", 2) == 0)
+        why += n + 2;
+    joust_problem_add(r->problems, walk(r->root, key)->place, "%s%s%s", key, n ? ": " : "", why);
+}
+
+/* What no single key shows: reported at the keys that joust_job_validate_all names. */
 static joust_status check_whole(const joust_job *job, const joust_yaml_node *root,
                                 joust_problems *problems, joust_error *err)
 {
-    char key[128] = "";
-    joust_error why = {0};
-    joust_status st = joust_job_validate(job, key, &why);
-    if (!st)
-        return JOUST_OK;
-    if (st != JOUST_INVALID)
-        return joust_fail(err, st, "%s", why.text);
-    const char *text = why.text;
-    size_t n = strlen(key);
-    if (n && strncmp(text, key, n) == 0 && strncmp(text + n, ": ", 2) == 0)
-        text += n + 2;
-    joust_problem_add(problems, walk(root, key)->place, "%s%s%s", key, n ? ": " : "", text);
-    return JOUST_OK;
+    reporting r = {root, problems};
+    return joust_job_validate_all(job, report_problem, &r, err);
+}
+
+void joust_jobfile_problem(const joust_jobfile *jobfile, joust_problems *problems, const char *key,
+                           const char *why)
+{
+    const joust_yaml_node *node = jobfile->tree ? walk(jobfile->tree, key) : NULL;
+    joust_problem_add(problems, node ? node->place : (joust_place){0, 1, 1}, "%s%s%s", key,
+                      *key ? ": " : "", why);
 }
 
 /* A job's name becomes a folder of the store. */
@@ -211,7 +223,9 @@ joust_status joust_jobfile_parse(const void *data, size_t n, const char *name, c
     if (!st) {
         *ret = (joust_jobfile){.job = draft.job,
                                .status_endpoint = draft.status_endpoint,
-                               .notify_command = draft.notify_command};
+                               .notify_command = draft.notify_command,
+                               .tree = root};
+        root = NULL;
         draft.job = (joust_job){0};
         draft.status_endpoint = draft.notify_command = NULL;
     }
@@ -256,17 +270,22 @@ joust_status joust_jobfile_read(const char *path, const joust_text_list *sets, j
     return st;
 }
 
+void joust_jobfile_print(joust_problems *problems)
+{
+    joust_buf lines = {0};
+    joust_problems_print(problems, &lines);
+    if (lines.n)
+        fputs((const char *)lines.data, stderr);
+    joust_buf_fini(&lines);
+}
+
 int joust_jobfile_open(const char *verb, const char *path, const joust_text_list *sets,
                        joust_jobfile *ret)
 {
     joust_problems problems = {0};
     joust_error err = {0};
     joust_status st = joust_jobfile_read(path, sets, ret, &problems, &err);
-    joust_buf lines = {0};
-    joust_problems_print(&problems, &lines);
-    if (lines.n)
-        fputs((const char *)lines.data, stderr);
-    joust_buf_fini(&lines);
+    joust_jobfile_print(&problems);
     joust_problems_fini(&problems);
     if (!st)
         return -1;

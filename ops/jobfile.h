@@ -12,6 +12,7 @@ typedef struct joust_jobfile {
     joust_job job;         /* validated; `content` digests are left to who opens the job */
     char *status_endpoint; /* status: {endpoint: ...}, or NULL */
     char *notify_command;  /* notify: {command: ...}, or NULL */
+    struct joust_yaml_node *tree; /* what the file says, for places */
 } joust_jobfile;
 
 /* Reads the job file at path with overrides (sets may be NULL: none). Zero-initialise problems before, and
@@ -27,10 +28,15 @@ JOUST_MUST_USE joust_status joust_jobfile_parse(const void *data, size_t n, cons
                                                 joust_jobfile *ret, joust_problems *problems,
                                                 joust_error *err);
 void joust_jobfile_fini(joust_jobfile *jobfile);
+/* Adds a problem that was found later, at the place of its key ("judges[0].rule", or the deepest of it that is there). */
+void joust_jobfile_problem(const joust_jobfile *jobfile, joust_problems *problems, const char *key,
+                           const char *why);
 
 /* For verbs: reads as above and prints problems and warnings on standard error. Returns -1 to go on, else the exit
  * status to leave with. */
 int joust_jobfile_open(const char *verb, const char *path, const joust_text_list *sets,
                        joust_jobfile *ret);
+/* Prints problems on standard error, as "FILE:LINE:COLUMN: …". */
+void joust_jobfile_print(joust_problems *problems);
 
 #endif

@@ -1,5 +1,6 @@
 #include "ops/preflight.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 
 /* A model of the job, as far as it is needed to check what is put to it. */
 typedef struct checked_model {
+    bool usable; /* it was read whole */
     joust_tokenizer *tokenizer;
     joust_model_config config;
     joust_chat *chat; /* or NULL, and why */
@@ -26,6 +28,8 @@ typedef struct checked_model {
 } checked_model;
 
 typedef struct preflight {
+    const joust_jobfile *jobfile;
+    joust_problems *problems;
     const joust_job *job;
     joust_plan plan;
     joust_budget budget;
@@ -58,16 +62,43 @@ static joust_status check_files(const joust_job_model *model, checked_model *ret
     return st;
 }
 
+/* A problem of the job goes to its key, and the rest is looked at; another failure ends it. */
+static joust_status report(const preflight *p, joust_status st, const joust_error *why,
+                           joust_error *err, const char *format, ...) JOUST_PRINTF(5, 6);
+
+static joust_status report(const preflight *p, joust_status st, const joust_error *why,
+                           joust_error *err, const char *format, ...)
+{
+    char key[128];
+    if (st == JOUST_OK)
+        return st;
+    if (joust_status_scope(st) == JOUST_SCOPE_PROCESS)
+        return joust_fail(err, st, "%s", why->text);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(key, sizeof(key), format, args);
+    va_end(args);
+    const size_t n = strlen(key);
+    const char *text = why->text;
+    if (strncmp(text, key, n) == 0 && strncmp(text + n, ": ", 2) == 0)
+        text += n + 2;
+    joust_jobfile_problem(p->jobfile, p->problems, key, text);
+    return JOUST_OK;
+}
+
 static joust_status check_models(preflight *p, joust_error *err)
 {
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < p->job->n_models; i++) {
         const joust_job_model *model = &p->job->models[i];
-        if (joust_job_model_is_remote(model))
+        joust_error why = {0};
+        if (joust_job_model_is_remote(model)) {
+            p->models[i].usable = true;
             continue;
-        st = check_files(model, &p->models[i], err);
-        if (st != JOUST_OK)
-            st = joust_blame(err, st, "models.%s", model->name);
+        }
+        st = check_files(model, &p->models[i], &why);
+        p->models[i].usable = st == JOUST_OK;
+        st = report(p, st, &why, err, "models.%s", model->name);
     }
     return st;
 }
@@ -75,15 +106,18 @@ static joust_status check_models(preflight *p, joust_error *err)
 static joust_status check_judges(preflight *p, joust_error *err)
 {
     joust_status st = JOUST_OK;
+    bool seen[JOUST_MAX_JUDGES] = {false};
     for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++) {
         const joust_stage *stage = &p->plan.stages[i];
+        const checked_model *model = stage->model == JOUST_NONE ? NULL : &p->models[stage->model];
         joust_judging *judging = NULL;
-        if (stage->kind != JOUST_STAGE_JUDGE)
+        joust_error why = {0};
+        if (stage->kind != JOUST_STAGE_JUDGE || (model && !model->usable) || seen[stage->judge])
             continue;
-        st = joust_judging_create(
-            p->job, stage, stage->model == JOUST_NONE ? NULL : p->models[stage->model].tokenizer,
-            &judging, err);
+        seen[stage->judge] = true;
+        st = joust_judging_create(p->job, stage, model ? model->tokenizer : NULL, &judging, &why);
         joust_judging_free(&judging);
+        st = report(p, st, &why, err, "judges[%u]", stage->judge);
     }
     return st;
 }
@@ -218,28 +252,62 @@ static bool seen_before(const joust_plan *plan, uint32_t stage)
     return false;
 }
 
-joust_status joust_preflight(const joust_job *job, joust_error *err)
+/* A GENERATE stage's prompts, and TRAIN stages' memory. */
+static joust_status check_stage(preflight *p, uint32_t index, joust_error *err)
 {
+    const joust_stage *stage = &p->plan.stages[index];
+    joust_error why = {0};
+    joust_status st = JOUST_OK;
+    if (stage->kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, index) &&
+        p->models[stage->model].usable) {
+        const bool served = joust_job_model_is_remote(&p->job->models[stage->model]);
+        const char *set = p->job->sets[stage->set].name;
+        st = served ? check_served_prompts(p, stage, &why) : check_prompts(p, stage, &why);
+        if (strncmp(why.text, "rollout.", 8) == 0)
+            return report(p, st, &why, err, "%.*s", (int)strcspn(why.text, ":"), why.text);
+        if (strstr(why.text, "cluster.memory_mb"))
+            return report(p, st, &why, err, "cluster.memory_mb");
+        return report(p, st, &why, err, "%s",
+                      strcmp(set, "prompts") == 0   ? "prompts.file"
+                      : strcmp(set, "promote") == 0 ? "promote.prompts"
+                                                    : "evaluate.prompts");
+    }
+    if (stage->kind == JOUST_STAGE_TRAIN && p->job->cluster.memory_mb &&
+        p->models[stage->model].usable)
+        st = check_training_memory(p, stage, &why);
+    return report(p, st, &why, err, "cluster.memory_mb");
+}
+
+static joust_status check_all(preflight *p, joust_error *err)
+{
+    joust_error why = {0};
+    joust_status st = check_models(p, err);
+    if (st == JOUST_OK)
+        st = check_judges(p, err);
+    if (st != JOUST_OK)
+        return st;
+    st = joust_budget_init(&p->budget, p->job->cluster.memory_mb,
+                           (uint64_t)p->job->cluster.kv_memory_mb << 20, &why);
+    if (st != JOUST_OK)
+        return report(p, st, &why, err, "cluster.memory_mb");
+    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
+        st = check_stage(p, i, err);
+    return st;
+}
+
+joust_status joust_preflight(const joust_jobfile *jobfile, joust_problems *problems,
+                             joust_error *err)
+{
+    joust_error why = {0};
     preflight *p = joust_calloc(1, sizeof(*p));
     if (!p)
         return joust_fail(err, JOUST_NOMEM, "out of memory");
-    p->job = job;
-    joust_status st = joust_plan_compile(job, &p->plan, err);
-    if (st == JOUST_OK)
-        st = check_models(p, err);
-    if (st == JOUST_OK)
-        st = joust_budget_init(&p->budget, job->cluster.memory_mb,
-                               (uint64_t)job->cluster.kv_memory_mb << 20, err);
-    if (st == JOUST_OK)
-        st = check_judges(p, err);
-    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
-        if (p->plan.stages[i].kind == JOUST_STAGE_GENERATE && !seen_before(&p->plan, i))
-            st = joust_job_model_is_remote(&job->models[p->plan.stages[i].model])
-                     ? check_served_prompts(p, &p->plan.stages[i], err)
-                     : check_prompts(p, &p->plan.stages[i], err);
-    for (uint32_t i = 0; st == JOUST_OK && job->cluster.memory_mb && i < p->plan.n_stages; i++)
-        if (p->plan.stages[i].kind == JOUST_STAGE_TRAIN)
-            st = check_training_memory(p, &p->plan.stages[i], err);
+    *p = (preflight){.jobfile = jobfile, .problems = problems, .job = &jobfile->job};
+    joust_status st = joust_plan_compile(p->job, &p->plan, &why);
+    if (st != JOUST_OK)
+        st = report(p, st, &why, err, "stages");
+    else
+        st = check_all(p, err);
     for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++) {
         joust_tokenizer_free(&p->models[i].tokenizer);
         joust_chat_free(&p->models[i].chat);
@@ -248,16 +316,22 @@ joust_status joust_preflight(const joust_job *job, joust_error *err)
     return st;
 }
 
-int joust_preflight_or_exit(const char *verb, const joust_job *job, const char *store)
+int joust_preflight_or_exit(const char *verb, const joust_jobfile *jobfile, const char *file,
+                            const joust_text_list *sets, const char *store)
 {
-    joust_error err;
+    joust_error err = {0};
+    joust_problems problems = {.file = file, .sets = sets};
     char *database = store ? joust_path_join(store, "db") : NULL;
     bool begun = database && joust_dir_exists(database);
     joust_free(database);
-    joust_status st = begun ? JOUST_OK : joust_preflight(job, &err);
-    if (st == JOUST_OK)
+    joust_status st = begun ? JOUST_OK : joust_preflight(jobfile, &problems, &err);
+    const uint32_t n = problems.n_errors;
+    joust_jobfile_print(&problems);
+    joust_problems_fini(&problems);
+    if (st != JOUST_OK)
+        return joust_cli_fail(verb, &err);
+    if (n == 0)
         return -1;
-    int status = joust_cli_fail(verb, &err);
-    /* A file that is absent or isn't what it should be is the job file's problem. */
-    return joust_status_scope(st) == JOUST_SCOPE_PROCESS ? status : JOUST_EXIT_USAGE;
+    fprintf(stderr, "joust %s: %s: %u problem%s\n", verb, file, n, n == 1 ? "" : "s");
+    return JOUST_EXIT_USAGE;
 }

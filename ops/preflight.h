@@ -3,13 +3,16 @@
 #ifndef JOUST_OPS_PREFLIGHT_H
 #define JOUST_OPS_PREFLIGHT_H
 
-#include "proto/job.h"
+#include "ops/jobfile.h"
 
-/* Errors name the key of the job file or the file and line: those of joust_model_check, joust_tokenizer_load,
- * joust_judging_create and joust_prompt_file_read; JOUST_TOO_LARGE: a prompt that leaves the model's context no room. */
-JOUST_MUST_USE joust_status joust_preflight(const joust_job *job, joust_error *err);
-/* For verbs: as above, printing the error as `joust verb: …`; nothing if the store is there already, since it has what the
- * job began with (NULL: look all the same). Returns -1 to go on, else the exit status to leave with. */
-int joust_preflight_or_exit(const char *verb, const joust_job *job, const char *store);
+/* Adds every problem to problems, at its key: those of joust_model_check, joust_tokenizer_load, joust_judging_create,
+ * joust_prompt_file_read and of memory; one that another hangs on is left out. Errors: what is no problem of the job. */
+JOUST_MUST_USE joust_status joust_preflight(const joust_jobfile *jobfile, joust_problems *problems,
+                                            joust_error *err);
+/* For verbs: as above, printing the problems as FILE:LINE:COLUMN: file and sets are what the job file was read from; nothing
+ * if the store is there already, since it has what the job began with (NULL: look all the same). Returns -1 to go on, else
+ * the exit status to leave with. */
+int joust_preflight_or_exit(const char *verb, const joust_jobfile *jobfile, const char *file,
+                            const joust_text_list *sets, const char *store);
 
 #endif

@@ -5,20 +5,34 @@
 
 #include "proto/base/alloc.h"
 
+/* What several stages find is one problem. */
+static bool is_there(const joust_problems *problems, joust_place place, const char *text)
+{
+    for (uint32_t i = 0; text && i < problems->n; i++) {
+        const joust_problem *p = &problems->items[i];
+        if (memcmp(&p->place, &place, sizeof(place)) == 0 && p->text && strcmp(p->text, text) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void add(joust_problems *problems, bool warning, joust_place place, const char *format,
                 va_list args)
 {
-    if (warning)
-        problems->n_warnings++;
-    else
-        problems->n_errors++;
-    if (problems->n == JOUST_MAX_PROBLEMS)
-        return;
     joust_buf text = {0};
     joust_buf_vformat(&text, format, args);
-    problems->items[problems->n++] =
-        (joust_problem){.place = place, .warning = warning, .text = joust_buf_take_text(&text)};
+    joust_problem problem = {
+        .place = place, .warning = warning, .text = joust_buf_take_text(&text)};
     joust_buf_fini(&text);
+    const bool known = is_there(problems, place, problem.text);
+    if (!known && warning)
+        problems->n_warnings++;
+    else if (!known)
+        problems->n_errors++;
+    if (known || problems->n == JOUST_MAX_PROBLEMS)
+        joust_free(problem.text);
+    else
+        problems->items[problems->n++] = problem;
 }
 
 void joust_problem_add(joust_problems *problems, joust_place place, const char *format, ...)

@@ -31,6 +31,7 @@ typedef struct joust_problems {
     joust_problem items[JOUST_MAX_PROBLEMS];
 } joust_problems;
 
+/* One that is there already, text and place, isn't added again. */
 void joust_problem_add(joust_problems *problems, joust_place place, const char *format, ...)
     JOUST_PRINTF(3, 4);
 void joust_warning_add(joust_problems *problems, joust_place place, const char *format, ...)

@@ -64,7 +64,7 @@ int joust_verb_coordinator(int argc, char **argv)
     if (status >= 0)
         return status;
 #ifdef JOUST_HAVE_PREFLIGHT
-    status = joust_preflight_or_exit("coordinator", &file.job, where.store);
+    status = joust_preflight_or_exit("coordinator", &file, path, &sets, where.store);
     if (status >= 0) {
         joust_jobfile_fini(&file);
         return status;

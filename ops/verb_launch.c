@@ -180,7 +180,7 @@ int joust_verb_launch(int argc, char **argv)
     options.store = store ? store : default_store;
     if (default_store) {
 #ifdef JOUST_HAVE_PREFLIGHT
-        status = joust_preflight_or_exit("launch", &jobfile.job, options.store);
+        status = joust_preflight_or_exit("launch", &jobfile, path[0], &sets, options.store);
 #endif
         if (status < 0)
             status = run(&options, dry_run);

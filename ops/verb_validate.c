@@ -131,7 +131,7 @@ int joust_verb_validate(int argc, char **argv)
     if (status >= 0)
         return status;
 #ifdef JOUST_HAVE_PREFLIGHT
-    status = joust_preflight_or_exit("validate", &jobfile.job, NULL);
+    status = joust_preflight_or_exit("validate", &jobfile, path[0], &sets, NULL);
     if (status >= 0) {
         joust_jobfile_fini(&jobfile);
         return status;

@@ -277,6 +277,12 @@ void joust_job_fini(joust_job *job); /* frees and zeroes */
  * Errors: JOUST_INVALID; err says which key. ret_key (may be NULL) gets its path ("judges[0].model"), a static
  * or job-owned-free small buffer of at least 128 bytes given by the caller. */
 JOUST_MUST_USE joust_status joust_job_validate(const joust_job *job, char ret_key[128], joust_error *err);
+/* key and why are valid during the call. */
+typedef void joust_job_problem_fn(void *context, const char *key, const char *why);
+/* The same, the first problem of each section and of each judge given to report; JOUST_OK says that all was looked at. Errors:
+ * those that are no problem of the job. */
+JOUST_MUST_USE joust_status joust_job_validate_all(const joust_job *job, joust_job_problem_fn *report, void *context,
+                                                   joust_error *err);
 /* What joust_sampling.stop says of the job's stop strings: the first 8 bytes, big-endian, of the digest of them as
  * fields, in order; 0 without any. */
 uint64_t joust_stop_strings_id(const joust_job *job);

@@ -47,8 +47,9 @@ static joust_status check_endpoint(const check *c, const joust_job_model *m)
 {
     const joust_job_endpoint *e = &m->endpoint;
     if (!m->has_serve && (m->path || m->init))
-        REFUSE(c, "either path or endpoint: a served model has no folder here; with serve: {command: "
-                  "...} beside path Joust starts the servers");
+        REFUSE(c,
+               "either path or endpoint: a served model has no folder here; with serve: {command: "
+               "...} beside path Joust starts the servers");
     set_key(c, "rollout.response_prefix");
     if (c->job->rollout.response_prefix)
         REFUSE(c, "isn't supported with a model served by an endpoint");
@@ -57,8 +58,9 @@ static joust_status check_endpoint(const check *c, const joust_job_model *m)
         REFUSE(c, "expected 1 … %u URLs, there are %u", JOUST_MAX_URLS, e->n_urls);
     for (uint32_t i = 0; i < e->n_urls; i++) {
         if (!is_base_url(e->urls[i]))
-            REFUSE(c, "'%.100s' isn't http://HOST[:PORT]/v1 or https://…, without user, query or "
-                      "slash at its end (keys come from api_key_env)",
+            REFUSE(c,
+                   "'%.100s' isn't http://HOST[:PORT]/v1 or https://…, without user, query or "
+                   "slash at its end (keys come from api_key_env)",
                    strchr(e->urls[i], '@') ? "a URL with '@'" : e->urls[i]);
         for (uint32_t k = 0; k < i; k++)
             if (!strcmp(e->urls[i], e->urls[k]))
@@ -189,8 +191,8 @@ static joust_status check_judge(const check *c, uint32_t i)
     if (j->model && joust_job_find_model(c->job, j->model) == JOUST_NONE)
         REFUSE(c, "'%s' isn't one of models:", j->model);
     if (asks_model && is_served(c->job, j->model))
-        REFUSE(c, "'%s' is served by an endpoint; %s needs a model of the built-in engine", j->model,
-               j->kind == JOUST_JUDGE_YES_NO ? "yes-no" : "compare");
+        REFUSE(c, "'%s' is served by an endpoint; %s needs a model of the built-in engine",
+               j->model, j->kind == JOUST_JUDGE_YES_NO ? "yes-no" : "compare");
     set_key(c, "judges[%u].labels", i);
     if (j->kind == JOUST_JUDGE_YES_NO && j->n_labels != 2)
         REFUSE(c, "expected 2 labels (yes, no), there are %u", j->n_labels);
@@ -236,7 +238,8 @@ static joust_status check_served_rollout(const check *c)
                 {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE},
                 {"max_prompt_tokens", r->max_prompt_tokens > 0}};
     for (uint32_t i = 0; i < c->job->n_models; i++)
-        for (size_t k = 0; c->job->models[i].has_endpoint && k < sizeof(ours) / sizeof(*ours); k++) {
+        for (size_t k = 0; c->job->models[i].has_endpoint && k < sizeof(ours) / sizeof(*ours);
+             k++) {
             set_key(c, "rollout.%s", ours[k].key);
             if (ours[k].set)
                 REFUSE(c, "the built-in engine's alone; '%s' is served by an endpoint%s",
@@ -370,13 +373,15 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
     if (!t->model || joust_job_find_model(job, t->model) == JOUST_NONE)
         REFUSE(c, "'%s' isn't one of models:", t->model ? t->model : "");
     if (is_served(job, t->model))
-        REFUSE(c, "'%s' is served by an endpoint: the built-in trainer has no weights of it; leave "
-                  "train: out and export the pairs, or name a model with a path",
+        REFUSE(c,
+               "'%s' is served by an endpoint: the built-in trainer has no weights of it; leave "
+               "train: out and export the pairs, or name a model with a path",
                t->model);
     set_key(c, "%s.lora", at);
     if (t->has_lora && job->models[joust_job_find_model(job, t->model)].has_serve)
-        REFUSE(c, "'%s' is served from whole checkpoints; an adapter can't be given to its servers "
-                  "yet: leave lora out, or serve",
+        REFUSE(c,
+               "'%s' is served from whole checkpoints; an adapter can't be given to its servers "
+               "yet: leave lora out, or serve",
                t->model);
     set_key(c, "%s.batch_size", at);
     if (t->batch_size == 0)
@@ -408,8 +413,9 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
         REFUSE(c, "training on pairs needs a judge with role: reward");
     set_key(c, "pairs.rejected_model");
     if (is_served(job, job->pairs.rejected_model))
-        REFUSE(c, "'%s' is served by an endpoint, whose answers may have no token ids; training on "
-                  "them isn't supported yet",
+        REFUSE(c,
+               "'%s' is served by an endpoint, whose answers may have no token ids; training on "
+               "them isn't supported yet",
                job->pairs.rejected_model);
     set_key(c, "rollout.samples");
     if (job->rollout.samples < 2 && !job->pairs.rejected_model)
@@ -488,32 +494,72 @@ static joust_status check_stages(const check *c)
     return JOUST_OK;
 }
 
+/* The checks, numbered: those of the whole job around one of each judge. */
+enum { N_BEFORE = 3, N_AFTER = 5 };
+
+static joust_status check_name(const check *c)
+{
+    const char *name = c->job->name;
+    set_key(c, "name");
+    if (!name || !*name || strlen(name) >= JOUST_MAX_NAME_BYTES)
+        REFUSE(c, "expected 1 … %u bytes", JOUST_MAX_NAME_BYTES - 1);
+    set_key(c, "judges");
+    if (c->job->n_judges > JOUST_MAX_JUDGES)
+        REFUSE(c, "more than %u judges", JOUST_MAX_JUDGES);
+    return JOUST_OK;
+}
+
+static joust_status check_part(const check *c, uint32_t part)
+{
+    const joust_job *job = c->job;
+    if (part >= N_BEFORE && part < N_BEFORE + job->n_judges)
+        return check_judge(c, part - N_BEFORE);
+    switch (part < N_BEFORE ? part : part - job->n_judges) {
+    case 0:
+        return check_name(c);
+    case 1:
+        return check_models(c);
+    case 2:
+        return check_sets(c);
+    case N_BEFORE:
+        return job->has_prompts ? check_rollout(c) : JOUST_OK;
+    case N_BEFORE + 1:
+        return job->has_train && job->n_stages == 0 ? check_train(c, &job->train, "train")
+                                                    : JOUST_OK;
+    case N_BEFORE + 2:
+        return job->promote.on
+                   ? check_measure(c, "promote", job->promote.prompts, job->promote.judge)
+                   : JOUST_OK;
+    case N_BEFORE + 3:
+        return job->evaluate.on ? check_evaluate(c) : JOUST_OK;
+    default:
+        return check_stages(c);
+    }
+}
+
 joust_status joust_job_validate(const joust_job *job, char ret_key[128], joust_error *err)
 {
-    check c = {.job = job, .key = ret_key, .err = err};
-    set_key(&c, "name");
-    if (!job->name || !*job->name || strlen(job->name) >= JOUST_MAX_NAME_BYTES)
-        return joust_fail(err, JOUST_INVALID, "expected 1 … %u bytes", JOUST_MAX_NAME_BYTES - 1);
-    joust_status st = check_models(&c);
-    if (st == JOUST_OK)
-        st = check_sets(&c);
-    if (st == JOUST_OK && job->n_judges > JOUST_MAX_JUDGES) {
-        set_key(&c, "judges");
-        st = joust_fail(err, JOUST_INVALID, "more than %u judges", JOUST_MAX_JUDGES);
-    }
-    for (uint32_t i = 0; st == JOUST_OK && i < job->n_judges; i++)
-        st = check_judge(&c, i);
-    if (st == JOUST_OK && job->has_prompts)
-        st = check_rollout(&c);
-    if (st == JOUST_OK && job->has_train && job->n_stages == 0)
-        st = check_train(&c, &job->train, "train");
-    if (st == JOUST_OK && job->promote.on)
-        st = check_measure(&c, "promote", job->promote.prompts, job->promote.judge);
-    if (st == JOUST_OK && job->evaluate.on)
-        st = check_evaluate(&c);
-    if (st == JOUST_OK)
-        st = check_stages(&c);
+    const check c = {.job = job, .key = ret_key, .err = err};
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < N_BEFORE + job->n_judges + N_AFTER; i++)
+        st = check_part(&c, i);
     if (st == JOUST_OK && ret_key)
         ret_key[0] = '\0';
     return st;
+}
+
+joust_status joust_job_validate_all(const joust_job *job, joust_job_problem_fn *report,
+                                    void *context, joust_error *err)
+{
+    char key[128];
+    joust_error why = {0};
+    const check c = {.job = job, .key = key, .err = &why};
+    for (uint32_t i = 0; i < N_BEFORE + job->n_judges + N_AFTER; i++) {
+        joust_status st = check_part(&c, i);
+        if (st == JOUST_INVALID)
+            report(context, key, why.text);
+        else if (st != JOUST_OK)
+            return joust_fail(err, st, "%s", why.text);
+    }
+    return JOUST_OK;
 }

@@ -36,6 +36,27 @@ edit 's/samples: 4/samples: 0/'
 refused "expected a whole number from 1 to 4096; found 0"
 edit 's/{prompt}/{promp}/'
 refused "rollout.template: template: {promp} is no slot here; did you mean {prompt}"
+# Everything at once, each at the place of its key.
+edit 's/rule: steps-and-number, //; s/kind: yes-no, model: policy/kind: yes-no, model: polic/; s/^promote: .*/promote: {prompts: data\/validation.jsonl, judge: exakt}/'
+refused "job.yaml:10:39: judges[0].model: 'polic' isn't one of models:"
+refused "job.yaml:11:5: judges[1].rule: missing: final-number"
+refused "job.yaml:14:50: promote.judge: 'exakt' isn't one of judges:"
+refused "job.yaml: 3 problems"
+edit 's/{prompt}/{promp}/; s/<eos><judge>/&/'
+: >"$dir/data/test.jsonl"
+refused "job.yaml:8:68: rollout.template: template: {promp} is no slot here"
+refused "job.yaml: 1 problem"
+edit 's/^cluster:  {/cluster: {memory_mb: 1, /'
+rm "$dir/data/config.json"
+refused "job.yaml:6:11: models.policy: $dir/data/config.json: can't open"
+refused "job.yaml:16:22: cluster.memory_mb: cluster.memory_mb is 1, and the program alone needs"
+refused "job.yaml: 2 problems"
+edit 's/, judged_by: self//'
+: >"$dir/data/test.jsonl"
+sed -i '3s/.*/{"prompt": 5}/' "$dir/data/rounds.jsonl"
+refused "job.yaml:7:18: prompts.file: $dir/data/rounds.jsonl:3: key 'prompt': expected a string"
+refused "job.yaml:15:21: evaluate.prompts: $dir/data/test.jsonl: empty"
+refused "job.yaml: 2 problems"
 restore
 refused "at most 1024" --workers 100000
 rm "$dir/data/rounds.jsonl"
