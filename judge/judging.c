@@ -39,6 +39,28 @@ typedef struct batch {
     question questions[MAX_QUESTIONS];
 } batch;
 
+/* A label that the model can't tell from the unknown word, or from another label, would give a value that says nothing. */
+static joust_status check_label(const joust_judging *j, uint32_t i, joust_error *err)
+{
+    const joust_tokens *label = &j->labels[i];
+    const char *name = j->judge->name, *text = j->judge->labels[i];
+    for (uint32_t k = 0; k < label->n; k++) {
+        if (label->ids[k] == joust_tokenizer_unknown(j->tokenizer))
+            return joust_fail(err, JOUST_INVALID,
+                              "judge '%s': label '%s' is not in the vocabulary of its model: it "
+                              "reads as the unknown token; choose a word that the model knows",
+                              name, text);
+    }
+    for (uint32_t k = 0; k < i; k++) {
+        const joust_tokens *other = &j->labels[k];
+        if (other->n == label->n && !memcmp(other->ids, label->ids, label->n * sizeof(*label->ids)))
+            return joust_fail(err, JOUST_INVALID,
+                              "judge '%s': labels '%s' and '%s' are the same tokens to its model",
+                              name, j->judge->labels[k], text);
+    }
+    return JOUST_OK;
+}
+
 static joust_status compile_labels(joust_judging *j, joust_error *err)
 {
     for (uint32_t i = 0; i < j->judge->n_labels; i++) {
@@ -50,6 +72,9 @@ static joust_status compile_labels(joust_judging *j, joust_error *err)
         if (j->labels[i].n == 0)
             return joust_fail(err, JOUST_INVALID, "judge '%s': label %u has no token: '%s'",
                               j->judge->name, i, label);
+        st = check_label(j, i, err);
+        if (st != JOUST_OK)
+            return st;
         if (j->labels[i].n > j->longest_label)
             j->longest_label = j->labels[i].n;
     }

@@ -1,5 +1,6 @@
 #include "ops/launch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -144,6 +145,19 @@ static joust_status each_command(const launcher *l, command_fn *fn, void *arg, j
 
 /* Where logs, copies of weights and sockets lie. The sockets' folder is short, since the path of an ipc socket has about 100 bytes, and the same for the same store,
  * so that nothing is left behind by launches that were killed. */
+/* BASE/joust-UID-STORE; another number behind it where somebody else has taken the name. */
+static void choose_private_dir(launcher *l, const char *base, const char *store)
+{
+    struct stat info;
+    unsigned taken = 0;
+    do {
+        int n = snprintf(l->private_dir, sizeof(l->private_dir), "%s/joust-%u-%.12s", base,
+                         (unsigned)geteuid(), store);
+        if (taken)
+            snprintf(l->private_dir + n, sizeof(l->private_dir) - (size_t)n, "-%u", taken);
+    } while (lstat(l->private_dir, &info) == 0 && info.st_uid != geteuid() && ++taken < 100);
+}
+
 static joust_status choose_places(launcher *l, joust_error *err)
 {
     l->logs = joust_path_join(l->options->store, "logs");
@@ -159,8 +173,7 @@ static joust_status choose_places(launcher *l, joust_error *err)
     const char *base = getenv("XDG_RUNTIME_DIR");
     if (!base || strlen(base) > 40 || access(base, W_OK) != 0)
         base = "/tmp";
-    snprintf(l->private_dir, sizeof(l->private_dir), "%s/joust-%u-%.12s", base, (unsigned)geteuid(),
-             hex);
+    choose_private_dir(l, base, hex);
     snprintf(l->work, sizeof(l->work), "ipc://%s/work", l->private_dir);
     const char *given = l->options->jobfile->status_endpoint;
     int n = given ? snprintf(l->status, sizeof(l->status), "%s", given)
@@ -410,9 +423,34 @@ static void tick(void *arg)
 
 /* ---- beginning and end ---- */
 
+/* A folder with something in it that no launch or coordinator put there. */
+static bool is_foreign(const char *store)
+{
+    static const char *const ours[] = {"launch.lock", "db"};
+    bool empty = true;
+    DIR *dir = opendir(store);
+    if (!dir)
+        return false;
+    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        empty = empty && (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."));
+    closedir(dir);
+    for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++) {
+        char path[PATH_MAX];
+        struct stat info;
+        snprintf(path, sizeof(path), "%s/%s", store, ours[i]);
+        if (lstat(path, &info) == 0)
+            return false;
+    }
+    return !empty;
+}
+
 static joust_status lock_store(launcher *l, joust_error *err)
 {
     const char *store = l->options->store;
+    if (is_foreign(store))
+        return joust_fail(err, JOUST_EXISTS,
+                          "%s: has files in it and is no store: name a new or an empty folder",
+                          store);
     joust_status st = joust_dir_make(store, err);
     if (st)
         return st;

@@ -22,6 +22,7 @@ joust_status joust_status_open(joust_context *context, const char *endpoint, jou
                                           .endpoint = endpoint,
                                           .id = &id,
                                           .high_water = 4,
+                                          .looks = true,
                                           .max_frame_bytes = JOUST_MAX_STATUS_BYTES};
     return joust_socket_open(context, &options, ret, err);
 }

@@ -106,12 +106,28 @@ static int run(const joust_launch_options *options, bool dry_run)
     return status;
 }
 
+/* Whether somebody is there for everything that the job asks of workers and judges: nobody else joins a launch. */
+static bool enough_roles(const joust_job *job, uint32_t workers, uint32_t judges)
+{
+    if (workers == 0)
+        fprintf(stderr, "joust launch: --workers 0: a job needs one worker at least\n");
+    else if (judges == 0 && job->n_judges > 0)
+        fprintf(
+            stderr,
+            "joust launch: no judge process (--judges 0, or cluster.judges), but judge '%s' needs "
+            "one: give --judges 1\n",
+            job->judges[0].name);
+    else
+        return true;
+    return false;
+}
+
 int joust_verb_launch(int argc, char **argv)
 {
     joust_text_list sets = {0};
     const char *store = NULL, *on = "local", *program = "/proc/self/exe", *device = NULL,
                *precision = NULL;
-    uint32_t workers = 0, judges = UINT32_MAX, threads = 0;
+    uint32_t workers = UINT32_MAX, judges = UINT32_MAX, threads = 0;
     bool dry_run = false;
     const joust_option cli[] = {
         {"--store", JOUST_OPTION_TEXT, &store, "DIR", "all of the job's truth (store/NAME)"},
@@ -143,8 +159,8 @@ int joust_verb_launch(int argc, char **argv)
         fprintf(stderr, "joust launch: --on: expected local; found '%s'\n", on);
         return JOUST_EXIT_USAGE;
     }
-    if (workers > MAX_PROCESSES || (judges != UINT32_MAX && judges > MAX_PROCESSES) ||
-        threads > MAX_PROCESSES) {
+    if ((workers != UINT32_MAX && workers > MAX_PROCESSES) ||
+        (judges != UINT32_MAX && judges > MAX_PROCESSES) || threads > MAX_PROCESSES) {
         fprintf(stderr, "joust launch: --workers, --judges, --threads: at most %u each\n",
                 MAX_PROCESSES);
         return JOUST_EXIT_USAGE;
@@ -166,11 +182,15 @@ int joust_verb_launch(int argc, char **argv)
     joust_launch_options options = {.job_path = path[0],
                                     .jobfile = &jobfile,
                                     .sets = &sets,
-                                    .workers = workers ? workers : cluster->workers,
+                                    .workers = workers != UINT32_MAX ? workers : cluster->workers,
                                     .judges = judges != UINT32_MAX ? judges : cluster->judges,
                                     .device = device,
                                     .precision = precision,
                                     .program = program};
+    if (!enough_roles(&jobfile.job, options.workers, options.judges)) {
+        joust_jobfile_fini(&jobfile);
+        return JOUST_EXIT_USAGE;
+    }
     threads = threads ? threads : cluster->threads;
     options.worker_threads = threads ? threads : share_of_cores(options.workers);
     options.kv_memory_mb = cluster->kv_memory_mb;

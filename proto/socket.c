@@ -88,8 +88,9 @@ const char *joust_peer_id_text(const joust_peer_id *id, char to[JOUST_MAX_PEER_I
 
 /* ----------------------------------------------------------------------------------------- open */
 
-/* Folder of an ipc endpoint: made private if it is absent, refused if others can enter it. */
-static joust_status check_ipc_folder(const char *path, joust_error *err)
+/* Folder of an ipc endpoint: made private if it is absent (unless somebody only looks), refused if it is another user's or
+ * others can enter it. */
+static joust_status check_ipc_folder(const char *path, bool looks, joust_error *err)
 {
     char folder[JOUST_MAX_ENDPOINT_BYTES];
     const char *slash = strrchr(path, '/');
@@ -97,12 +98,19 @@ static joust_status check_ipc_folder(const char *path, joust_error *err)
     if (!slash || slash == path)
         return joust_fail(err, JOUST_INVALID, "ipc://%s: must be in a private folder", path);
     snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
-    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+    if (!looks && mkdir(folder, 0700) != 0 && errno != EEXIST)
         return joust_fail(err, joust_status_of_errno(errno), "%s: can't make folder: %s", folder,
                           strerror(errno));
+    if (looks && lstat(folder, &info) != 0)
+        return joust_fail(err, JOUST_UNREACHABLE, "%s isn't there: nobody listens", folder);
     if (lstat(folder, &info) != 0 || !S_ISDIR(info.st_mode))
         return joust_fail(err, JOUST_DENIED, "%s: not a folder", folder);
-    if (info.st_uid != geteuid() || (info.st_mode & 077) != 0)
+    if (info.st_uid != geteuid())
+        return joust_fail(err, looks ? JOUST_UNREACHABLE : JOUST_DENIED,
+                          "%s: the sockets' folder belongs to another user (uid %u): only that one "
+                          "may connect",
+                          folder, (unsigned)info.st_uid);
+    if ((info.st_mode & 077) != 0)
         return joust_fail(
             err, JOUST_DENIED,
             "%s: others can enter the sockets' folder; make it yours alone (chmod 700)", folder);
@@ -131,7 +139,7 @@ static joust_status check_options(const joust_socket_options *o, joust_error *er
     /* ipc: the kernel's limit on the path */
     if (ipc && strlen(o->endpoint + 6) >= 108)
         return joust_fail(err, JOUST_INVALID, "%s: socket path longer than 107 bytes", o->endpoint);
-    return ipc ? check_ipc_folder(o->endpoint + 6, err) : JOUST_OK;
+    return ipc ? check_ipc_folder(o->endpoint + 6, o->looks, err) : JOUST_OK;
 }
 
 static int set_int(void *zmq, int option, int value)

@@ -74,11 +74,13 @@ typedef struct joust_socket_options {
     uint64_t max_frame_bytes; /* 0: JOUST_MAX_FRAME_BYTES */
     const joust_curve *curve; /* NULL: none; then tcp endpoints must be loopback's */
     bool monitor;             /* link events are reported: joust_socket_link_next */
+    bool
+        looks; /* DEALER, ipc: makes no folder; nobody is there if it is absent or another user's */
 } joust_socket_options;
 
 /* Opens and binds or connects. An ipc endpoint's folder must be private (mode 0700, ours): it is
  * made so if it is absent. Errors: JOUST_INVALID (the endpoint), JOUST_DENIED (a folder that others
- * can enter), JOUST_EXISTS (the address is taken), JOUST_IO. */
+ * can enter, or another user's), JOUST_UNREACHABLE (options->looks), JOUST_EXISTS (the address is taken), JOUST_IO. */
 JOUST_MUST_USE joust_status joust_socket_open(joust_context *context,
                                               const joust_socket_options *options,
                                               joust_socket **ret, joust_error *err);

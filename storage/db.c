@@ -290,12 +290,19 @@ static joust_status scratch_make(char **ret, joust_error *err)
     return JOUST_OK;
 }
 
-static void db_free(joust_db *db)
+/* RocksDB writes its log there, and keeps it open: the names go at once, so that nothing stays of a reader that is ended. */
+static void scratch_drop(joust_db *db)
 {
     if (db->scratch && joust_dir_remove(db->scratch, NULL) != JOUST_OK) {
         /* an empty folder under the temporary one may stay; nothing depends on it */
     }
     joust_free(db->scratch);
+    db->scratch = NULL;
+}
+
+static void db_free(joust_db *db)
+{
+    scratch_drop(db);
     joust_free(db->path);
     joust_free(db);
 }
@@ -327,6 +334,7 @@ joust_status joust_db_open(const char *path, joust_db_mode mode, joust_db **ret,
         st = db_open_any(db, err);
     if (st != JOUST_OK)
         goto undo_db;
+    scratch_drop(db);
     *ret = db;
     return JOUST_OK;
 undo_db:

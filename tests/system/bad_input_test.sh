@@ -59,6 +59,20 @@ refused "job.yaml:15:21: evaluate.prompts: $dir/data/test.jsonl: empty"
 refused "job.yaml: 2 problems"
 restore
 refused "at most 1024" --workers 100000
+refused "a job needs one worker" --workers 0
+refused "judge 'self' needs one: give --judges 1" --judges 0
+edit 's/name: self, kind: yes-no,/name: self, kind: yes-no, labels: [agree, no],/'
+refused "label 'agree' is not in the vocabulary of its model"
+edit 's/name: self, kind: yes-no,/name: self, kind: yes-no, labels: [yes, yes],/'
+refused "labels 'yes' and 'yes' are the same tokens"
+restore
+mkdir "$dir/mine"
+touch "$dir/mine/letter"
+if "$joust" launch "$dir/job.yaml" --store "$dir/mine" >"$dir/refused" 2>&1; then
+    fail "a folder with other files became a store"
+fi
+grep -q "has files in it and is no store" "$dir/refused" || fail "a folder of mine: $(cat "$dir/refused")"
+[ "$(ls "$dir/mine")" = letter ] || fail "something was written: $(ls "$dir/mine")"
 rm "$dir/data/rounds.jsonl"
 refused "job.yaml:7:18: prompts.file: no file"
 restore

@@ -31,4 +31,10 @@ begin "$dir/cut"
 finish 0
 stands "$dir/cut" 0 "system is complete after round 2" "the job is complete"
 same "$dir/quiet" "$dir/cut"
+[ -z "$(ls "$XDG_RUNTIME_DIR")" ] || fail "who looks leaves $(ls "$XDG_RUNTIME_DIR")"
+
+# Nor does a reader that is cut off.
+mkdir "$dir/tmp"
+TMPDIR="$dir/tmp" "$joust" trajectories export --store "$dir/cut" | head -n 1 >/dev/null
+[ -z "$(ls "$dir/tmp")" ] || fail "a reader that was cut off left $(ls "$dir/tmp")"
 echo "ended in $took ms and resumed"

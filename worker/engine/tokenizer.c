@@ -303,6 +303,11 @@ joust_status joust_tokenizer_decode(const joust_tokenizer *t, const uint32_t *id
     return st;
 }
 
+uint32_t joust_tokenizer_unknown(const joust_tokenizer *t)
+{
+    return t->unknown;
+}
+
 uint32_t joust_tokenizer_size(const joust_tokenizer *t)
 {
     return t->vocabulary.size;

@@ -55,6 +55,7 @@ JOUST_MUST_USE joust_status joust_decoding_end(joust_decoding *d, joust_buf *to,
 void joust_decoding_free(joust_decoding **d);
 
 uint32_t joust_tokenizer_size(const joust_tokenizer *t);          /* ids are below it */
+uint32_t joust_tokenizer_unknown(const joust_tokenizer *t);       /* what unknown words become; UINT32_MAX: nothing */
 bool joust_tokenizer_find(const joust_tokenizer *t, const char *token, uint32_t *ret); /* exact piece */
 joust_digest joust_tokenizer_digest(const joust_tokenizer *t);    /* of the file's bytes */
 
