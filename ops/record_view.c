@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "ops/cli.h"
+#include "ops/pair_view.h"
 #include "proto/base/alloc.h"
 #include "storage/json.h"
 #include "storage/lineage.h"
 #include "storage/tables.h"
 
-enum { EXCERPT = 60, MAX_USES = 8 };
+enum { EXCERPT = 60 };
 
 int joust_view_open(const char *verb, const char *dir, joust_store **ret)
 {
@@ -187,21 +188,6 @@ static void show_side(const char *what, const joust_trajectory *t, double reward
            logp_of(t), t->text);
 }
 
-static joust_status show_uses(joust_store *store, const joust_plan *plan, const joust_pair *pair,
-                              joust_error *err)
-{
-    joust_use uses[MAX_USES];
-    uint32_t n;
-    joust_status st = joust_lineage_get_uses(store, plan, pair, MAX_USES, uses, &n, err);
-    if (st != JOUST_OK)
-        return st;
-    printf("\ntrained on in %" PRIu32 " step%s", n, n == 1 ? "" : "s");
-    for (uint32_t i = 0; i < n && i < MAX_USES; i++)
-        printf("%s%" PRIu32, i ? ", " : n > MAX_USES ? ", the first " : ": ", uses[i].step);
-    printf("\n");
-    return JOUST_OK;
-}
-
 static joust_status show_pair(joust_store *store, const joust_plan *plan, const joust_record_id *id,
                               joust_error *err)
 {
@@ -224,8 +210,9 @@ static joust_status show_pair(joust_store *store, const joust_plan *plan, const 
     for (uint32_t i = 0; i < l.n_verdicts; i++)
         if (joust_lineage_concerns(&l, &l.verdicts[i]))
             show_verdict(&l.verdicts[i]);
+    st = joust_pair_explain(store, plan, &l, err);
     joust_lineage_fini(&l);
-    return show_uses(store, plan, &pair, err);
+    return st;
 }
 
 /* Every verdict about a trajectory, from whatever stage judged its group. */

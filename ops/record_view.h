@@ -14,7 +14,7 @@ int joust_view_open(const char *verb, const char *dir, joust_store **ret);
 JOUST_MUST_USE joust_status joust_view_list(joust_store *store, joust_family family,
                                             const joust_key_range *range, uint64_t limit,
                                             joust_error *err);
-/* One record in full: texts, rewards, verdicts, policy, and for a pair the training steps that used it. */
+/* One record in full: texts, rewards, verdicts, policy, and for a pair what joust_pair_explain adds. */
 JOUST_MUST_USE joust_status joust_view_show(joust_store *store, joust_family family,
                                             const joust_record_id *id, joust_error *err);
 /* Counts and means by round and stage, as a table or as JSON Lines. */

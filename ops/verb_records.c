@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ops/cli.h"
+#include "ops/pair_view.h"
 #include "ops/record_view.h"
 #include "ops/verbs.h"
 #include "proto/base/text.h"
@@ -59,6 +60,8 @@ static joust_status run_show(const request *r, joust_store *store, joust_error *
     if (!r->json)
         return joust_view_show(store, r->family, &id, err);
     st = joust_export_one(store, r->family, &id, true, &line, err);
+    if (st == JOUST_OK && r->family == JOUST_FAMILY_PAIRS)
+        st = joust_pair_explain_json(store, &id, &line, err);
     joust_buf_u8(&line, '\n');
     if (st == JOUST_OK && (st = joust_buf_status(&line, err)) == JOUST_OK)
         st = to_stdout(NULL, line.data, line.n, err);
