@@ -25,6 +25,14 @@ static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_DNO] = {"dno", .of_pairs = true, .keys = JOUST_TAKES_REWARD_SCALE},
     [JOUST_LOSS_REBEL] = {"rebel", .of_pairs = true, .keys = JOUST_TAKES_REWARD_SCALE},
     [JOUST_LOSS_POLICY] = {"policy"},
+    [JOUST_LOSS_BRADLEY_TERRY] = {"bradley_terry", .of_pairs = true, .of_scores = true,
+                                  .reference_free = true},
+    [JOUST_LOSS_BRADLEY_TERRY_MARGIN] = {"bradley_terry_margin", .of_pairs = true,
+                                         .of_scores = true, .reference_free = true,
+                                         .keys = JOUST_TAKES_REWARD_SCALE},
+    [JOUST_LOSS_MARGIN] = {"margin", .of_pairs = true, .of_scores = true, .reference_free = true,
+                           .keys = JOUST_TAKES_REWARD_SCALE},
+    [JOUST_LOSS_VALUE] = {"value", .of_scores = true, .reference_free = true},
 };
 
 static const joust_policy_traits POLICIES[] = {
@@ -159,10 +167,16 @@ static joust_status mix_check(const joust_train_settings *s, bool of_pairs, jous
         if (!(mix[i] >= 0 && mix[i] <= 1e6))
             return joust_fail(err, JOUST_INVALID, "a weight is %g, expected 0 to 1e6", mix[i]);
         total += mix[i];
+        if (mix[i] > 0 && TRAITS[i].of_scores)
+            return joust_fail(err, JOUST_INVALID, "%s is of a scalar head: it can't be mixed",
+                              TRAITS[i].name);
         others += i == JOUST_LOSS_KTO ? 0 : mix[i];
     }
     if (total > 0 && !of_pairs)
         return joust_fail(err, JOUST_INVALID, "is of losses on pairs; sft stands alone");
+    if (total > 0 && TRAITS[s->loss].of_scores)
+        return joust_fail(err, JOUST_INVALID, "%s is of a scalar head: it can't be mixed",
+                          TRAITS[s->loss].name);
     if (s->loss == JOUST_LOSS_KTO ? others > 0 : mix[JOUST_LOSS_KTO] > 0)
         return joust_fail(err, JOUST_INVALID, "kto counts answers, not pairs: it can't be mixed");
     return JOUST_OK;
@@ -177,13 +191,18 @@ joust_status joust_objective_check(const joust_train_settings *s, const char **r
         return joust_fail(err, JOUST_INVALID, "unknown loss %d", (int)s->loss);
     bool of_reference;
     const uint32_t keys = keys_of(s, &of_reference);
-    joust_status st = numbers_check(s, keys, traits->of_pairs, traits->name, ret_key, err);
+    joust_status st =
+        numbers_check(s, keys, traits->of_pairs && !traits->of_scores, traits->name, ret_key, err);
     if (st)
         return st;
     *ret_key = "mix";
     st = mix_check(s, traits->of_pairs, err);
     if (st)
         return st;
+    *ret_key = "sft_weight";
+    if (traits->of_scores && s->sft_weight != 0)
+        return joust_fail(err, JOUST_INVALID, "has no effect on the loss %s; leave it out",
+                          traits->name);
     *ret_key = "reference";
     if (s->no_reference && s->loss == JOUST_LOSS_KTO)
         return joust_fail(err, JOUST_INVALID, "kto needs a reference");

@@ -47,6 +47,11 @@ typedef enum joust_loss {
     JOUST_LOSS_DNO = 17,
     JOUST_LOSS_REBEL = 18,
     JOUST_LOSS_POLICY = 19, /* policy gradients, by joust_policy_settings */
+    /* of a scalar head */
+    JOUST_LOSS_BRADLEY_TERRY = 20,
+    JOUST_LOSS_BRADLEY_TERRY_MARGIN = 21,
+    JOUST_LOSS_MARGIN = 22,
+    JOUST_LOSS_VALUE = 23, /* of every token, by joust_policy_settings.value_clip */
     /* What a job calls by name: settings of JOUST_LOSS_POLICY, which is what the engine gets. */
     JOUST_LOSS_REINFORCE = 40,
     JOUST_LOSS_RLOO = 41,
@@ -56,7 +61,7 @@ typedef enum joust_loss {
     JOUST_LOSS_GSPO = 45,
     JOUST_LOSS_CISPO = 46
 } joust_loss;
-#define JOUST_N_LOSSES 20u /* one more than the last that the engine knows */
+#define JOUST_N_LOSSES 24u /* one more than the last that the engine knows */
 
 typedef enum joust_schedule {
     JOUST_SCHEDULE_CONSTANT = 1,
@@ -108,6 +113,7 @@ typedef struct joust_policy_settings {
     double kl_weight, entropy_weight; /* 0: off */
     double sampler_cap;               /* of the weight of an external sampler's tokens; 0: no weights */
     uint32_t max_tokens;              /* AGGREGATE_CONSTANT */
+    double value_clip; /* JOUST_LOSS_VALUE: how far a value may go from the old one; 0: no clip */
 } joust_policy_settings;
 
 /* What a policy loss's name says. */
@@ -132,6 +138,7 @@ enum joust_objective_key {
 typedef struct joust_loss_traits {
     const char *name;
     bool of_pairs;       /* not sft alone */
+    bool of_scores;      /* of a scalar head's scores, not of log-probabilities */
     bool per_token;      /* log-ratios are divided by the number of response tokens */
     bool reference_free; /* log-probabilities stand for log-ratios */
     bool by_example;     /* each answer counts by itself, the mean is over answers */

@@ -173,6 +173,23 @@ static slopes rebel(const point *x)
     return of_difference(off * off, 2 * x->p->beta * off);
 }
 
+/* On scores: the probability of Bradley and Terry that the chosen one wins. */
+static slopes bradley_terry(const point *x)
+{
+    return smoothed(x->chosen, x->rejected, 1, 0, 0);
+}
+
+static slopes bradley_terry_margin(const point *x)
+{
+    return smoothed(x->chosen, x->rejected, 1, -x->p->objective.reward_scale * x->margin, 0);
+}
+
+static slopes margin(const point *x)
+{
+    const double left = x->p->objective.reward_scale * x->margin - (x->chosen - x->rejected);
+    return left > 0 ? of_difference(left, -1) : of_difference(0, 0);
+}
+
 static link_fn *const LINKS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_DPO] = dpo,           [JOUST_LOSS_HINGE] = hinge,
     [JOUST_LOSS_IPO] = ipo,           [JOUST_LOSS_ROBUST] = robust,
@@ -182,7 +199,8 @@ static link_fn *const LINKS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_DISCOPOP] = discopop, [JOUST_LOSS_SIGMOID_NORM] = dpo,
     [JOUST_LOSS_SIMPO] = simpo,       [JOUST_LOSS_ORPO] = orpo,
     [JOUST_LOSS_KTO] = kto,           [JOUST_LOSS_DNO] = dno,
-    [JOUST_LOSS_REBEL] = rebel};
+    [JOUST_LOSS_REBEL] = rebel,       [JOUST_LOSS_BRADLEY_TERRY] = bradley_terry,
+    [JOUST_LOSS_MARGIN] = margin,     [JOUST_LOSS_BRADLEY_TERRY_MARGIN] = bradley_terry_margin};
 
 /* sft of a mix: TRL's, the mean over all chosen tokens of the step. */
 static void add_sft(double weight, const joust_pair_logps *pair, joust_pair_slopes *to)
@@ -223,8 +241,9 @@ joust_pair_slopes joust_pair_objective(const joust_train_settings *p, const jous
         y.chosen += weight * s.chosen / scale[0];
         y.rejected += weight * s.rejected / scale[1];
         if (loss == p->loss) {
-            y.chosen_reward = p->beta * x.chosen;
-            y.rejected_reward = p->beta * x.rejected;
+            const double beta = joust_loss_traits_of(loss)->of_scores ? 1 : p->beta;
+            y.chosen_reward = beta * x.chosen;
+            y.rejected_reward = beta * x.rejected;
         }
     }
     if (p->sft_weight != 0 && pair->n_chosen) {

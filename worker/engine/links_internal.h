@@ -5,7 +5,7 @@
 
 #include "worker/engine/train.h"
 
-/* Sums over a pair's response tokens. n 0: the pair lacks that answer. */
+/* Sums over a pair's response tokens; of losses on scores the scores. n 0: the pair lacks that answer. */
 typedef struct joust_pair_logps {
     double chosen, rejected; /* ld_alpha's weights in */
     double plain_chosen;     /* without them */

@@ -45,6 +45,20 @@ JOUST_MUST_USE joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_ro
                                                double share, joust_row_report *ret,
                                                joust_error *err);
 
+/* The same of a scalar head: losses on the scores of a pair's answers, and the value loss. Errors: the same. */
+JOUST_MUST_USE joust_status joust_scores_row_loss(joust_tape *t, const joust_pair_row *row,
+                                                  const joust_pair_step *step,
+                                                  joust_row_report *ret, joust_error *err);
+JOUST_MUST_USE joust_status joust_value_row_check(const joust_model_config *c,
+                                                  const joust_value_row *row, uint32_t name,
+                                                  joust_error *err);
+JOUST_MUST_USE joust_status joust_value_row_loss(joust_tape *t, const joust_value_row *row,
+                                                 const joust_policy_settings *p, double share,
+                                                 joust_row_report *ret, joust_error *err);
+/* ret (n_response): the head's output before each response token. */
+JOUST_MUST_USE joust_status joust_value_row_values(joust_tape *t, const joust_value_row *row,
+                                                   double *ret, joust_error *err);
+
 /* The forward pass of joust_pair_row_loss alone: ret_chosen (n_chosen), ret_rejected (n_rejected).
  * */
 JOUST_MUST_USE joust_status joust_pair_row_logps(joust_tape *t, const joust_pair_row *row,

@@ -18,6 +18,7 @@ joust_status joust_policy_settings_check(const joust_policy_settings *p, joust_e
         {"kl_weight", p->kl_weight, 0, 1e6},
         {"entropy_weight", p->entropy_weight, -1e6, 1e6},
         {"sampler_cap", p->sampler_cap, 0, 1e6},
+        {"value_clip", p->value_clip, 0, 1e6},
         {"max_tokens", p->max_tokens, p->aggregation == JOUST_AGGREGATE_CONSTANT, UINT32_MAX},
     };
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
@@ -128,4 +129,37 @@ joust_policy_report joust_policy_objective(const joust_policy_settings *p,
     for (uint32_t i = 0; whole && i < x->n; i++)
         slopes[i] += by_sequence / x->n;
     return y;
+}
+
+joust_value_report joust_value_objective(const joust_policy_settings *p,
+                                         const joust_value_tokens *x, double share, double *slopes)
+{
+    joust_value_report y = {0};
+    for (uint32_t i = 0; i < x->n; i++) {
+        const double off = x->values[i] - x->returns[i];
+        double held = off;
+        if (p->value_clip > 0 && x->old_values) {
+            const double low = (double)x->old_values[i] - p->value_clip,
+                         high = (double)x->old_values[i] + p->value_clip, v = x->values[i];
+            held = (v < low ? low : v > high ? high : v) - x->returns[i];
+        }
+        const bool clipped = held * held > off * off;
+        slopes[i] = clipped ? 0 : share * off;
+        y.loss += share * (clipped ? held * held : off * off) / 2;
+        y.n_clipped += clipped;
+    }
+    return y;
+}
+
+void joust_gae(const double *rewards, const float *values, uint32_t n, double gamma, double lambda,
+               double *ret_advantages, double *ret_returns)
+{
+    double next_value = 0, next = 0;
+    for (uint32_t i = n; i-- > 0;) {
+        const double value = (double)values[i];
+        next = rewards[i] + gamma * next_value - value + gamma * lambda * next;
+        next_value = value;
+        ret_advantages[i] = next;
+        ret_returns[i] = next + value;
+    }
 }

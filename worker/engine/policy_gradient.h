@@ -38,4 +38,24 @@ joust_policy_report joust_policy_objective(const joust_policy_settings *p,
                                            const joust_policy_tokens *tokens, double share,
                                            double *slopes);
 
+/* Values of the states before each of one answer's n tokens, as a critic with a scalar head gives them. */
+typedef struct joust_value_tokens {
+    uint32_t n;
+    const double *values;    /* now */
+    const float *old_values; /* when the step's data was made; NULL: no clip */
+    const double *returns;
+} joust_value_tokens;
+typedef struct joust_value_report {
+    double loss;        /* the row's part of the step's loss */
+    uint32_t n_clipped; /* tokens whose gradient the clip removed */
+} joust_value_report;
+/* PPO's clipped value loss; slopes (n): d loss / d values. */
+joust_value_report joust_value_objective(const joust_policy_settings *p,
+                                         const joust_value_tokens *tokens, double share,
+                                         double *slopes);
+/* Generalised advantages and returns (advantage + value) of one answer's n tokens, (n) each, from rewards and the values
+ * before each token; the value after the last is 0. */
+void joust_gae(const double *rewards, const float *values, uint32_t n, double gamma, double lambda,
+               double *ret_advantages, double *ret_returns);
+
 #endif

@@ -45,11 +45,19 @@ typedef struct joust_policy_row {
     const double *advantages;
 } joust_policy_row;
 
+/* One answer for the value loss of a critic; arrays of n_response, as in joust_value_tokens. */
+typedef struct joust_value_row {
+    const uint32_t *prompt, *response;
+    uint32_t n_prompt, n_response;
+    const float *old_values; /* may be NULL */
+    const double *returns;
+} joust_value_row;
+
 typedef struct joust_step_report {
     uint32_t step; /* index of the step just done, from 0 */
     double loss, gradient_norm, learning_rate;
     double accuracy; /* pairs: share with chosen - rejected implicit reward > 0; else 0 */
-    double chosen_reward, rejected_reward; /* means of beta * (logp - ref) */
+    double chosen_reward, rejected_reward; /* means of beta * (logp - ref), or of scores */
     /* policy gradients, means over tokens: */
     double entropy, kl, ratio, clipped; /* entropy only where it weighs; clipped: share */
 } joust_step_report;
@@ -61,6 +69,7 @@ typedef struct joust_trainer joust_trainer;
  *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
  *   sft: sum over targets of weight * -log p(token)
  *   policy: worker/engine/policy_gradient.h, of its settings' aggregation
+ *   of a scalar head: bradley_terry, bradley_terry_margin, margin on the scores after each answer's last token; value
  * kto: mean over answers. An answer without tokens has log-probability 0 and no gradient; not both of a row. Errors: JOUST_INVALID (a setting by name), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
                                                  const joust_train_settings *params,
@@ -86,6 +95,15 @@ JOUST_MUST_USE joust_status joust_trainer_step_rows(joust_trainer *t, const jous
 JOUST_MUST_USE joust_status joust_trainer_step_policy(joust_trainer *t,
                                                       const joust_policy_row *rows, uint32_t n,
                                                       joust_step_report *ret, joust_error *err);
+/* Settings' loss JOUST_LOSS_VALUE, of a model with a scalar head (PPO's critic); the loss is the mean over all tokens.
+ * Errors: the same. */
+JOUST_MUST_USE joust_status joust_trainer_step_values(joust_trainer *t, const joust_value_row *rows,
+                                                      uint32_t n, joust_step_report *ret,
+                                                      joust_error *err);
+/* The critic's value before each response token, ret_values (n_response), by the training pass; the row's old_values and
+ * returns aren't read. Errors: JOUST_INVALID, JOUST_UNSUPPORTED (no scalar head), JOUST_NOT_FINITE, JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_trainer_values(joust_trainer *t, const joust_value_row *row,
+                                                 float *ret_values, joust_error *err);
 /* Token log-probs of tokens[first .. n-1] by the forward pass that keeps activations for the backward pass. */
 JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens,
                                                 uint32_t n, uint32_t first, float *ret_logps,

@@ -55,7 +55,7 @@ static void hash_objective(joust_hasher *h, const joust_train_settings *p)
     joust_hasher_u64(h, o->reference_sync_steps);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
         hash_double(h, numbers[i]);
-    for (uint32_t i = 0; i < JOUST_N_LOSSES; i++)
+    for (uint32_t i = 0; i <= JOUST_LOSS_POLICY; i++) /* those that may be mixed */
         hash_double(h, o->mix[i]);
 }
 
@@ -84,6 +84,8 @@ static joust_digest settings_digest(const joust_train_settings *p)
         hash_double(&h, numbers[i]);
     if (p->no_reference || !joust_objective_is_neutral(&p->objective))
         hash_objective(&h, p);
+    if (p->loss == JOUST_LOSS_VALUE)
+        hash_double(&h, p->policy.value_clip);
     if (p->loss == JOUST_LOSS_POLICY)
         hash_policy(&h, &p->policy);
     return joust_hasher_end(&h);

@@ -25,7 +25,7 @@ static joust_status params_check(const joust_train_settings *p, joust_error *err
         double value;
         bool good;
     } checks[] = {
-        {"beta", p->beta, !traits || !traits->of_pairs || p->beta > 0},
+        {"beta", p->beta, !traits || !traits->of_pairs || traits->of_scores || p->beta > 0},
         {"sft_weight", p->sft_weight, p->sft_weight >= 0},
         {"learning_rate", p->learning_rate, p->learning_rate >= 0},
         {"min_learning_rate_ratio", p->min_learning_rate_ratio,
@@ -44,11 +44,25 @@ static joust_status params_check(const joust_train_settings *p, joust_error *err
     joust_status st = joust_objective_check(p, &key, err);
     if (st)
         return joust_blame(err, st, "train: %s", key);
+    if (p->loss == JOUST_LOSS_VALUE &&
+        !(p->policy.value_clip >= 0 && isfinite(p->policy.value_clip)))
+        return joust_fail(err, JOUST_INVALID, "train: value_clip is %g, out of range",
+                          p->policy.value_clip);
     if (p->loss == JOUST_LOSS_POLICY && (st = joust_policy_settings_check(&p->policy, err)))
         return st;
     if (p->schedule < JOUST_SCHEDULE_CONSTANT || p->schedule > JOUST_SCHEDULE_COSINE)
         return joust_fail(err, JOUST_INVALID, "train: unknown schedule %d", (int)p->schedule);
     return JOUST_OK;
+}
+
+static joust_status check_scalar(const joust_model_config *c, joust_loss loss, joust_error *err)
+{
+    if (c->scalar_head)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_UNSUPPORTED,
+                      "training: the loss %s is of a scalar head, and %s has none; use a "
+                      "...ForSequenceClassification with one label",
+                      joust_loss_traits_of(loss)->name, c->architecture);
 }
 
 joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
@@ -58,7 +72,9 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
     joust_status st = joust_engine_check_cpu(engine, "training", err);
     if (!st)
         st = params_check(params, err);
-    if (!st)
+    if (!st && joust_loss_traits_of(params->loss)->of_scores)
+        st = check_scalar(&model->config, params->loss, err);
+    else if (!st)
         st = joust_model_check_language(&model->config, "training", err);
     if (!st && model->lora && params->objective.reference_sync_steps)
         st = joust_fail(err, JOUST_UNSUPPORTED,
@@ -139,9 +155,11 @@ static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
 typedef struct step {
     joust_trainer *t;
     joust_pair_step pair;
-    const joust_pair_row *pairs; /* one of these three */
+    const joust_pair_row *pairs; /* one of these four */
     const joust_sft_row *rows;
     const joust_policy_row *answers;
+    const joust_value_row *values;
+    bool of_scores;    /* the pairs' loss is */
     uint64_t n_tokens; /* of all answers */
     uint32_t n, run;   /* rows; rows of a run, a power of two */
     double n_shares;   /* what the loss is the mean over: rows or answers */
@@ -160,7 +178,12 @@ static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, f
     joust_tape *tape = t->tapes[thread];
     joust_row_report *report = &s->reports[row];
     joust_status st;
-    if (s->pairs)
+    if (s->pairs && s->of_scores)
+        st = joust_scores_row_loss(tape, &s->pairs[row], &s->pair, report, err);
+    else if (s->values)
+        st = joust_value_row_loss(tape, &s->values[row], &t->params.policy,
+                                  1.0 / (double)s->n_tokens, report, err);
+    else if (s->pairs)
         st = joust_pair_row_loss(tape, &s->pairs[row], &s->pair, report, err);
     else if (s->rows)
         st = joust_sft_row_loss(tape, &s->rows[row], s->pair.share, report, err);
@@ -310,7 +333,7 @@ static joust_status gradient_sum(step *s, joust_error *err)
 
 static void policy_average(const step *s, joust_step_report *to)
 {
-    for (uint32_t i = 0; s->answers && i < s->n; i++) {
+    for (uint32_t i = 0; (s->answers || s->values) && i < s->n; i++) {
         const joust_row_report *r = &s->reports[i];
         to->entropy += r->entropy / (double)s->n_tokens;
         to->kl += r->kl / (double)s->n_tokens;
@@ -419,7 +442,7 @@ joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *ro
     joust_status st = JOUST_OK;
     if (t->params.objective.reference_sync_steps)
         st = joust_reference_rows(t, rows, n, &scored, err);
-    step s = {.t = t, .pairs = scored ? scored : rows, .n = n};
+    step s = {.t = t, .pairs = scored ? scored : rows, .of_scores = traits->of_scores, .n = n};
     if (!st)
         st = pairs_prepare(&s, traits->by_example, err);
     if (!st)
@@ -460,6 +483,45 @@ joust_status joust_trainer_step_policy(joust_trainer *t, const joust_policy_row 
     return step_do(&s, ret, err);
 }
 
+joust_status joust_trainer_step_values(joust_trainer *t, const joust_value_row *rows, uint32_t n,
+                                       joust_step_report *ret, joust_error *err)
+{
+    if (t->params.loss != JOUST_LOSS_VALUE || n == 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "training step: values need the loss value and at least one row");
+    step s = {.t = t, .values = rows, .n = n, .n_shares = 1};
+    for (uint32_t i = 0; i < n; i++) {
+        joust_status st = joust_value_row_check(&t->model->config, &rows[i], i, err);
+        if (st)
+            return st;
+        s.n_tokens += rows[i].n_response;
+    }
+    return step_do(&s, ret, err);
+}
+
+joust_status joust_trainer_values(joust_trainer *t, const joust_value_row *row, float *ret_values,
+                                  joust_error *err)
+{
+    joust_value_row alone = *row;
+    alone.old_values = NULL;
+    alone.returns = NULL;
+    joust_status st = check_scalar(&t->model->config, JOUST_LOSS_VALUE, err);
+    if (!st)
+        st = joust_value_row_check(&t->model->config, &alone, 0, err);
+    if (!st)
+        st = tapes_make(t, 1, err);
+    if (st)
+        return st;
+    double *values = joust_calloc(row->n_response, sizeof(*values));
+    if (!values)
+        return joust_fail(err, JOUST_NOMEM, "values: no memory for %u tokens", row->n_response);
+    st = joust_value_row_values(t->tapes[0], &alone, values, err);
+    for (uint32_t i = 0; i < row->n_response && !st; i++)
+        ret_values[i] = (float)values[i];
+    joust_free(values);
+    return st;
+}
+
 joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint32_t n,
                                  uint32_t first, float *ret_logps, joust_error *err)
 {
@@ -468,7 +530,9 @@ joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint3
         return joust_fail(err, JOUST_INVALID,
                           "training log-probs: tokens %u to %u of a context of %u", first, n,
                           c->context);
-    joust_status st = joust_model_check_tokens(c, "token", tokens, n, err);
+    joust_status st = joust_model_check_language(c, "log-probabilities", err);
+    if (!st)
+        st = joust_model_check_tokens(c, "token", tokens, n, err);
     if (st)
         return joust_blame(err, st, "training log-probs");
     st = tapes_make(t, 1, err);
@@ -488,7 +552,9 @@ joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint3
 joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
                                       float *ret_chosen, float *ret_rejected, joust_error *err)
 {
-    joust_status st = joust_pair_row_check(&t->model->config, row, 0, err);
+    joust_status st = joust_model_check_language(&t->model->config, "log-probabilities", err);
+    if (!st)
+        st = joust_pair_row_check(&t->model->config, row, 0, err);
     if (!st)
         st = tapes_make(t, 1, err);
     if (!st)

@@ -126,7 +126,7 @@ joust_train_settings fixture_params(joust_loss loss)
 {
     return (joust_train_settings){.loss = loss,
                                   .beta = 0.3,
-                                  .sft_weight = 0.7,
+                                  .sft_weight = loss >= JOUST_LOSS_BRADLEY_TERRY ? 0 : 0.7,
                                   .objective = joust_objective_neutral(),
                                   .learning_rate = 1e-3,
                                   .min_learning_rate_ratio = 0.1,

@@ -98,7 +98,8 @@ static void pairs_agree_with_pytorch(void **state)
         seen[p.loss] = true;
     }
     for (uint32_t k = 1; k < JOUST_N_LOSSES; k++)
-        assert_true(seen[k] || k == JOUST_LOSS_SFT || k == JOUST_LOSS_POLICY);
+        assert_true(seen[k] || k == JOUST_LOSS_SFT || k == JOUST_LOSS_POLICY ||
+                    k == JOUST_LOSS_VALUE);
     json_decref(golden);
 }
 
@@ -192,6 +193,23 @@ static void what_a_loss_does_not_take_is_refused(void **state)
     assert_string_equal(refused(p), "ld_alpha");
     p = of(JOUST_LOSS_SFT);
     p.objective.mix[JOUST_LOSS_DPO] = 0.5;
+    assert_string_equal(refused(p), "mix");
+    p = of(JOUST_LOSS_BRADLEY_TERRY);
+    assert_string_equal(refused(p), "");
+    p.objective.reward_scale = 2;
+    assert_string_equal(refused(p), "reward_scale");
+    p = of(JOUST_LOSS_MARGIN);
+    p.objective.reward_scale = 2;
+    assert_string_equal(refused(p), "");
+    p.objective.ld_alpha = 0.5;
+    assert_string_equal(refused(p), "ld_alpha");
+    p = of(JOUST_LOSS_BRADLEY_TERRY_MARGIN);
+    p.sft_weight = 1;
+    assert_string_equal(refused(p), "sft_weight");
+    p.objective.mix[JOUST_LOSS_DPO] = 1;
+    assert_string_equal(refused(p), "mix");
+    p = of(JOUST_LOSS_DPO);
+    p.objective.mix[JOUST_LOSS_BRADLEY_TERRY] = 1;
     assert_string_equal(refused(p), "mix");
     p = of((joust_loss)JOUST_N_LOSSES);
     assert_string_equal(refused(p), "loss");
@@ -300,6 +318,53 @@ static void advantages_agree_with_pytorch(void **state)
     json_decref(golden);
 }
 
+static void check_list(const json_t *c, const char *name, const double *got)
+{
+    double expected[MAX_TOKENS];
+    const uint32_t n = doubles(c, name, expected);
+    for (uint32_t k = 0; k < n; k++)
+        if (!(fabs(got[k] - expected[k]) <= 1e-9 * (1 + fabs(expected[k]))))
+            fail_msg("%s[%u]: %.12g, PyTorch has %.12g", name, k, got[k], expected[k]);
+}
+
+/* PPO's critic: the clipped value loss, and generalised advantages as TRL computes them. */
+static void values_agree_with_pytorch(void **state)
+{
+    (void)state;
+    json_t *golden = load_golden(), *c;
+    size_t i;
+    uint32_t n_clipped = 0;
+    json_array_foreach(json_object_get(golden, "values"), i, c)
+    {
+        double values[MAX_TOKENS], returns[MAX_TOKENS], slopes[MAX_TOKENS];
+        float old[MAX_TOKENS];
+        floats(c, "old", old);
+        doubles(c, "returns", returns);
+        const joust_value_tokens x = {.n = doubles(c, "values", values),
+                                      .values = values,
+                                      .old_values = old,
+                                      .returns = returns};
+        const joust_policy_settings p = {.value_clip = number(c, "clip")};
+        const joust_value_report y = joust_value_objective(&p, &x, number(c, "share"), slopes);
+        assert_true(fabs(y.loss - number(c, "loss")) < 1e-9 * (1 + fabs(y.loss)));
+        check_list(c, "slopes", slopes);
+        n_clipped += y.n_clipped;
+    }
+    assert_true(i == 4 && n_clipped > 2);
+    json_array_foreach(json_object_get(golden, "gae"), i, c)
+    {
+        double rewards[MAX_TOKENS], advantages[MAX_TOKENS], returns[MAX_TOKENS];
+        float values[MAX_TOKENS];
+        floats(c, "values", values);
+        const uint32_t n = doubles(c, "rewards", rewards);
+        joust_gae(rewards, values, n, number(c, "gamma"), number(c, "lambda"), advantages, returns);
+        check_list(c, "advantages", advantages);
+        check_list(c, "returns", returns);
+    }
+    assert_int_equal(i, 4);
+    json_decref(golden);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +373,7 @@ int main(void)
         cmocka_unit_test(what_a_loss_does_not_take_is_refused),
         cmocka_unit_test(policy_gradients_agree_with_pytorch),
         cmocka_unit_test(advantages_agree_with_pytorch),
+        cmocka_unit_test(values_agree_with_pytorch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

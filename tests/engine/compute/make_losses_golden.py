@@ -4,7 +4,9 @@
 Run by hand where torch is installed; the result is committed. Layout:
   {"pairs": [{"loss", "settings": {...}, "pair": {...}, "value", "chosen", "rejected", "plain_chosen"}],
    "policy": [{"settings": {...}, "logps", "old", "ref", "sampler", "advantages", "share", "loss", "slopes"}],
-   "advantages": [{"kind", "rewards", "expected"}]}
+   "advantages": [{"kind", "rewards", "expected"}],
+   "values": [{"clip", "share", "values", "old", "returns", "loss", "slopes"}],
+   "gae": [{"gamma", "lambda", "rewards", "values", "advantages", "returns"}]}
 The formulas are written from the papers' and TRL's definitions; tests/evidence/trl_curves.sh runs TRL itself.
 """
 import json
@@ -53,9 +55,13 @@ PAIRED = {
     "dno": lambda c, r, s, p: smooth(s["beta"] * (c - r),
                                      1 - torch.sigmoid(torch.tensor(s["reward_scale"] * p["margin"]))),
     "rebel": lambda c, r, s, p: (s["beta"] * (c - r) - s["reward_scale"] * p["margin"]) ** 2,
+    # of a scalar head: c and r are the scores
+    "bradley_terry": lambda c, r, s, p: -logsigmoid(c - r),
+    "bradley_terry_margin": lambda c, r, s, p: -logsigmoid(c - r - s["reward_scale"] * p["margin"]),
+    "margin": lambda c, r, s, p: relu(s["reward_scale"] * p["margin"] - (c - r)),
 }
 PER_TOKEN = {"ipo", "sigmoid_norm", "simpo", "orpo"}
-WITHOUT_REFERENCE = {"simpo", "orpo"}
+WITHOUT_REFERENCE = {"simpo", "orpo", "bradley_terry", "bradley_terry_margin", "margin"}
 
 
 def of(loss, c, r, s, p):
@@ -142,6 +148,34 @@ def advantage_case(kind, rewards):
     return {"kind": kind, "rewards": rewards, "expected": expected.tolist()}
 
 
+def value_case(clip):
+    n = random.randint(2, 14)
+    single = lambda values: torch.tensor(values, dtype=torch.float32).double()
+    v = torch.tensor([random.gauss(0, 1) for _ in range(n)], requires_grad=True)
+    old = single([x.item() + random.gauss(0, 0.4) for x in v])
+    returns = torch.tensor([random.gauss(0, 1.5) for _ in range(n)])
+    share = random.uniform(0.01, 1)
+    held = torch.clamp(v, old - clip, old + clip) if clip else v  # TRL's PPO trainer: vpredclipped
+    loss = share * 0.5 * torch.max((v - returns) ** 2, (held - returns) ** 2).sum()
+    loss.backward()
+    return {"clip": clip, "share": share, "values": v.tolist(), "old": old.tolist(), "returns": returns.tolist(),
+            "loss": loss.item(), "slopes": v.grad.tolist()}
+
+
+def gae_case(gamma, lam):
+    n = random.randint(1, 14)
+    rewards = [random.gauss(0, 1) for _ in range(n)]
+    values = torch.tensor([random.gauss(0, 1) for _ in range(n)], dtype=torch.float32).double().tolist()
+    last, reversed_advantages = 0.0, []
+    for t in reversed(range(n)):  # TRL's PPO trainer
+        after = values[t + 1] if t < n - 1 else 0.0
+        last = rewards[t] + gamma * after - values[t] + gamma * lam * last
+        reversed_advantages.append(last)
+    advantages = reversed_advantages[::-1]
+    return {"gamma": gamma, "lambda": lam, "rewards": rewards, "values": values, "advantages": advantages,
+            "returns": [a + v for a, v in zip(advantages, values)]}
+
+
 def main():
     cases = [case(loss) for loss in PAIRED for _ in range(4)]
     cases += [case(loss, no_reference=True, sft_weight=0.7) for loss in ("dpo", "ipo", "hinge")]
@@ -156,7 +190,11 @@ def main():
     with open("losses_golden.json", "w", encoding="utf-8") as f:
         f.write('{"pairs": [\n' + ",\n".join(json.dumps(c) for c in cases) + "\n],\n")
         f.write('"policy": [\n' + ",\n".join(json.dumps(c) for c in policy) + "\n],\n")
-        f.write('"advantages": [\n' + ",\n".join(json.dumps(c) for c in advantages) + "\n]}\n")
+        f.write('"advantages": [\n' + ",\n".join(json.dumps(c) for c in advantages) + "\n],\n")
+        values = [value_case(clip) for clip in (0.0, 0.2, 0.2, 0.5)]
+        gae = [gae_case(gamma, lam) for gamma, lam in ((1.0, 0.95), (0.99, 0.9), (1.0, 1.0), (0.9, 0.0))]
+        f.write('"values": [\n' + ",\n".join(json.dumps(c) for c in values) + "\n],\n")
+        f.write('"gae": [\n' + ",\n".join(json.dumps(c) for c in gae) + "\n]}\n")
 
 
 main()

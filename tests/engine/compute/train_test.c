@@ -162,6 +162,61 @@ static void test_equal_bits(void **state)
     }
 }
 
+/* A scalar head: the same bits on all threads and instruction sets; what isn't of it is refused, and it of others. */
+static joust_digest scored(uint32_t n_threads, joust_isa isa, joust_loss loss)
+{
+    joust_error err = {0};
+    joust_model_config config = fixture_odd_config();
+    config.scalar_head = true;
+    joust_model *m = fixture_model(&config, 3);
+    joust_engine *e = fixture_engine(n_threads, isa);
+    const joust_train_settings p = fixture_params(loss), other = fixture_params(JOUST_LOSS_SFT);
+    joust_trainer *t;
+    joust_step_report report;
+    train_data d;
+    train_data_make(&d, config.vocab_size);
+    d.pairs[1].n_rejected = d.pairs[3].n_chosen = 0; /* scored after the prompt */
+    d.pairs[2].margin = 2;
+    assert_int_equal(joust_trainer_create(e, m, &other, &t, &err), JOUST_UNSUPPORTED);
+    check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    float logps[64];
+    assert_int_equal(joust_trainer_logps(t, d.tokens, 9, 1, logps, &err), JOUST_UNSUPPORTED);
+    assert_int_equal(joust_trainer_pair_logps(t, &d.pairs[0], logps, logps, &err),
+                     JOUST_UNSUPPORTED);
+    for (uint32_t i = 0; i < 3; i++)
+        check_ok(joust_trainer_step_pairs(t, d.pairs, TRAIN_PAIRS, &report, &err));
+    assert_true(report.accuracy > 0 && report.gradient_norm > 0);
+    const joust_digest digest = joust_model_digest(m);
+    joust_free(d.tokens);
+    joust_trainer_free(&t);
+    joust_model_free(&m);
+    joust_engine_free(&e);
+    return digest;
+}
+
+static void test_scalar_head(void **state)
+{
+    (void)state;
+    joust_isa isas[3];
+    const uint32_t n_isas = fixture_isas(isas);
+    joust_train_settings p = fixture_params(JOUST_LOSS_MARGIN);
+    p.sft_weight = 0;
+    for (joust_loss loss = JOUST_LOSS_BRADLEY_TERRY; loss <= JOUST_LOSS_MARGIN; loss++) {
+        const joust_digest expected = scored(1, isas[0], loss);
+        for (uint32_t i = 0; i < n_isas; i++)
+            check_digest(expected, scored(3, isas[i], loss));
+    }
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    joust_model *m = fixture_model(&config, 3);
+    joust_engine *e = fixture_engine(1, JOUST_ISA_AUTO);
+    joust_trainer *t;
+    assert_int_equal(joust_trainer_create(e, m, &p, &t, &err), JOUST_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "margin is of a scalar head"));
+    joust_model_free(&m);
+    joust_engine_free(&e);
+}
+
 /* The tree over rows is the same however it is cut into runs and whoever computes them. */
 static void test_tree(void **state)
 {
@@ -488,6 +543,7 @@ int main(void)
         cmocka_unit_test(test_resume),           cmocka_unit_test(test_first_loss),
         cmocka_unit_test(test_learning_rate),    cmocka_unit_test(test_update),
         cmocka_unit_test(test_bad_input),        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_scalar_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

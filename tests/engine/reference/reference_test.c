@@ -32,6 +32,16 @@ typedef struct checkpoint {
     uint32_t *tokens, n;
 } checkpoint;
 
+/* What expected() reads from: other values of the same checkpoint. */
+static void expect_file(checkpoint *c, const char *name)
+{
+    joust_error err = {0};
+    char *path = joust_path_join(c->dir, name);
+    joust_safetensors_close(&c->expected);
+    check_ok(joust_safetensors_open(path, &c->expected, &err));
+    joust_free(path);
+}
+
 static float *expected(const checkpoint *c, const char *name, uint64_t n)
 {
     joust_error err = {0};
@@ -175,10 +185,9 @@ static void test_families(void **state)
 /* The trainer's last gradients against PyTorch's, tensor by tensor: what:NAME of the expected file. */
 static void check_gradients(const checkpoint *c, const joust_trainer *t, const char *what)
 {
-    uint32_t n;
-    const joust_tensor *tensors = joust_model_adapter_tensors(c->model, &n);
+    const joust_tensor *tensors = t->trained.tensors;
     double worst = 0;
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < t->trained.n_tensors; i++) {
         char name[160];
         snprintf(name, sizeof(name), "%s:%s", what, tensors[i].name);
         float *wanted = expected(c, name, tensors[i].n);
@@ -296,6 +305,56 @@ static void test_adapters(void **state)
     check_ok(joust_dir_remove("reference_test.adapter", &err));
 }
 
+/* A reward model's loss on pairs, and a critic's on values, with every tensor's gradient; the scores and values are those
+ * of the hidden states' call, to the last bit. */
+static void test_scalar_training(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    checkpoint c = checkpoint_open("qwen2-reward");
+    expect_file(&c, "training.safetensors");
+    const joust_pair_row pair = {.prompt = c.tokens,
+                                 .n_prompt = 16,
+                                 .chosen = c.tokens + 16,
+                                 .n_chosen = 20,
+                                 .rejected = c.tokens + 50,
+                                 .n_rejected = 26,
+                                 .margin = 1.5};
+    joust_step_report report;
+    joust_trainer *t = still_trainer(&c, JOUST_LOSS_BRADLEY_TERRY_MARGIN);
+    check_ok(joust_trainer_step_pairs(t, &pair, 1, &report, &err));
+    check_loss(&c, "scores", report.loss);
+    check_gradients(&c, t, "scores");
+    joust_trainer_free(&t);
+    float score, *old = expected(&c, "old", 24), *narrow = expected(&c, "returns", 24), got[24];
+    joust_hidden_request r = {.tokens = c.tokens, .n = 36, .ret_score = &score};
+    check_ok(joust_hidden(c.engine, c.model, &r, 1, NULL, NULL, &err));
+    assert_true(report.chosen_reward == (double)score);
+    double returns[24];
+    for (uint32_t i = 0; i < 24; i++)
+        returns[i] = (double)narrow[i];
+    const joust_value_row row = {.prompt = c.tokens,
+                                 .n_prompt = 16,
+                                 .response = c.tokens + 16,
+                                 .n_response = 24,
+                                 .old_values = old,
+                                 .returns = returns};
+    t = still_trainer(&c, JOUST_LOSS_VALUE);
+    t->params.policy.value_clip = 0.2;
+    check_ok(joust_trainer_step_values(t, &row, 1, &report, &err));
+    assert_true(report.clipped > 0.05 && report.clipped < 0.95);
+    check_loss(&c, "values", report.loss);
+    check_gradients(&c, t, "values");
+    check_ok(joust_trainer_values(t, &row, got, &err));
+    r.n = 16 + 23;
+    check_ok(joust_hidden(c.engine, c.model, &r, 1, NULL, NULL, &err));
+    assert_true(got[23] == score);
+    joust_trainer_free(&t);
+    joust_free(old);
+    joust_free(narrow);
+    checkpoint_close(&c);
+}
+
 /* A scalar head gives no logits, a language model no score: both are refused by name. */
 static void test_refused(void **state)
 {
@@ -324,8 +383,8 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families),
-                                       cmocka_unit_test(test_adapters),
-                                       cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_families), cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_scalar_training), cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
