@@ -17,6 +17,8 @@
 #include "worker/engine/tokenizer.h"
 #include "worker/prompter.h"
 
+#define MAX_TOKENIZER_BYTES (64u << 20)
+
 /* A model of the job, as far as it is needed to check what is put to it. */
 typedef struct checked_model {
     bool usable; /* it was read whole */
@@ -36,8 +38,48 @@ typedef struct preflight {
     checked_model models[JOUST_MAX_MODELS];
 } preflight;
 
-static joust_status check_files(const joust_job_model *model, checked_model *ret, joust_error *err)
+static bool trains_scores(const joust_job_train *train)
 {
+    const joust_loss_traits *traits = joust_loss_traits_of(train->loss);
+    return traits && traits->of_scores;
+}
+
+/* A scalar head can only be trained, by its own losses, and those train nothing else. */
+static joust_status check_head(const joust_job_model *model, const joust_model_config *c,
+                               const joust_stage *stage, joust_error *err)
+{
+    const bool trains = stage->kind == JOUST_STAGE_TRAIN,
+               of_scores = trains && trains_scores(&stage->train),
+               uses = trains || stage->kind == JOUST_STAGE_GENERATE ||
+                      stage->kind == JOUST_STAGE_JUDGE;
+    if (of_scores && !c->scalar_head)
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "the loss %s trains a scalar head, and %s has none: name a "
+                          "...ForSequenceClassification with one label",
+                          joust_loss_traits_of(stage->train.loss)->name, c->architecture);
+    if (!c->scalar_head || of_scores || !uses)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_UNSUPPORTED,
+                      "%s has a scalar head: nothing of a job can generate, judge or train by it "
+                      "but the losses bradley_terry, bradley_terry_margin and margin, in a stage "
+                      "of their own ({train: {loss: bradley_terry, model: %s}})",
+                      c->architecture, model->name);
+}
+
+static joust_status check_heads(const preflight *p, uint32_t model, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
+        if (p->plan.stages[i].model == model)
+            st = check_head(&p->job->models[model], &p->models[model].config, &p->plan.stages[i],
+                            err);
+    return st;
+}
+
+static joust_status check_files(preflight *p, uint32_t index, joust_error *err)
+{
+    const joust_job_model *model = &p->job->models[index];
+    checked_model *ret = &p->models[index];
     char *config = joust_path_join(model->path, "config.json");
     if (!config)
         return joust_fail(err, JOUST_NOMEM, "out of memory");
@@ -45,12 +87,8 @@ static joust_status check_files(const joust_job_model *model, checked_model *ret
     joust_free(config);
     if (st == JOUST_OK)
         st = joust_model_config_read_stops(model->path, &ret->config, err);
-    if (st == JOUST_OK && ret->config.scalar_head)
-        st =
-            joust_fail(err, JOUST_UNSUPPORTED,
-                       "%s: %s has a scalar head: nothing of a job can generate, judge or train by "
-                       "it yet; name a ...ForCausalLM",
-                       model->path, ret->config.architecture);
+    if (st == JOUST_OK)
+        st = check_heads(p, index, err);
     if (st == JOUST_OK && !model->init)
         st = joust_model_check(model->path, err);
     if (st == JOUST_OK)
@@ -96,9 +134,47 @@ static joust_status check_models(preflight *p, joust_error *err)
             p->models[i].usable = true;
             continue;
         }
-        st = check_files(model, &p->models[i], &why);
+        st = check_files(p, i, &why);
         p->models[i].usable = st == JOUST_OK;
         st = report(p, st, &why, err, "models.%s", model->name);
+    }
+    return st;
+}
+
+/* tokenizer.json of a model, byte for byte. */
+static joust_status check_same_tokenizer(const joust_job_model *scalar,
+                                         const joust_job_model *policy, joust_error *err)
+{
+    joust_buf texts[2] = {{0}, {0}};
+    joust_status st = JOUST_OK;
+    for (uint32_t k = 0; k < 2 && st == JOUST_OK; k++) {
+        char *path = joust_path_join(k ? policy->path : scalar->path, "tokenizer.json");
+        st = path ? joust_file_read(path, MAX_TOKENIZER_BYTES, &texts[k], err)
+                  : joust_fail(err, JOUST_NOMEM, "out of memory");
+        joust_free(path);
+    }
+    if (st == JOUST_OK &&
+        (texts[0].n != texts[1].n || memcmp(texts[0].data, texts[1].data, texts[0].n) != 0))
+        st = joust_fail(err, JOUST_INVALID,
+                        "its tokenizer.json isn't that of '%s', whose answers it is trained on as "
+                        "tokens",
+                        policy->name);
+    joust_buf_fini(&texts[0]);
+    joust_buf_fini(&texts[1]);
+    return st;
+}
+
+/* A scalar head reads the policies' tokens. */
+static joust_status check_scalar_training(const preflight *p, const joust_stage *stage,
+                                          joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++) {
+        const joust_stage *s = &p->plan.stages[i];
+        if (s->kind == JOUST_STAGE_GENERATE && p->models[s->model].usable &&
+            !joust_job_model_is_remote(&p->job->models[s->model]))
+            st =
+                check_same_tokenizer(&p->job->models[stage->model], &p->job->models[s->model], err);
     }
     return st;
 }
@@ -271,6 +347,12 @@ static joust_status check_stage(preflight *p, uint32_t index, joust_error *err)
                       strcmp(set, "prompts") == 0   ? "prompts.file"
                       : strcmp(set, "promote") == 0 ? "promote.prompts"
                                                     : "evaluate.prompts");
+    }
+    if (stage->kind == JOUST_STAGE_TRAIN && trains_scores(&stage->train) &&
+        p->models[stage->model].usable) {
+        st = check_scalar_training(p, stage, &why);
+        if (st != JOUST_OK)
+            return report(p, st, &why, err, "models.%s", p->job->models[stage->model].name);
     }
     if (stage->kind == JOUST_STAGE_TRAIN && p->job->cluster.memory_mb &&
         p->models[stage->model].usable)

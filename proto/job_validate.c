@@ -302,6 +302,9 @@ static joust_status check_objective(const check *c, const joust_job_train *t, co
     set_key(c, "%s.%s", at, key);
     if (st != JOUST_OK)
         return st;
+    set_key(c, "%s.lora", at);
+    if (joust_loss_traits_of(settings.loss)->of_scores && t->has_lora)
+        REFUSE(c, "an adapter beside a scalar head isn't supported; leave it out");
     set_key(c, "%s.batch_size", at);
     if (t->loss == JOUST_LOSS_KTO && t->batch_size < 2)
         REFUSE(c, "kto compares answers with those of other prompts: it needs 2 or more");
@@ -392,7 +395,7 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
     set_key(c, "%s.loss", at);
     const joust_loss_traits *loss = joust_loss_traits_of(t->loss);
     const joust_policy_traits *policy = joust_policy_traits_of(t->loss);
-    if (t->loss == JOUST_LOSS_POLICY)
+    if (t->loss == JOUST_LOSS_POLICY || t->loss == JOUST_LOSS_VALUE)
         REFUSE(c, "number %d is no loss of a job", (int)t->loss);
     if (t->data && (policy || (loss && loss->of_pairs)))
         REFUSE(c,

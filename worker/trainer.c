@@ -58,6 +58,13 @@ joust_status joust_training_load(const joust_training *t, const joust_model_ref 
                                         (unsigned long long)ref->version);
 }
 
+/* Whether a scalar head is trained: there is no log-probability to compare or to measure against. */
+static bool of_scores(const run *r)
+{
+    const joust_loss_traits *traits = joust_loss_traits_of(r->params->loss);
+    return traits && traits->of_scores;
+}
+
 /* ---- pairs ---------------------------------------------------------------------------------- */
 
 /* Whether another model than the one that training starts from is the reference. */
@@ -97,11 +104,29 @@ static joust_status report_gap(run *r, double max_gap, uint64_t n_compared, jous
     return JOUST_OK;
 }
 
+/* The longest pair, where none is scored before the first step. */
+static joust_status measure_pairs(run *r, uint64_t n_distinct, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint64_t i = 0; st == JOUST_OK && i < n_distinct; i++) {
+        st = joust_pair_feed_need(r->feed, i, 1, err);
+        if (st != JOUST_OK)
+            break;
+        const joust_train_row_pair *p = joust_pair_feed_row(r->feed, i);
+        const uint32_t n = p->n_prompt_tokens + p->n_chosen + p->n_rejected;
+        r->plan.row_tokens = n > r->plan.row_tokens ? n : r->plan.row_tokens;
+    }
+    r->plan.row_answers = 2; /* scores */
+    return st;
+}
+
 static joust_status open_pairs(run *r, uint64_t n_distinct, joust_error *err)
 {
     r->pairs = joust_calloc(r->params->batch_size, sizeof(*r->pairs));
     if (!r->pairs)
         return joust_fail(err, JOUST_NOMEM, "train: a batch of %u", r->params->batch_size);
+    if (of_scores(r))
+        return measure_pairs(r, n_distinct, err);
     joust_status st = score_pairs(r, n_distinct, err);
     r->plan.row_tokens = r->scores.row_tokens;
     r->plan.row_answers = r->scores.row_answers;
@@ -117,7 +142,7 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
         return st;
     for (uint32_t i = 0; i < n; i++) {
         const joust_train_row_pair *p = joust_pair_feed_row(r->feed, first + i);
-        if (!r->scores.known[p->ordinal])
+        if (!of_scores(r) && !r->scores.known[p->ordinal])
             return joust_fail(err, JOUST_MALFORMED, "row %llu: pair %llu was not in the first pass",
                               (unsigned long long)(first + i), (unsigned long long)p->ordinal);
         r->pairs[i] = (joust_pair_row){.prompt = p->prompt_tokens,
@@ -126,9 +151,11 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
                                        .n_prompt = p->n_prompt_tokens,
                                        .n_chosen = p->n_chosen,
                                        .n_rejected = p->n_rejected,
-                                       .ref_chosen = r->scores.chosen[p->ordinal],
-                                       .ref_rejected = r->scores.rejected[p->ordinal],
                                        .margin = p->margin};
+        if (!of_scores(r)) {
+            r->pairs[i].ref_chosen = r->scores.chosen[p->ordinal];
+            r->pairs[i].ref_rejected = r->scores.rejected[p->ordinal];
+        }
         step->rows[i] = p->ordinal;
         r->result->provenance.n_tokens +=
             2 * (uint64_t)p->n_prompt_tokens + p->n_chosen + p->n_rejected;
