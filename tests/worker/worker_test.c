@@ -231,7 +231,7 @@ static void revoked_and_failed_units(void **state)
     fake_serve_until(c, c->n_hellos > 0);
     fake_coordinator_lease(c, &unit, 1);
     fake_serve_until(c, c->n_failed == 1);
-    assert_non_null(strstr(c->failure, "no pair to train on"));
+    assert_non_null(strstr(c->failure, "nothing to train on"));
 
     /* Held up for want of its first file; then revoked. */
     joust_lease_unit units[N_UNITS];
