@@ -335,7 +335,8 @@ static joust_status base_of(run *r, const joust_model_ref *ref, joust_manifest *
     const char *dir = NULL;
     joust_status st = joust_cache_fetch(r->t->cache, r->t->up, &ref->manifest, &dir, err);
     if (st != JOUST_OK)
-        return st;
+        return joust_blame(err, st, "model %s version %llu", ref->lineage,
+                           (unsigned long long)ref->version);
     *ret_adapted = joust_adapter_is_there(dir);
     return joust_manifest_of_dir(dir, is_base_weights, NULL, ret, err);
 }

@@ -1,8 +1,9 @@
-/* config.json: what is accepted is valid; written again beside its own other keys it is accepted and says the same. */
+/* config.json, and adapter_config.json of the same bytes: what is accepted is valid; written again beside its own other keys it is accepted and says the same. */
 #include <string.h>
 
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
+#include "worker/engine/adapter_files_internal.h"
 #include "worker/engine/config_internal.h"
 #include "worker/engine/json_internal.h"
 
@@ -38,7 +39,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     joust_model_config config, again;
     json_t *source = NULL;
     joust_buf text = {0};
+    joust_lora_settings lora;
+    const char *key;
     const int64_t live = joust_alloc_live();
+    if (joust_adapter_config_parse(data, n, "fuzz", &lora, &err) == JOUST_OK)
+        fuzz_require(joust_lora_check(&lora, &key, &err) == JOUST_OK);
     if (joust_model_config_parse(data, n, "fuzz", &config, &err) == JOUST_OK) {
         fuzz_require(joust_model_config_validate(&config, &err) == JOUST_OK);
         fuzz_require(joust_json_parse(data, n, "fuzz", &source, &err) == JOUST_OK);

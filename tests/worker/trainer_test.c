@@ -111,14 +111,19 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
+static void drop_groups(bench *b)
 {
-    bench *b = *state;
     for (uint32_t i = 0; i < N_PAIRS; i++) {
         for (uint32_t k = 0; k < b->n_samples; k++)
             joust_trajectory_fini(&b->groups[i][k]);
         joust_free(b->groups[i]);
     }
+}
+
+static int teardown(void **state)
+{
+    bench *b = *state;
+    drop_groups(b);
     fake_upstream_fini(&b->fake);
     joust_cache_free(&b->cache);
     joust_engine_free(&b->engine);
@@ -271,6 +276,62 @@ static void live_references_resume_too(void **state)
     }
     *train = kept;
     b->plan.stages[b->unit.unit.stage].train = kept;
+}
+
+/* An adapter: the first one beside the base, and the one of a version, which answered and goes on; the base is its
+ * reference, for DPO before the first step and for KTO at every one. Another adapter than the version's is refused, and so
+ * is the adapter where none is asked for. */
+static void adapters_resume_too(void **state)
+{
+    bench *b = *state;
+    joust_error err;
+    joust_job_train *train = &b->job.train, kept = *train;
+    const joust_model_ref base = b->unit.model;
+    const char *dir = NULL;
+    char copy[512];
+    *train = kept;
+    train->has_lora = true;
+    train->lora = (joust_lora_settings){.rank = 3, .targets = JOUST_LORA_ALL, .alpha = 12};
+    train->learning_rate = 0.05;
+    b->plan.stages[b->unit.unit.stage].train = *train;
+    forget_progress(b);
+    outcome first = finish(b);
+    check_resumed(b);
+    assert_true(first.gap == 0 && first.n_compared > 0);
+    check_ok(joust_cache_fetch(b->cache, &b->fake.up, &first.manifest, &dir, &err));
+    snprintf(copy, sizeof(copy), "%s", dir);
+    b->unit.model.manifest = first.manifest;
+    drop_groups(b);
+    make_pairs(b, copy);
+    joust_digest weights[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        train->loss = i ? JOUST_LOSS_KTO : JOUST_LOSS_DPO;
+        b->plan.stages[b->unit.unit.stage].train = *train;
+        forget_progress(b);
+        outcome second = finish(b);
+        assert_true(second.gap == 0 && second.n_compared > 0);
+        assert_false(joust_digest_equal(&first.weights, &second.weights));
+        weights[i] = second.weights;
+        check_resumed(b);
+    }
+    assert_false(joust_digest_equal(&weights[0], &weights[1]));
+    joust_unit_result r = {0};
+    for (uint32_t i = 0; i < 2; i++) {
+        train->has_lora = i;
+        train->lora.rank = 4;
+        b->plan.stages[b->unit.unit.stage].train = *train;
+        forget_progress(b);
+        joust_training t = training(b);
+        check_status(JOUST_INVALID, joust_training_run(&t, &b->unit, &r, &err));
+        assert_non_null(strstr(err.text, "joust model convert"));
+    }
+    *train = kept;
+    b->plan.stages[b->unit.unit.stage].train = kept;
+    b->unit.model = base;
+    drop_groups(b);
+    check_ok(joust_cache_fetch(b->cache, &b->fake.up, &base.manifest, &dir, &err));
+    snprintf(copy, sizeof(copy), "%s", dir);
+    make_pairs(b, copy);
 }
 
 /* Policy losses: answers with advantages, with and without a reference; each setting changes what is learnt, and all resume. */
@@ -486,6 +547,7 @@ int main(void)
         cmocka_unit_test(resumed_equals_uninterrupted),
         cmocka_unit_test(policy_losses_resume_too),
         cmocka_unit_test(live_references_resume_too),
+        cmocka_unit_test(adapters_resume_too),
         cmocka_unit_test(an_empty_answer_is_trained_on),
         cmocka_unit_test(lost_requests_change_nothing),
         cmocka_unit_test(another_reference_changes_the_result),
