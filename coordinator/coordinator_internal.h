@@ -7,6 +7,7 @@
 #include "coordinator/core.h"
 #include "coordinator/lease_units.h"
 #include "coordinator/outbox.h"
+#include "coordinator/pairing.h"
 #include "coordinator/training_rows.h"
 #include "proto/loop.h"
 #include "storage/blobs.h"
@@ -38,6 +39,20 @@ typedef struct joust_generate_count {
     uint64_t refused, cut; /* groups whose prompt was too long */
 } joust_generate_count;
 
+/* The verdicts of a JUDGE stage by joust_outcome, and what the first of each says. */
+typedef struct joust_verdict_count {
+    uint64_t outcomes[JOUST_OUTCOME_SKIPPED + 1];
+    char reasons[JOUST_OUTCOME_SKIPPED + 1][201];
+} joust_verdict_count;
+
+/* How groups of a PAIR stage were decided, as far as this process has paired them. */
+typedef struct joust_pairing_count {
+    uint32_t round;
+    uint64_t groups, outcomes[JOUST_PAIRING_OUTCOMES];
+    uint64_t compared;  /* groups with a best and a worst answer */
+    double best, worst; /* among those: the largest reward, the smallest */
+} joust_pairing_count;
+
 /* What a served model's GENERATE stage has been asked in a round, with what came before this process. */
 typedef struct joust_served_count {
     uint32_t round;
@@ -56,11 +71,13 @@ struct joust_coordinator {
     joust_store *store;
     joust_blobs *blobs;
     joust_lease_sources sources;
-    joust_generate_count counts[JOUST_MAX_STAGES]; /* by stage */
-    joust_served_count served[JOUST_MAX_STAGES];   /* by stage */
-    uint64_t served_requests[JOUST_MAX_MODELS], served_tokens[JOUST_MAX_MODELS]; /* of the job so far */
-    joust_recent *recent;                          /* units that were just written */
-    joust_training_rows *rows;                     /* of the TRAIN unit under way, or NULL */
+    joust_generate_count counts[JOUST_MAX_STAGES];  /* by stage */
+    joust_pairing_count pairings[JOUST_MAX_STAGES]; /* by stage */
+    joust_served_count served[JOUST_MAX_STAGES];    /* by stage */
+    uint64_t served_requests[JOUST_MAX_MODELS],
+        served_tokens[JOUST_MAX_MODELS]; /* of the job so far */
+    joust_recent *recent;                /* units that were just written */
+    joust_training_rows *rows;           /* of the TRAIN unit under way, or NULL */
     joust_core *core;
     joust_outbox *outbox;
 
@@ -123,9 +140,16 @@ joust_status joust_coordinator_put_train_summary(joust_coordinator *c,
                                                  const joust_unit_result *result, joust_error *err);
 /* Counts a group that is put. */
 void joust_coordinator_count(joust_coordinator *c, const joust_unit_result *result);
+/* Counts a group that is paired. */
+void joust_coordinator_count_pairing(joust_coordinator *c, const joust_unit_key *unit,
+                                     const joust_pairing *pairing);
 /* The figures of a finished stage, as the store gives them; a no-op if they are there. */
 joust_status joust_coordinator_summarise(joust_coordinator *c, uint32_t round, uint32_t stage,
                                          joust_error *err);
+/* shortfalls.c: warnings about stages more than half of which gave nothing. */
+void joust_shortfall_of_verdicts(const joust_coordinator *c, uint32_t round, uint32_t stage,
+                                 const joust_verdict_count *count);
+void joust_shortfall_of_pairs(const joust_coordinator *c, uint32_t round, uint32_t stage);
 /* served.c: what servers are asked. Whether the stage's answers come from servers. */
 bool joust_served_stage(const joust_coordinator *c, uint32_t stage);
 uint32_t joust_served_requests_a_unit(const joust_coordinator *c, uint32_t stage);

@@ -5,7 +5,8 @@
 #include "proto/base/text.h"
 
 #define EMPTY_JOB                                                                                  \
-    "a round without a single decided group has nothing to train on, and no round had one"
+    "a round without a single decided group has nothing to train on, and no round had one: the "   \
+    "warnings of its judges and pairs say why, and `joust verdicts stats` counts what judges said"
 
 uint64_t joust_core_events(const joust_core *core)
 {

@@ -186,7 +186,7 @@ static void open_stage(joust_core *core, uint32_t stage, joust_actions *out)
         joust_actions_set_text(
             out,
             "round %u: no group was decided, so %s is skipped and the model stays "
-            "at version %llu; see the rewards and the floors under pairs:",
+            "at version %llu; the warnings of its judges and pairs say why",
             core->round, s->name, (unsigned long long)run->version);
     }
 }

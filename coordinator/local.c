@@ -33,6 +33,8 @@ static joust_status build_pair(joust_coordinator *c, const joust_unit_key *unit,
     joust_group best = {.n = chosen->n, .texts = chosen->texts, .rewards = chosen->rewards};
     joust_group worst = {.n = rejected->n, .texts = rejected->texts, .rewards = rejected->rewards};
     joust_status st = joust_pairing_decide(&c->job->pairs, &best, &worst, &pairing, err);
+    if (st == JOUST_OK)
+        joust_coordinator_count_pairing(c, unit, &pairing);
     if (st != JOUST_OK || pairing.outcome != JOUST_PAIRING_DECIDED)
         return st;
     joust_pair_source source = {.key = *unit,

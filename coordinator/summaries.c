@@ -124,9 +124,11 @@ static joust_status count_generate(joust_coordinator *c, uint32_t round, uint32_
     return st;
 }
 
-static joust_status count_judge(joust_cursor *cursor, figures *f, joust_error *err)
+static joust_status count_judge(joust_coordinator *c, uint32_t round, uint32_t stage,
+                                joust_cursor *cursor, figures *f, joust_error *err)
 {
     uint64_t n = 0, failed = 0, groups = 0, position = 0;
+    joust_verdict_count count = {0};
     double sum = 0;
     joust_verdict v;
     joust_status st;
@@ -138,12 +140,16 @@ static joust_status count_judge(joust_cursor *cursor, figures *f, joust_error *e
             sum += v.value;
         else
             failed++;
+        if (!count.outcomes[v.outcome]++)
+            snprintf(count.reasons[v.outcome], sizeof(count.reasons[0]), "%s",
+                     v.text ? v.text : "");
         joust_verdict_fini(&v);
     }
     add(f, JOUST_METRIC_GROUPS, (double)groups, groups);
     add(f, JOUST_METRIC_VERDICTS, (double)n, n);
     add(f, JOUST_METRIC_FAILED_VERDICTS, (double)failed, n);
     add(f, JOUST_METRIC_MEAN_VALUE, share(sum, n - failed), n - failed);
+    joust_shortfall_of_verdicts(c, round, stage, &count);
     return st;
 }
 
@@ -179,7 +185,7 @@ typedef struct graded_count {
 } graded_count;
 
 static joust_status count_graded(void *context, uint64_t position, const joust_graded *group,
-                                joust_error *err)
+                                 joust_error *err)
 {
     graded_count *n = context;
     bool decided = false;
@@ -230,9 +236,11 @@ static joust_status count(joust_coordinator *c, uint32_t round, const joust_stag
     if (st != JOUST_OK)
         return st;
     if (stage->kind == JOUST_STAGE_JUDGE)
-        st = count_judge(cursor, f, err);
+        st = count_judge(c, round, stage->index, cursor, f, err);
     else
         st = count_pairs(cursor, joust_core_positions(c->core, round, stage->index), f, err);
+    if (stage->kind == JOUST_STAGE_PAIR)
+        joust_shortfall_of_pairs(c, round, stage->index);
     joust_cursor_close(&cursor);
     return st == JOUST_END ? JOUST_OK : st;
 }

@@ -7,6 +7,7 @@
 #include "coordinator/coordinator_internal.h"
 #include "coordinator/sample_store.h"
 #include "proto/base/alloc.h"
+#include "proto/base/log.h"
 #include "storage/metrics.h"
 #include "storage/tables.h"
 
@@ -202,6 +203,114 @@ static void once_only(void **state)
     close_rig(&r);
 }
 
+/* ---- what is said of stages that gave little ---- */
+
+/* Lines of the log from here on go to a file. */
+static FILE *catch_log(void)
+{
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    joust_log_set_fd(fileno(file));
+    return file;
+}
+
+static void check_log(FILE *file, const char *expected)
+{
+    char text[2048];
+    joust_log_set_fd(2);
+    rewind(file);
+    text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
+    fclose(file);
+    if (expected ? !strstr(text, expected) : *text)
+        fail_msg("the log says: %s", text);
+}
+
+/* All verdicts of the stage but `good` are failed: at position 0 truncated, elsewhere contradicting. */
+static void put_verdicts(rig *r, uint32_t good)
+{
+    for (uint32_t position = 0, n = 0; position < SAMPLE_PER_ROUND; position++) {
+        joust_unit_result judged = sample_verdicts(&r->s, 1, position);
+        for (uint32_t i = 0; i < judged.n_verdicts; i++, n++) {
+            joust_verdict *v = &judged.verdicts[i];
+            if (n >= SAMPLE_PER_ROUND * SAMPLE_SAMPLES - good)
+                continue;
+            v->has_value = false;
+            v->outcome = position ? JOUST_OUTCOME_DISAGREE : JOUST_OUTCOME_TRUNCATED;
+        }
+        sample_put_result(&r->s, &judged);
+        joust_unit_result_fini(&judged);
+    }
+}
+
+static void most_verdicts_failed(void **state)
+{
+    rig r;
+    (void)state;
+    open_rig(&r);
+    put_verdicts(&r, 5);
+    FILE *log = catch_log();
+    joust_stage_summary summary = summarise(&r, SAMPLE_JUDGE);
+    check_log(log, "round 1 judge.self: 12 verdicts, 4 disagree, 3 truncated");
+    joust_stage_summary_fini(&summary);
+    close_rig(&r);
+}
+
+static void half_of_the_verdicts_failed(void **state)
+{
+    rig r;
+    (void)state;
+    open_rig(&r);
+    put_verdicts(&r, 6);
+    FILE *log = catch_log();
+    joust_stage_summary summary = summarise(&r, SAMPLE_JUDGE);
+    check_log(log, NULL);
+    joust_stage_summary_fini(&summary);
+    close_rig(&r);
+}
+
+static void count_pairing(rig *r, joust_pairing_outcome outcome, double chosen, double rejected)
+{
+    const joust_unit_key unit = {.round = 1, .stage = SAMPLE_PAIR};
+    const joust_pairing pairing = {
+        .outcome = outcome, .chosen_reward = chosen, .rejected_reward = rejected};
+    joust_coordinator_count_pairing(&r->c, &unit, &pairing);
+}
+
+static void no_reward_reaches_the_floor(void **state)
+{
+    rig r;
+    (void)state;
+    open_rig(&r);
+    r.s.job.pairs.min_chosen = 1.5;
+    r.s.job.pairs.max_rejected = -0.5;
+    count_pairing(&r, JOUST_PAIRING_CHOSEN_FLOOR, 0.5, 0);
+    count_pairing(&r, JOUST_PAIRING_CHOSEN_FLOOR, 1, 0.25);
+    count_pairing(&r, JOUST_PAIRING_NO_REWARD, 0, 0);
+    FILE *log = catch_log();
+    joust_stage_summary summary = summarise(&r, SAMPLE_PAIR);
+    check_log(log,
+              "round 1 pair: 3 of 3 groups gave no pair: 1 without a reward, 2 below "
+              "pairs.min_chosen; no reward reached pairs.min_chosen 1.5; the largest was 1; no "
+              "reward was as low as pairs.max_rejected -0.5; the smallest was 0");
+    joust_stage_summary_fini(&summary);
+    close_rig(&r);
+}
+
+/* Counts of another round, or of a stage that gave enough, say nothing. */
+static void enough_pairs(void **state)
+{
+    rig r;
+    (void)state;
+    open_rig(&r);
+    count_pairing(&r, JOUST_PAIRING_DECIDED, 2, 0);
+    count_pairing(&r, JOUST_PAIRING_CHOSEN_FLOOR, 1, 0);
+    FILE *log = catch_log();
+    joust_stage_summary summary = summarise(&r, SAMPLE_PAIR);
+    check_log(log, NULL);
+    joust_stage_summary_fini(&summary);
+    close_rig(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(groups_read_back),
@@ -210,6 +319,10 @@ int main(void)
                                        cmocka_unit_test(verdicts),
                                        cmocka_unit_test(pairs),
                                        cmocka_unit_test(a_stage_without_records),
-                                       cmocka_unit_test(once_only)};
+                                       cmocka_unit_test(once_only),
+                                       cmocka_unit_test(most_verdicts_failed),
+                                       cmocka_unit_test(half_of_the_verdicts_failed),
+                                       cmocka_unit_test(no_reward_reaches_the_floor),
+                                       cmocka_unit_test(enough_pairs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
