@@ -90,6 +90,7 @@ static void assert_refused(world *w, joust_status status, const char *says)
 static void another_job_is_refused_by_key(void **state)
 {
     world *w = *state;
+    const joust_job as_recorded = w->job;
     w->job.seed = 8;
     assert_refused(w, JOUST_CONFLICT, "seed is 7 in the job recorded here, and 8 in");
     w->job.seed = 7;
@@ -102,6 +103,17 @@ static void another_job_is_refused_by_key(void **state)
     w->job.models[0].content = joust_digest_of("other", 5);
     assert_refused(w, JOUST_CONFLICT, "models.policy.path is content");
     w->job.models[0].content = joust_digest_of("weights", 7);
+    w->job.seed = 8;
+    w->job.train.beta = 0.25;
+    assert_refused(w, JOUST_CONFLICT,
+                   "seed is 7 in the job recorded here, and 8 in the job given; "
+                   "train.beta: 0.1 recorded, 0.25 given");
+    w->job.train.weight_decay = w->job.train.clip = w->job.train.adam_beta1 = 0.75;
+    w->job.train.adam_beta2 = w->job.train.sft_weight = w->job.train.learning_rate = 0.75;
+    w->job.train.min_learning_rate_ratio = 0.75;
+    assert_refused(w, JOUST_CONFLICT, "train.weight_decay: 0 recorded, 0.75 given; and 1 more");
+    w->job.train = as_recorded.train;
+    w->job.seed = 7;
     w->job.rounds = 1;
     assert_refused(w, JOUST_CONFLICT, "may only grow");
     w->job.rounds = 2;
