@@ -215,6 +215,13 @@ static joust_status count_answers(joust_coordinator *c, uint32_t round, const jo
     add(f, JOUST_METRIC_ANSWERS, (double)n.answers, n.groups);
     add(f, JOUST_METRIC_UNDECIDED_GROUPS, (double)(n.groups - n.decided), n.groups);
     add(f, JOUST_METRIC_MEAN_REWARD, share(n.sum, n.rewarded), n.rewarded);
+    if (st == JOUST_OK && 2 * (n.groups - n.decided) > n.groups)
+        joust_log_warn("stage",
+                       "round %u %s: %llu of %llu groups have no two different rewards; "
+                       "%llu answers have one, the mean is %g",
+                       round, stage->name, (unsigned long long)(n.groups - n.decided),
+                       (unsigned long long)n.groups, (unsigned long long)n.rewarded,
+                       share(n.sum, n.rewarded));
     return st;
 }
 

@@ -28,6 +28,7 @@ enum {
     PLAIN_EVERY_MS = 30000, /* a line for the log of an unattended launch, at least so often */
     LEAVE_BY_THEMSELVES_MS = 400, /* after the coordinator's GOODBYE */
     LEAVE_ON_SIGTERM_MS = 1500,
+    MAX_SHOWN_WARNINGS = 100,
     GIVE_UP_AFTER = 5 /* failures of a role in a row, each within JOUST_STEADY_MS */
 };
 
@@ -53,6 +54,8 @@ typedef struct launcher {
     joust_progress_view view;
     bool terminal, line_shown;
     int64_t last_line_ms;
+    long warned_to; /* how far the coordinator's log has been read for warnings */
+    uint32_t n_warnings;
     uint32_t workers_left, judges_left; /* not given up */
     int exit_status;                    /* -1: the job goes on */
 } launcher;
@@ -271,26 +274,84 @@ static void show_rest(launcher *l)
     joust_buf_fini(&lines);
 }
 
-/* The last lines of a role's log, for who has to find out why it won't live. */
-static void show_log(launcher *l, const char *name)
+/* The last lines that a role's last run has left in its log, for who has to find out why it won't live. */
+static void show_log(launcher *l, const joust_child_exit *exit)
 {
-    char path[PATH_MAX];
-    snprintf(path, sizeof(path), "%s/%s.log", l->logs, name);
+    uint64_t since = exit->log_from;
+    char path[PATH_MAX], tail[4096];
+    struct stat info;
+    snprintf(path, sizeof(path), "%s/%s.log", l->logs, exit->name);
     FILE *file = fopen(path, "rb");
     if (!file)
         return;
-    char tail[1024];
-    bool cut = fseek(file, -(long)sizeof(tail), SEEK_END) == 0;
-    if (!cut)
-        rewind(file);
-    size_t n = fread(tail, 1, sizeof(tail), file), from = 0;
+    uint64_t size =
+        fstat(fileno(file), &info) == 0 && info.st_size > 0 ? (uint64_t)info.st_size : 0;
+    size_t most = exit->status == JOUST_EXIT_USAGE ? sizeof(tail) : 1024;
+    bool cut = size > since && size - since > most;
+    size_t n = 0, from = 0;
+    if (fseek(file, (long)(cut ? size - most : since), SEEK_SET) == 0)
+        n = fread(tail, 1, sizeof(tail), file);
     fclose(file);
     const char *whole = cut ? memchr(tail, '\n', n) : NULL; /* what stands before is half a line */
     if (whole && whole + 1 < tail + n)
         from = (size_t)(whole + 1 - tail);
     clear_line(l);
-    printf("the end of %s:\n%.*s%s", path, (int)(n - from), tail + from,
-           n && tail[n - 1] == '\n' ? "" : "\n");
+    if (exit->status != JOUST_EXIT_USAGE) /* what it refused at its start stands for itself */
+        printf("the end of %s:\n", path);
+    printf("%.*s%s", (int)(n - from), tail + from, n && tail[n - 1] == '\n' ? "" : "\n");
+}
+
+/* What a log line warns of; NULL if it is no warning. */
+static const char *warning_of(const char *line)
+{
+    const char *level = strchr(line, ' ');
+    const char *role = level && strncmp(level, " warn ", 6) == 0 ? strchr(level + 7, ' ') : NULL;
+    const char *module = role ? strchr(role + 1, ' ') : NULL;
+    return module ? module + 1 : NULL;
+}
+
+static void show_warning(launcher *l, const char *line)
+{
+    const char *text = warning_of(line);
+    if (!text)
+        return;
+    if (l->n_warnings++ >= MAX_SHOWN_WARNINGS)
+        return;
+    clear_line(l);
+    fflush(stdout);
+    fprintf(stderr, "warning: %s\n", text);
+}
+
+/* Shows the warnings that the coordinator has written since the last call. */
+static void show_warnings(launcher *l)
+{
+    char path[PATH_MAX], line[2304];
+    snprintf(path, sizeof(path), "%s/coordinator.log", l->logs);
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return;
+    if (fseek(file, l->warned_to, SEEK_SET) == 0) {
+        while (fgets(line, sizeof(line), file)) {
+            size_t n = strlen(line);
+            bool whole = n && line[n - 1] == '\n';
+            if (!whole && n + 1 < sizeof(line))
+                break; /* it is being written */
+            line[n - whole] = '\0';
+            show_warning(l, line);
+            l->warned_to += (long)n;
+        }
+    }
+    fclose(file);
+}
+
+static void count_warnings(launcher *l)
+{
+    if (!l->n_warnings)
+        return;
+    fflush(stdout);
+    fprintf(stderr, "%u warning%s%s, in %s/coordinator.log\n", l->n_warnings,
+            l->n_warnings == 1 ? "" : "s",
+            l->n_warnings > MAX_SHOWN_WARNINGS ? ", the first of them above" : "", l->logs);
 }
 
 /* ---- what happens ---- */
@@ -348,7 +409,7 @@ static void describe_exit(const joust_child_exit *exit, char *to, size_t n)
 static bool give_up(launcher *l, const joust_child_exit *exit, const char *how)
 {
     say(l, "%s, %u times in a row: not started again", how, exit->n_failures);
-    show_log(l, exit->name);
+    show_log(l, exit);
     bool worker = strncmp(exit->name, "worker-", 7) == 0;
     bool judge = strncmp(exit->name, "judge-", 6) == 0;
     l->workers_left -= worker;
@@ -369,8 +430,9 @@ static bool child_ended(void *arg, const joust_child_exit *exit)
     if (l->exit_status >= 0)
         return false;
     if (!strcmp(exit->name, "coordinator") && !exit->signal && is_final(exit->status)) {
+        show_warnings(l);
         if (exit->status != JOUST_EXIT_OK)
-            show_log(l, exit->name);
+            show_log(l, exit);
         else
             show_rest(l);
         end(l, exit->status, LEAVE_BY_THEMSELVES_MS);
@@ -411,6 +473,7 @@ static void tick(void *arg)
     if (st && st != JOUST_AGAIN)
         joust_log_warn("launch", "%s", err.text);
     show_lines(l, &lines);
+    show_warnings(l);
     if (l->exit_status < 0)
         show_progress(l);
     joust_buf_fini(&json);
@@ -495,6 +558,15 @@ static joust_status start_command(void *arg, const command *c, joust_error *err)
                                   err);
 }
 
+/* What earlier launches have left in the log. */
+static long log_length(const launcher *l, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat info;
+    snprintf(path, sizeof(path), "%s/%s.log", l->logs, name);
+    return stat(path, &info) == 0 ? (long)info.st_size : 0;
+}
+
 static joust_status start(launcher *l, joust_error *err)
 {
     joust_status st = lock_store(l, err);
@@ -502,6 +574,8 @@ static joust_status start(launcher *l, joust_error *err)
         st = choose_places(l, err);
     if (!st)
         st = joust_dir_make(l->logs, err);
+    if (!st)
+        l->warned_to = log_length(l, "coordinator");
     if (!st)
         st = make_private_dir(l, err);
     if (!st)
@@ -523,8 +597,11 @@ static joust_status start(launcher *l, joust_error *err)
 
 static void finish(launcher *l)
 {
+    if (l->logs)
+        show_warnings(l);
     clear_line(l);
     fflush(stdout);
+    count_warnings(l);
     joust_supervisor_free(&l->supervisor);
     joust_socket_close(&l->socket);
     joust_context_free(&l->context);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@ typedef struct child {
     pid_t pid; /* 0: not running */
     int64_t started_ms;
     int64_t backoff_ms;
+    uint64_t log_from;
     uint32_t n_failures;
     uint64_t timer; /* of the next start, or 0 */
 } child;
@@ -111,6 +113,8 @@ static joust_status spawn(child *c, joust_error *err)
     if (log_fd < 0)
         return joust_fail(err, joust_status_of_errno(errno), "%s: %s", c->log_path,
                           strerror(errno));
+    struct stat log;
+    c->log_from = fstat(log_fd, &log) == 0 && log.st_size > 0 ? (uint64_t)log.st_size : 0;
     pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0)
@@ -169,6 +173,7 @@ static void bury(child *c, int wait_status)
         .status = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : -1,
         .signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0,
         .up_ms = joust_clock_ms() - c->started_ms,
+        .log_from = c->log_from,
     };
     c->pid = 0;
     if (exit.up_ms >= JOUST_STEADY_MS) {

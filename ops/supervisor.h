@@ -23,9 +23,10 @@ typedef struct joust_supervisor joust_supervisor;
 /* How a child ended. */
 typedef struct joust_child_exit {
     const char *name; /* view, until the child is gone for good */
-    int status; /* exit status, or -1 if a signal ended it */
-    int signal; /* that signal, or 0 */
+    int status;       /* exit status, or -1 if a signal ended it */
+    int signal;       /* that signal, or 0 */
     int64_t up_ms;
+    uint64_t log_from; /* length of its log when it was started: what follows is this run's */
     uint32_t
         n_failures; /* in a row that it brought about itself: up less than JOUST_STEADY_MS, not 0 and not by SIGKILL,
                               which comes from outside */

@@ -129,6 +129,19 @@ static void print_share(const row *r, const char *name)
     printf(" %19s", m ? text : "-");
 }
 
+/* Whether there was training to do in the round, and nothing to train on: a stage that was skipped has no figures. */
+static bool skipped_training(const row *r, const joust_plan *plan)
+{
+    bool due = false;
+    for (uint32_t i = 0; i < plan->n_stages; i++)
+        due |= plan->stages[i].kind == JOUST_STAGE_TRAIN &&
+               joust_stage_runs(&plan->stages[i], r->round);
+    for (uint32_t i = 0; i < r->n_summaries; i++)
+        due &= r->summaries[i].stage >= plan->n_stages ||
+               plan->stages[r->summaries[i].stage].kind != JOUST_STAGE_TRAIN;
+    return due;
+}
+
 static void print_heading(void)
 {
     printf("%5s %6s %7s %9s %6s %19s %19s %19s %-14s %9s\n", "round", "pairs", "margin",
@@ -136,11 +149,14 @@ static void print_heading(void)
            "promoted next", "tokens/s");
 }
 
-static void print_row(const row *r)
+static void print_row(const row *r, const joust_plan *plan)
 {
     char verdict[64] = "-";
     if (r->has_promotion)
-        snprintf(verdict, sizeof(verdict), "%-8s v%" PRIu64, r->promotion.promoted ? "yes" : "no",
+        snprintf(verdict, sizeof(verdict), "%-8s v%" PRIu64,
+                 skipped_training(r, plan) ? "-"
+                 : r->promotion.promoted   ? "yes"
+                                           : "no",
                  r->promotion.next);
     printf("%5" PRIu32, r->round);
     print_count(r, JOUST_METRIC_PAIRS, 6);
@@ -203,7 +219,7 @@ static joust_status print_round(joust_store *store, const joust_plan *plan, row 
     if (st == JOUST_OK && json)
         st = print_row_json(r, plan, err);
     else if (st == JOUST_OK)
-        print_row(r);
+        print_row(r, plan);
     return st;
 }
 
@@ -241,8 +257,9 @@ int joust_verb_rounds(int argc, char **argv)
             "A line a round: pairs and their mean margin, the judge's accuracy and AUC on the\n"
             "policy's own samples, accuracy greedy and sampled with 95 % intervals, win rate "
             "against\n"
-            "the base, whether it was promoted and the version the next round starts from, tokens\n"
-            "generated a second. Round 0 is the base.",
+            "the base, whether it was promoted (-: nothing was trained) and the version the next "
+            "round\n"
+            "starts from, tokens generated a second. Round 0 is the base.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options)};
     int n_positional = 0;

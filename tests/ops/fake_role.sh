@@ -1,10 +1,11 @@
 #!/bin/sh
 # Stands in for the roles in the launcher's tests. FAKE_DIR/started gets a line "PID ROLE" a start. The coordinator
-# ends with the status that is written into the pipe FAKE_DIR/finish; the others run until they are ended, at
+# prints FAKE_DIR/says and ends with the status that is written into the pipe FAKE_DIR/finish; the others run until they are ended, at
 # once with status 7 if FAKE_DIR/fail or FAKE_DIR/fail-ROLE exists, and deaf to SIGTERM if FAKE_DIR/stubborn does.
 role=$1
 echo "$$ $role" >>"$FAKE_DIR/started"
 if [ "$role" = coordinator ]; then
+    [ ! -e "$FAKE_DIR/says" ] || cat "$FAKE_DIR/says"
     read -r status <"$FAKE_DIR/finish"
     exit "$status"
 fi

@@ -68,7 +68,7 @@ static void launch(stage *s, const char *program)
     char store[128], output[128];
     in_dir(s, "store", store);
     in_dir(s, "output", output);
-    if (!freopen(output, "a", stdout))
+    if (!freopen(output, "a", stdout) || dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
         _exit(99);
     const joust_jobfile jobfile = {.status_endpoint = NULL};
     const joust_launch_options options = {.job_path = "job.yaml",
@@ -181,6 +181,42 @@ static void assert_output_has(const stage *s, const char *text)
     if (!output.n || !strstr((const char *)output.data, text))
         fail_msg("no \"%s\" in: %s", text, output.n ? (const char *)output.data : "");
     joust_buf_fini(&output);
+}
+
+/* How often the output has the text. */
+static uint32_t count_in_output(const stage *s, const char *text)
+{
+    char path[128];
+    joust_buf output = {0};
+    joust_error err;
+    uint32_t n = 0;
+    in_dir(s, "output", path);
+    assert_int_equal(joust_file_read(path, 1 << 20, &output, &err), JOUST_OK);
+    const char *at = output.n ? (const char *)output.data : "";
+    for (; (at = strstr(at, text)); at += strlen(text))
+        n++;
+    joust_buf_fini(&output);
+    return n;
+}
+
+static void let_coordinator_say(const stage *s, const char *text)
+{
+    char path[128];
+    in_dir(s, "says", path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void launch_to_end(stage *s, const char *status)
+{
+    pid_t before[64];
+    uint32_t n = starts(s, "coordinator", before);
+    launch(s, role_program);
+    await_starts(s, "coordinator", n + 1);
+    finish(s, status);
+    assert_int_equal(await_launcher(s), atoi(status));
 }
 
 static void stage_close(stage *s)
@@ -308,6 +344,45 @@ static void roles_that_cannot_live_end_the_launch(void **state)
     stage_close(&s);
 }
 
+static void warnings_are_shown_once_and_counted(void **state)
+{
+    (void)state;
+    stage s;
+    stage_open(&s);
+    let_coordinator_say(&s,
+                        "2026-01-02T03:04:05.678Z warn  coordinator stage round 1 gave nothing\n"
+                        "2026-01-02T03:04:05.678Z info  coordinator stage all is well\n"
+                        "2026-01-02T03:04:05.678Z warn  coordinator core round 2 gave nothing\n");
+    launch_to_end(&s, "0");
+    assert_int_equal(count_in_output(&s, "warning: round 1 gave nothing\n"), 1);
+    assert_int_equal(count_in_output(&s, "warning: round 2 gave nothing\n"), 1);
+    assert_int_equal(count_in_output(&s, "all is well"), 0);
+    assert_output_has(&s, "2 warnings, in ");
+    let_coordinator_say(&s, "");
+    launch_to_end(&s, "0"); /* what an earlier launch said is not said again */
+    assert_int_equal(count_in_output(&s, "warning: "), 2);
+    stage_close(&s);
+}
+
+static void a_refusal_stands_alone(void **state)
+{
+    (void)state;
+    stage s;
+    stage_open(&s);
+    let_coordinator_say(&s, "an earlier run\n");
+    launch_to_end(&s, "0");
+    let_coordinator_say(&s, "this store belongs to another job\n");
+    launch_to_end(&s, "2");
+    assert_output_has(&s, "this store belongs to another job\n");
+    assert_int_equal(count_in_output(&s, "an earlier run"), 0);
+    assert_int_equal(count_in_output(&s, "the end of"), 0);
+    launch_to_end(&s,
+                  "1"); /* a failed job's log is named, and the refusal before it is not repeated */
+    assert_int_equal(count_in_output(&s, "this store belongs"), 2);
+    assert_int_equal(count_in_output(&s, "the end of"), 1);
+    stage_close(&s);
+}
+
 static void a_dry_run_prints_every_command(void **state)
 {
     (void)state;
@@ -348,6 +423,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(when_it_is_killed_its_roles_leave),
         cmocka_unit_test(a_second_launch_of_a_store_is_refused),
         cmocka_unit_test(roles_that_cannot_live_end_the_launch),
+        cmocka_unit_test(warnings_are_shown_once_and_counted),
+        cmocka_unit_test(a_refusal_stands_alone),
         cmocka_unit_test(a_dry_run_prints_every_command),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
