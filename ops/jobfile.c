@@ -155,12 +155,22 @@ static joust_status check_whole(const joust_job *job, const joust_yaml_node *roo
     return joust_job_validate_all(job, report_problem, &r, err);
 }
 
+static joust_place place_of(const joust_jobfile *jobfile, const char *key)
+{
+    const joust_yaml_node *node = jobfile->tree ? walk(jobfile->tree, key) : NULL;
+    return node ? node->place : (joust_place){0, 1, 1};
+}
+
 void joust_jobfile_problem(const joust_jobfile *jobfile, joust_problems *problems, const char *key,
                            const char *why)
 {
-    const joust_yaml_node *node = jobfile->tree ? walk(jobfile->tree, key) : NULL;
-    joust_problem_add(problems, node ? node->place : (joust_place){0, 1, 1}, "%s%s%s", key,
-                      *key ? ": " : "", why);
+    joust_problem_add(problems, place_of(jobfile, key), "%s%s%s", key, *key ? ": " : "", why);
+}
+
+void joust_jobfile_warning(const joust_jobfile *jobfile, joust_problems *problems, const char *key,
+                           const char *why)
+{
+    joust_warning_add(problems, place_of(jobfile, key), "%s%s%s", key, *key ? ": " : "", why);
 }
 
 /* A job's name becomes a folder of the store. */

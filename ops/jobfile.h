@@ -31,6 +31,9 @@ void joust_jobfile_fini(joust_jobfile *jobfile);
 /* Adds a problem that was found later, at the place of its key ("judges[0].rule", or the deepest of it that is there). */
 void joust_jobfile_problem(const joust_jobfile *jobfile, joust_problems *problems, const char *key,
                            const char *why);
+/* The same, of what the job can do with. */
+void joust_jobfile_warning(const joust_jobfile *jobfile, joust_problems *problems, const char *key,
+                           const char *why);
 
 /* For verbs: reads as above and prints problems and warnings on standard error. Returns -1 to go on, else the exit
  * status to leave with. */

@@ -1,5 +1,6 @@
 #include "ops/preflight.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,8 +205,11 @@ typedef struct prompt_check {
     joust_prompter *prompter;
     size_t n_around; /* bytes of the template */
     const char *path;
-    bool count;       /* every prompt is rendered, for its length */
-    uint32_t longest; /* tokens, of those that were rendered */
+    bool count;          /* every prompt is rendered, for its length */
+    bool long_is_fine;   /* the job says what becomes of prompts that are too long */
+    uint32_t longest;    /* tokens, of those that were rendered */
+    uint64_t n_bare;     /* prompts without a reference */
+    uint64_t first_bare; /* line of the first */
 } prompt_check;
 
 static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *prompt,
@@ -213,16 +217,19 @@ static joust_status check_prompt(void *user, uint64_t line, const joust_prompt *
 {
     prompt_check *c = user;
     joust_tokens tokens = {0};
+    if (!prompt->reference && c->n_bare++ == 0)
+        c->first_bare = line + 1;
     /* A token is a byte of text at least. */
     if (!c->count && !prompt->messages &&
         strlen(prompt->text) + c->n_around < c->model->config.context)
         return JOUST_OK;
     joust_status st = joust_prompter_render(c->prompter, prompt, &tokens, err);
-    if (st == JOUST_OK && tokens.n >= c->model->config.context)
-        st = joust_fail(err, JOUST_TOO_LARGE,
-                        "the prompt has %u tokens, and the model's context is %u; shorten it or "
-                        "leave it out",
-                        tokens.n, c->model->config.context);
+    if (st == JOUST_OK && tokens.n >= c->model->config.context && !c->long_is_fine)
+        st =
+            joust_fail(err, JOUST_TOO_LARGE,
+                       "the prompt has %u tokens, and the model's context is %u; shorten it, leave "
+                       "it out, or say by rollout.long_prompts or max_prompt_tokens what to do",
+                       tokens.n, c->model->config.context);
     c->longest = tokens.n > c->longest ? tokens.n : c->longest;
     joust_tokens_fini(&tokens);
     return st == JOUST_OK ? st
@@ -275,12 +282,41 @@ static joust_status check_training_memory(const preflight *p, const joust_stage 
                           : st;
 }
 
+/* A rule that compares with the reference has no verdict without one. */
+static void check_references(preflight *p, const joust_stage *stage, const prompt_check *check,
+                             uint64_t lines)
+{
+    for (uint32_t i = 0; i < p->plan.n_stages; i++) {
+        const joust_stage *judge = &p->plan.stages[i];
+        const joust_job_judge *by = judge->kind == JOUST_STAGE_JUDGE && judge->of == stage->index
+                                        ? &p->job->judges[judge->judge]
+                                        : NULL;
+        char key[64], why[PATH_MAX + 256];
+        if (!by || by->kind != JOUST_JUDGE_RULE || by->rule == JOUST_RULE_REGEX)
+            continue;
+        snprintf(key, sizeof(key), "judges[%u].rule", judge->judge);
+        snprintf(why, sizeof(why),
+                 "judge '%s' compares with a reference, which %llu of the %llu lines of %s lack, "
+                 "the first in line %llu: %s",
+                 by->name, (unsigned long long)check->n_bare, (unsigned long long)lines,
+                 check->path, (unsigned long long)check->first_bare,
+                 check->n_bare == lines ? "give them a key 'reference' (or 'answer')"
+                                        : "it skips them");
+        if (check->n_bare == lines)
+            joust_jobfile_problem(p->jobfile, p->problems, key, why);
+        else
+            joust_jobfile_warning(p->jobfile, p->problems, key, why);
+    }
+}
+
 static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_error *err)
 {
     const char *text = p->job->rollout.template_text ? p->job->rollout.template_text : "{prompt}";
     prompt_check check = {.model = &p->models[stage->model], .path = p->job->sets[stage->set].path};
     const joust_token_frame frame = joust_tokenizer_frame(check.model->tokenizer);
     check.count = p->job->cluster.memory_mb > 0;
+    check.long_is_fine = p->job->rollout.long_prompts == JOUST_LONG_PROMPTS_CUT ||
+                         p->job->rollout.max_prompt_tokens > 0;
     check.n_around = strlen(text) + frame.n_before + frame.n_after;
     uint64_t lines;
     joust_digest content;
@@ -291,6 +327,8 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
         return st;
     st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
     joust_prompter_free(&check.prompter);
+    if (st == JOUST_OK && check.n_bare > 0)
+        check_references(p, stage, &check, lines);
     if (st == JOUST_OK && check.count)
         st = check_rollout_memory(p, stage, check.longest, err);
     return st;

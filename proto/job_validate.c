@@ -278,6 +278,29 @@ static joust_status check_rollout(const check *c)
     return check_served_rollout(c);
 }
 
+/* Floors that no reward can reach: rules give 0 or 1, comparisons the share of those won. */
+static joust_status check_bounds(const check *c)
+{
+    static const char why[] = "no pair can be: the job's reward judges give 0 to 1";
+    const joust_job_pairs *p = &c->job->pairs;
+    for (uint32_t i = 0; i < c->job->n_judges; i++) {
+        const joust_job_judge *j = &c->job->judges[i];
+        if (j->role == JOUST_ROLE_REWARD && j->kind != JOUST_JUDGE_RULE &&
+            j->kind != JOUST_JUDGE_COMPARE)
+            return JOUST_OK;
+    }
+    set_key(c, "pairs.min_chosen");
+    if (p->min_chosen > 1)
+        REFUSE(c, "%g: %s", p->min_chosen, why);
+    set_key(c, "pairs.max_rejected");
+    if (p->max_rejected < 0)
+        REFUSE(c, "%g: %s", p->max_rejected, why);
+    set_key(c, "pairs.min_margin");
+    if (p->min_margin > 1)
+        REFUSE(c, "%g: %s", p->min_margin, why);
+    return JOUST_OK;
+}
+
 static joust_status check_pairs(const check *c)
 {
     const joust_job_pairs *p = &c->job->pairs;
@@ -290,7 +313,10 @@ static joust_status check_pairs(const check *c)
     set_key(c, "pairs.rejected_model");
     if (p->rejected_model && joust_job_find_model(c->job, p->rejected_model) == JOUST_NONE)
         REFUSE(c, "'%s' isn't one of models:", p->rejected_model);
-    return JOUST_OK;
+    set_key(c, "rollout.temperature");
+    if (c->job->rollout.sampling.temperature <= 0 && !p->rejected_model)
+        REFUSE(c, "0 gives the same answer each time: there is nothing to choose from; above 0");
+    return check_bounds(c);
 }
 
 /* What the loss takes. at: as below. */

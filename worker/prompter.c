@@ -74,8 +74,8 @@ static joust_status render_text(const joust_prompter *p, const joust_prompt *pro
     if (prompt->messages && !joust_prompt_is_plain(prompt))
         return joust_fail(err, JOUST_INVALID,
                           "a conversation of more than one user message has no place in "
-                          "rollout.template; leave the key out, and the model's chat template "
-                          "renders it");
+                          "rollout.template: it takes a model with a chat template, and no "
+                          "rollout.template; or write it as one 'prompt'");
     joust_status st = joust_template_render(p->template, &slot, 1, &body, err);
     if (st == JOUST_OK)
         st = joust_tokens_add(to, p->frame.before, p->frame.n_before, err);

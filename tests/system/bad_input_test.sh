@@ -61,6 +61,11 @@ restore
 refused "at most 1024" --workers 100000
 refused "a job needs one worker" --workers 0
 refused "judge 'self' needs one: give --judges 1" --judges 0
+edit 's/temperature: 1.0, max_tokens: 20/temperature: 0, max_tokens: 20/'
+refused "rollout.temperature: 0 gives the same answer each time"
+edit 's/name: self, kind: yes-no, model: policy/name: other, kind: rule, rule: exact/'
+refused "pairs.min_chosen: 1.5: no pair can be: the job's reward judges give 0 to 1" --set pairs.min_chosen=1.5
+refused "pairs.min_margin: 2: no pair can be" --set pairs.min_margin=2
 edit 's/name: self, kind: yes-no,/name: self, kind: yes-no, labels: [agree, no],/'
 refused "label 'agree' is not in the vocabulary of its model"
 edit 's/name: self, kind: yes-no,/name: self, kind: yes-no, labels: [yes, yes],/'
@@ -76,6 +81,9 @@ grep -q "has files in it and is no store" "$dir/refused" || fail "a folder of mi
 rm "$dir/data/rounds.jsonl"
 refused "job.yaml:7:18: prompts.file: no file"
 restore
+sed -i 's/"reference"/"refrence"/' "$dir/data/test.jsonl"
+refused "judge 'exact' compares with a reference, which 24 of the 24 lines of"
+restore
 : >"$dir/data/test.jsonl"
 refused "test.jsonl: empty"
 restore
@@ -88,6 +96,12 @@ restore
 long=$(head -c 600 /dev/zero | sed 's/\x00/1 /g')
 echo "{\"prompt\":\"$long\"}" >>"$dir/data/rounds.jsonl"
 refused "rounds.jsonl:201: the prompt has 602 tokens, and the model's context is 64"
+"$joust" validate "$dir/job.yaml" --set rollout.long_prompts=cut >"$dir/refused" 2>&1 || fail "cut: $(cat "$dir/refused")"
+restore
+sed -i '5s/"reference"/"refrence"/' "$dir/data/test.jsonl"
+"$joust" validate "$dir/job.yaml" >"$dir/refused" 2>&1 || fail "one line: $(cat "$dir/refused")"
+grep -q "warning: .*which 1 of the 24 lines of .* lack, the first in line 5: it skips them" "$dir/refused" ||
+    fail "nothing says that a line has no reference: $(cat "$dir/refused")"
 restore
 head -c 500 "$pristine/tokenizer.json" >"$dir/data/tokenizer.json"
 refused "models.policy: $dir/data/tokenizer.json:"
