@@ -65,8 +65,14 @@ static joust_status stored_job_open(stored_job *s, const char *dir, joust_error 
     st = joust_plan_create(job, &s->plan, err);
     if (st == JOUST_OK)
         st = joust_job_digest(job, &s->digest, err);
-    for (uint32_t i = 0; st == JOUST_OK && i < job->n_sets; i++)
+    for (uint32_t i = 0; st == JOUST_OK && i < job->n_sets; i++) {
         st = joust_store_count_prompts(s->store, i, &s->n_prompts[i], err);
+        if (st == JOUST_OK && s->n_prompts[i] == 0)
+            st = joust_fail(err, JOUST_NOT_FOUND,
+                            "%s: the store is being made, or was cut off in that: the same launch "
+                            "goes on",
+                            dir);
+    }
     if (st == JOUST_OK)
         st = joust_core_create(job, s->plan, s->n_prompts, NULL, &s->core, err);
     if (st == JOUST_OK)
@@ -83,7 +89,8 @@ joust_status joust_recovery_status(const char *dir, joust_buf *to, joust_core_ph
         *ret_phase = joust_core_get_phase(s.core);
         joust_status_head(&(joust_status_view){.job = joust_store_job(s.store),
                                                .job_digest = s.digest,
-                                               .core = s.core},
+                                               .core = s.core,
+                                               .holder = joust_store_holder(dir)},
                           to);
         joust_buf_text(to, "}");
         st = joust_buf_status(to, err);

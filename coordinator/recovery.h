@@ -11,9 +11,9 @@ JOUST_MUST_USE joust_status joust_recover(joust_store *store, joust_core *core,
                                           uint64_t *ret_snapshot, uint64_t *ret_replayed,
                                           joust_error *err);
 
-/* Appends a status snapshot, as the status socket gives it, of a job that no process runs: "running" is false, there are
- * no peers and no figures of a process. Reads alone. ret_phase: where the job stands.
- * Errors: those of joust_store_open_read and joust_recover. */
+/* Appends a status snapshot, as the status socket gives it, of a job whose coordinator doesn't answer: there are no peers and
+ * no figures of a process; "running" is whether some process has the store open. Reads alone. ret_phase: where the job
+ * stands. Errors: those of joust_store_open_read and joust_recover; JOUST_NOT_FOUND also of a store that is being made. */
 JOUST_MUST_USE joust_status joust_recovery_status(const char *dir, joust_buf *to,
                                                   joust_core_phase *ret_phase, joust_error *err);
 

@@ -13,12 +13,17 @@ void joust_status_head(const joust_status_view *view, joust_buf *to)
 {
     joust_buf why = {0};
     char hex[JOUST_DIGEST_HEX];
-    if (!view->running && joust_core_get_phase(view->core) == JOUST_CORE_RUNNING)
+    if (!view->running && view->holder > 0)
+        joust_buf_format(&why,
+                         "its coordinator, process %lld, doesn't answer: is it stopped, or busy?",
+                         (long long)view->holder);
+    else if (!view->running && joust_core_get_phase(view->core) == JOUST_CORE_RUNNING)
         joust_buf_text(&why, "nobody runs it: the same launch resumes");
     else
         joust_core_why(view->core, view->now_ms, &why);
     joust_buf_format(to, "{\"version\":1,\"sequence\":%llu,\"running\":%s,\"job\":{\"name\":",
-                     (unsigned long long)view->sequence, view->running ? "true" : "false");
+                     (unsigned long long)view->sequence,
+                     view->running || view->holder > 0 ? "true" : "false");
     joust_json_string(to, view->job->name, strlen(view->job->name));
     joust_buf_format(to, ",\"digest\":\"%s\",\"rounds\":%u},\"why\":",
                      joust_digest_hex(&view->job_digest, hex), view->job->rounds);

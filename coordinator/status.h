@@ -9,6 +9,7 @@ typedef struct joust_status_view {
     joust_digest job_digest;
     const joust_core *core;
     bool running;      /* a coordinator answers */
+    int64_t holder;    /* if not: the process that has the store open all the same; 0: none */
     uint64_t sequence; /* of the snapshot */
     int64_t now_ms;
 } joust_status_view;

@@ -7,6 +7,7 @@
 #include "ops/cli.h"
 #include "ops/status_client.h"
 #include "ops/verbs.h"
+#include "storage/store.h"
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -100,12 +101,15 @@ static int print_screen(const joust_buf *snapshot)
     return JOUST_EXIT_OK;
 }
 
-/* The snapshot of a coordinator at `connect`, or at the endpoint that it left in the store. */
+/* The snapshot of a coordinator at `connect`, or at the endpoint that it left in the store. Where no process has the store
+ * open, nobody who answers there is its coordinator: the folder may be a copy. */
 static joust_status ask(const char *store, const char *connect, uint32_t timeout_ms, joust_buf *to,
                         joust_error *err)
 {
     joust_buf endpoint = {0};
     joust_status st = JOUST_OK;
+    if (store && joust_store_holder(store) == 0)
+        return joust_fail(err, JOUST_UNREACHABLE, "%s: no coordinator has it open", store);
     if (store)
         st = joust_status_endpoint(store, &endpoint, err);
     else
@@ -118,19 +122,16 @@ static joust_status ask(const char *store, const char *connect, uint32_t timeout
     return st;
 }
 
-/* What the store says, where no coordinator answers. *ret_ended: nothing is left to resume. Where the store can't be
- * read either, err stays what it was unless the store is there. */
+/* What the store says, where no coordinator answers. *ret_ended: nothing is left to resume. */
 static joust_status read_store(const char *store, joust_buf *to, bool *ret_ended, joust_error *err)
 {
     joust_core_phase phase = JOUST_CORE_RUNNING;
     joust_error why;
     joust_status st = joust_recovery_status(store, to, &phase, &why);
-    if (st == JOUST_NOT_FOUND)
-        return JOUST_UNREACHABLE;
     *ret_ended = phase != JOUST_CORE_RUNNING;
     if (st)
-        *err = why;
-    return st;
+        joust_fail(err, st == JOUST_NOT_FOUND ? JOUST_UNREACHABLE : st, "%s", why.text);
+    return st == JOUST_NOT_FOUND ? JOUST_UNREACHABLE : st;
 }
 
 static int show(const joust_buf *snapshot, bool json)
@@ -168,7 +169,7 @@ int joust_verb_status(int argc, char **argv)
     joust_buf snapshot = {0};
     joust_error err;
     joust_status st = ask(store, connect, timeout_ms, &snapshot, &err);
-    if (st == JOUST_UNREACHABLE && store)
+    if (st && store)
         st = read_store(store, &snapshot, &ended, &err);
     status = st ? joust_cli_fail("status", &err) : show(&snapshot, json);
     if (status == JOUST_EXIT_OK && !ended)

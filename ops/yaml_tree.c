@@ -369,6 +369,8 @@ static joust_status read_value(reader *r, joust_yaml_node *map, const yaml_event
     if (key->type != YAML_SCALAR_EVENT)
         return refuse(r, place, "a key must be a word");
     const char *name = (const char *)key->data.scalar.value;
+    if (strlen(name) != key->data.scalar.length)
+        return refuse(r, place, "a key holds a NUL character");
     yaml_event_t event;
     joust_status st = next_event(r, &event);
     if (st)

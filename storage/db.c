@@ -76,6 +76,9 @@ static joust_status rocks_fail(joust_error *err, char *text, const char *path, c
     } else if (strstr(text, "lock hold by current process") || strstr(text, "While lock file")) {
         st = JOUST_LOCKED;
         remedy = "; another coordinator has this store open: stop it, or give another --store";
+    } else if (strstr(text, "Column family not found")) {
+        st = JOUST_NOT_FOUND;
+        remedy = "; the store is being made, or was cut off in that: the same launch goes on";
     } else if (strstr(text, "Column famil")) {
         st = JOUST_VERSION;
         remedy =

@@ -1,7 +1,9 @@
 #include "storage/store.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
@@ -240,6 +242,21 @@ joust_status joust_store_open_read(const char *dir, joust_store **ret, joust_err
     }
     *ret = store;
     return JOUST_OK;
+}
+
+int64_t joust_store_holder(const char *dir)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char *path = joust_path_join(dir, "db/LOCK");
+    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    int64_t holder = -1;
+    joust_free(path);
+    if (fd < 0)
+        return holder;
+    if (fcntl(fd, F_GETLK, &lock) == 0)
+        holder = lock.l_type == F_UNLCK ? 0 : lock.l_pid;
+    close(fd);
+    return holder;
 }
 
 void joust_store_close(joust_store **store)

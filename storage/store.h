@@ -31,6 +31,9 @@ JOUST_MUST_USE joust_status joust_store_open(const char *dir, const joust_job *j
  * Errors: JOUST_NOT_FOUND if dir holds no store; JOUST_VERSION; JOUST_CORRUPT, JOUST_IO. */
 JOUST_MUST_USE joust_status joust_store_open_read(const char *dir, joust_store **ret,
                                                   joust_error *err);
+/* The process on this machine that has the store in `dir` open for writing; 0: none; -1: it can't be told. Not for a process
+ * that has it open itself: closing the lock's file lets go of it. */
+int64_t joust_store_holder(const char *dir);
 void joust_store_close(joust_store **store); /* NULL is fine; NULLs it */
 
 const joust_job *

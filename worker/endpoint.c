@@ -217,12 +217,26 @@ static joust_status end_request(run *r, const joust_transfer *t, joust_exchange 
 
 /* ---- turns ---- */
 
+/* Why no server took a request: what is wrong with the first that is at fault. */
+static void why_nobody(const run *r, char to[400])
+{
+    snprintf(to, 400, "no server took it");
+    for (uint32_t i = 0; i < r->e->settings->n_urls; i++) {
+        const joust_endpoint_server_state *s = &r->e->servers[i];
+        if (!s->why[0] || s->look == JOUST_LOOK_READY)
+            continue;
+        snprintf(to, 400, "no server took it: %.80s: %.280s", s->url, s->why);
+        return;
+    }
+}
+
 static joust_status expire(run *r, uint32_t i, int64_t now_ms, joust_error *err)
 {
-    char text[512];
+    char text[512], nobody[400];
     slot *s = &r->slots[i];
-    snprintf(text, sizeof(text), "no answer in %u tries over %lld s, the last: %.320s", s->tries,
-             (long long)(now_ms - s->begun_ms) / 1000, s->why[0] ? s->why : "no server took it");
+    why_nobody(r, nobody);
+    snprintf(text, sizeof(text), "no answer in %u tries over %lld s, the last: %.400s", s->tries,
+             (long long)(now_ms - s->begun_ms) / 1000, s->why[0] ? s->why : nobody);
     return give_up(r, i, JOUST_TIMEOUT, text, err);
 }
 

@@ -306,14 +306,18 @@ joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t, const jo
         x.outcome = JOUST_ENDPOINT_UNFIT;
     if (!x.why[0])
         st = models ? read_models(e, t, &x) : read_text(e, t, &x);
-    joust_endpoint_pool_end(e->pool, t->server, x.outcome, x.retry_after_ms, now_ms);
+    bool goes_on =
+        !x.why[0] && (e->proof ? s->n_proved < e->proof->n : models && e->settings->probe);
+    /* Half a look is no answer: a server that lists its models and does no more is at fault all the same. */
+    joust_endpoint_pool_end(e->pool, t->server, goes_on ? JOUST_ENDPOINT_ABANDONED : x.outcome,
+                            x.retry_after_ms, now_ms);
     if (st != JOUST_OK)
         return joust_fail(err, st, "endpoint: %s", x.why[0] ? x.why : "out of memory");
     if (x.why[0]) {
         uint32_t looks = e->proof ? UNFIT_LOOKS : 1; /* what was proved isn't looked at again */
         s->unfit = x.outcome == JOUST_ENDPOINT_UNFIT ? s->unfit + looks : 0;
         joust_look_failed(e, t->server, x.why, now_ms);
-    } else if (e->proof ? s->n_proved < e->proof->n : models && e->settings->probe) {
+    } else if (goes_on) {
         st = ask_text(e, t->server, err);
     } else {
         hold(e, t->server);

@@ -84,12 +84,13 @@ static joust_status get_logp(const json_t *value, size_t at, float *ret, joust_e
     return JOUST_OK;
 }
 
-static uint64_t get_count(const json_t *object, const char *name)
+static uint64_t get_count(const json_t *object, const char *name, uint64_t most)
 {
     const json_t *value = json_object_get(object, name);
-    return json_is_integer(value) && json_integer_value(value) > 0
-               ? (uint64_t)json_integer_value(value)
-               : 0;
+    if (!json_is_integer(value) || json_integer_value(value) <= 0)
+        return 0;
+    uint64_t n = (uint64_t)json_integer_value(value);
+    return n < most ? n : most;
 }
 
 /* ---- one choice ---- */
@@ -270,8 +271,9 @@ static joust_status parse_root(const json_t *root, const joust_job_endpoint *e, 
         st = parse_choice(json_array_get(choices, i), e, max_tokens, to, err);
     if (st == JOUST_OK)
         st = parse_prompt_ids(root, choices, to, err);
-    to->usage_prompt = get_count(usage, "prompt_tokens");
-    to->usage_completion = get_count(usage, "completion_tokens");
+    /* What a server says of itself is believed within what it can have done. */
+    to->usage_prompt = get_count(usage, "prompt_tokens", JOUST_MAX_TOKENS);
+    to->usage_completion = get_count(usage, "completion_tokens", (uint64_t)n * max_tokens);
     return st;
 }
 

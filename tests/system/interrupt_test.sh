@@ -27,8 +27,22 @@ grep -q "the same command goes on" "$dir/cut.out" || fail "nothing says how to r
 
 stands "$dir/cut" 3 "system is not running, round [12] of 2" "nobody runs it: the same launch resumes"
 
+# A copy has no coordinator, even while the original has; one that doesn't answer is named.
+begin "$dir/live" --set rounds=500
+await "$joust" status --store "$dir/live"
+coordinator=$(roles "$dir/live" coordinator)
+kill -STOP "$coordinator"
+cp -r "$dir/live" "$dir/copy"
+stands "$dir/copy" 3 "system is not running, round [0-9]* of 500" "nobody runs it: the same launch resumes"
+stands "$dir/live" 3 "system is running, round [0-9]* of 500" "its coordinator, process $coordinator, doesn't answer.*"
+kill -CONT "$coordinator"
+kill -INT "$launcher"
+finish 130
+
 begin "$dir/cut"
 finish 0
+# Whatever became of the socket.
+echo "nonsense" >"$dir/cut/status.endpoint"
 stands "$dir/cut" 0 "system is complete after round 2" "the job is complete"
 same "$dir/quiet" "$dir/cut"
 [ -z "$(ls "$XDG_RUNTIME_DIR")" ] || fail "who looks leaves $(ls "$XDG_RUNTIME_DIR")"

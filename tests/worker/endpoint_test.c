@@ -327,6 +327,23 @@ static void a_deadline_names_the_last_failure(void **state)
     assert_non_null(strstr(b->why, "HTTP status 500: out of order"));
 }
 
+/* It lists its model, but answers nothing, the probe neither: it rests, and the failure says why. */
+static void a_server_that_only_lists_its_model_rests(void **state)
+{
+    bench *b = *state;
+    joust_error err;
+    add_server(b, (loopback_options){.seed = 1});
+    b->settings.deadline_ms = 1500;
+    loopback_set_percent(b->servers[0], LOOPBACK_ERROR, 100);
+    open_client(b);
+    check_ok(ask(b, &err));
+    assert_int_equal(b->n_failed, 32);
+    assert_non_null(strstr(b->why, "in 0 tries"));
+    assert_non_null(strstr(b->why, "HTTP status 500: out of order"));
+    /* Rests of 20 ms, doubled each time: some ten looks, not hundreds. */
+    assert_in_range(loopback_asked(b->servers[0]), 3, 20);
+}
+
 static void concurrency_is_bounded(void **state)
 {
     bench *b = *state;
@@ -382,6 +399,7 @@ int main(void)
         WITH(what_is_refused_fails_at_once),
         WITH(keys_come_from_the_environment_alone),
         WITH(a_deadline_names_the_last_failure),
+        WITH(a_server_that_only_lists_its_model_rests),
         WITH(concurrency_is_bounded),
         WITH(an_interruption_leaves_requests_and_the_client_usable),
         WITH(chat_and_several_choices_work),

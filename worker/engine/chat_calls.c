@@ -82,9 +82,14 @@ static joust_status call_raise(chat_run *r, const chat_arguments *args)
     joust_status st = joust_chat_string(r, &args->items[0], &text);
     if (st != JOUST_OK)
         return st;
+    char why[201]; /* it comes from somebody else's folder, and may go to a terminal */
     size_t n = text.as.text.n < 200 ? text.as.text.n : 200;
-    return joust_chat_fail(r, JOUST_INVALID, "the template refuses the conversation: %.*s", (int)n,
-                           (const char *)text.as.text.bytes);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text.as.text.bytes[i];
+        why[i] = c < 0x20 || c == 0x7f ? ' ' : (char)c;
+    }
+    why[n] = '\0';
+    return joust_chat_fail(r, JOUST_INVALID, "the template refuses the conversation: %s", why);
 }
 
 static const char *const functions[] = {"range", "namespace", "dict", "raise_exception"};
