@@ -14,6 +14,7 @@
 #include "proto/base/file.h"
 #include "proto/plan.h"
 #include "worker/budget.h"
+#include "worker/engine/lora.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 #include "worker/prompter.h"
@@ -67,13 +68,31 @@ static joust_status check_head(const joust_job_model *model, const joust_model_c
                       c->architecture, model->name);
 }
 
-static joust_status check_heads(const preflight *p, uint32_t model, joust_error *err)
+/* An adapter that a model brings is the one that is trained. */
+static joust_status check_adapter(const joust_job_model *model, const joust_job_train *train,
+                                  joust_error *err)
+{
+    joust_lora_settings has;
+    if (model->init || !joust_adapter_is_there(model->path))
+        return JOUST_OK;
+    joust_status st = joust_adapter_read_settings(model->path, &has, err);
+    return st == JOUST_OK
+               ? joust_adapter_check_same(&has, train->has_lora ? &train->lora : NULL, err)
+               : st;
+}
+
+/* What the stages do with a model. */
+static joust_status check_use(const preflight *p, uint32_t model, joust_error *err)
 {
     joust_status st = JOUST_OK;
-    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
-        if (p->plan.stages[i].model == model)
-            st = check_head(&p->job->models[model], &p->models[model].config, &p->plan.stages[i],
-                            err);
+    for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++) {
+        const joust_stage *stage = &p->plan.stages[i];
+        if (stage->model != model)
+            continue;
+        st = check_head(&p->job->models[model], &p->models[model].config, stage, err);
+        if (st == JOUST_OK && stage->kind == JOUST_STAGE_TRAIN)
+            st = check_adapter(&p->job->models[model], &stage->train, err);
+    }
     return st;
 }
 
@@ -89,7 +108,7 @@ static joust_status check_files(preflight *p, uint32_t index, joust_error *err)
     if (st == JOUST_OK)
         st = joust_model_config_read_stops(model->path, &ret->config, err);
     if (st == JOUST_OK)
-        st = check_heads(p, index, err);
+        st = check_use(p, index, err);
     if (st == JOUST_OK && !model->init)
         st = joust_model_check(model->path, err);
     if (st == JOUST_OK)

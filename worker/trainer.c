@@ -378,27 +378,16 @@ static joust_status give_reference(run *r, joust_error *err)
 /* The policy's adapter: the one that it has, of the job's settings, or a first one. */
 static joust_status adapt(run *r, joust_error *err)
 {
-    const joust_lora_settings *has = joust_model_adapter(r->model), *wants = &r->params->lora;
-    if (!has && !r->params->has_lora)
-        return JOUST_OK;
-    if (!r->params->has_lora)
-        return joust_fail(err, JOUST_INVALID,
-                          "the model has an adapter, and train.lora isn't given: merge it by "
-                          "`joust model convert`, or go on training it with train.lora");
-    if (!has)
-        return joust_model_adapt(r->model, wants,
-                                 &(joust_stream_name){.job_seed = r->t->job->seed,
-                                                      .round = r->unit->unit.round,
-                                                      .stage = r->unit->unit.stage,
-                                                      .purpose = JOUST_PURPOSE_INIT},
-                                 err);
-    if (has->rank != wants->rank || has->targets != wants->targets ||
-        has->rslora != wants->rslora || has->alpha != wants->alpha)
-        return joust_fail(err, JOUST_INVALID,
-                          "the model's adapter has rank %u and alpha %g, train.lora asks for %u "
-                          "and %g, or other targets: merge it first by `joust model convert`",
-                          has->rank, has->alpha, wants->rank, wants->alpha);
-    return JOUST_OK;
+    const joust_lora_settings *has = joust_model_adapter(r->model),
+                              *wants = r->params->has_lora ? &r->params->lora : NULL;
+    if (has || !wants)
+        return joust_adapter_check_same(has, wants, err);
+    return joust_model_adapt(r->model, wants,
+                             &(joust_stream_name){.job_seed = r->t->job->seed,
+                                                  .round = r->unit->unit.round,
+                                                  .stage = r->unit->unit.stage,
+                                                  .purpose = JOUST_PURPOSE_INIT},
+                             err);
 }
 
 static joust_status budget_open(run *r, joust_error *err)

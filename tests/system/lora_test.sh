@@ -48,6 +48,15 @@ status=0
 "$joust" model info "$dir/adapter" >"$dir/info" 2>&1 || status=$?
 [ $status != 0 ] && grep -q -F -e "--base MODEL" "$dir/info" || fail "an adapter alone: $(cat "$dir/info")"
 
+# A job may begin with an adapter: it goes on training that one, and is refused before it begins where it asks for another.
+sed -i -e "s|policy: .*|policy: {path: $policy}|" -e 's/^rounds: .*/rounds: 1/' -e 's/per_round: 24/per_round: 8/' "$dir/job.yaml"
+begin "$dir/on" --workers 1 --judges 1
+finish 0
+cmp "$policy/model.safetensors" "$dir/on/checkpoints/policy/model.safetensors" || fail "the base moved"
+cmp -s "$policy/adapter_model.safetensors" "$dir/on/checkpoints/policy/adapter_model.safetensors" &&
+    fail "the adapter stayed"
+refused "the model's adapter has rank 4 and alpha 8, train.lora asks for 8 and 8" lora.rank=8
+
 refused "train.lora.dropout: isn't supported" lora.dropout=0.1
 refused "train.lora.rank: expected a whole number from 1 to 1024" lora.rank=0
 refused "train.reference_sync_steps: not with lora" reference_sync_steps=2

@@ -135,18 +135,43 @@ joust_status joust_adapter_config_parse(const void *json, size_t n, const char *
     return st;
 }
 
-joust_status joust_adapter_read(joust_model *model, const char *dir, bool look_only,
-                                joust_error *err)
+joust_status joust_adapter_read_settings(const char *dir, joust_lora_settings *ret,
+                                         joust_error *err)
 {
-    joust_lora_settings settings;
     joust_buf text = {0};
     char *path = joust_path_join(dir, JOUST_ADAPTER_CONFIG_FILE);
     joust_status st = path ? joust_file_read(path, MAX_CONFIG_BYTES, &text, err)
                            : joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
     if (st == JOUST_OK)
-        st = joust_adapter_config_parse(text.data, text.n, path, &settings, err);
+        st = joust_adapter_config_parse(text.data, text.n, path, ret, err);
     joust_buf_fini(&text);
     joust_free(path);
+    return st;
+}
+
+joust_status joust_adapter_check_same(const joust_lora_settings *has,
+                                      const joust_lora_settings *wants, joust_error *err)
+{
+    if (!has)
+        return JOUST_OK;
+    if (!wants)
+        return joust_fail(err, JOUST_INVALID,
+                          "the model has an adapter, and train.lora isn't given: merge it by "
+                          "`joust model convert`, or go on training it with train.lora");
+    if (has->rank == wants->rank && has->targets == wants->targets &&
+        has->rslora == wants->rslora && has->alpha == wants->alpha)
+        return JOUST_OK;
+    return joust_fail(err, JOUST_INVALID,
+                      "the model's adapter has rank %u and alpha %g, train.lora asks for %u and "
+                      "%g, or for other targets: merge it first by `joust model convert`",
+                      has->rank, has->alpha, wants->rank, wants->alpha);
+}
+
+joust_status joust_adapter_read(joust_model *model, const char *dir, bool look_only,
+                                joust_error *err)
+{
+    joust_lora_settings settings;
+    joust_status st = joust_adapter_read_settings(dir, &settings, err);
     if (st == JOUST_OK)
         st = joust_lora_create(model, &settings, err);
     if (st != JOUST_OK)

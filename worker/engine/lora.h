@@ -34,6 +34,14 @@ void joust_model_merge(joust_model *model);
 
 /* Whether dir has an adapter beside its model, or instead of one. */
 bool joust_adapter_is_there(const char *dir);
+/* What dir's adapter_config.json says. Errors: those of joust_model_adapter_load. */
+JOUST_MUST_USE joust_status joust_adapter_read_settings(const char *dir, joust_lora_settings *ret,
+                                                        joust_error *err);
+/* Whether a job's settings are those of an adapter that is there (has: NULL, there is none). Errors: JOUST_INVALID, with
+ * what helps. wants: NULL, the job trains no adapter. */
+JOUST_MUST_USE joust_status joust_adapter_check_same(const joust_lora_settings *has,
+                                                     const joust_lora_settings *wants,
+                                                     joust_error *err);
 /* Reads dir's adapter (f32, f16, bf16) into the model, which has none. Errors name file and key or tensor:
  * JOUST_UNSUPPORTED (another kind of adapter, by name), JOUST_INVALID, JOUST_MALFORMED, JOUST_NOT_FINITE. */
 JOUST_MUST_USE joust_status joust_model_adapter_load(joust_model *model, const char *dir,
