@@ -320,9 +320,12 @@ static joust_status copy_train(filler *f, joust_job_train *to)
     *to = *from;
     to->model = NULL;
     to->data = NULL;
+    to->external.command = NULL;
     joust_status st = from->model ? put_text(f, from->model, &to->model) : JOUST_OK;
     if (!st && from->data)
         st = put_text(f, from->data, &to->data);
+    if (!st && from->external.command)
+        st = put_text(f, from->external.command, &to->external.command);
     return st;
 }
 

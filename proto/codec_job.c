@@ -144,6 +144,14 @@ static const joust_field policy_fields[] = {
 static const joust_record_type policy_type =
     RECORD_TYPE(joust_job_policy, joust__wire__job_policy__descriptor, policy_fields);
 
+static const joust_field external_fields[] = {
+    TEXT(joust_job_external, 1, command, JOUST_MAX_TEXT_BYTES),
+    VALUE_OR_0(joust_job_external, 2, nodes),
+    VALUE_OR_0(joust_job_external, 3, gpus),
+    VALUE_OR_0(joust_job_external, 4, deadline_ms)};
+static const joust_record_type external_type =
+    RECORD_TYPE(joust_job_external, joust__wire__job_external__descriptor, external_fields);
+
 static const joust_field train_fields[] = {
     ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_CISPO),
     TEXT(joust_job_train, 2, model, JOUST_MAX_NAME_BYTES - 1),
@@ -168,6 +176,7 @@ static const joust_field train_fields[] = {
     RECORD_IF(joust_job_train, 21, objective, has_objective, objective_type),
     RECORD_IF(joust_job_train, 22, lora, has_lora, lora_type),
     VALUE_IF(joust_job_train, 23, recompute, has_recompute),
+    RECORD_IF(joust_job_train, 24, external, has_external, external_type),
     RECORD_IF(joust_job_train, 30, policy, has_policy, policy_type)};
 static const joust_record_type train_type =
     RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);
@@ -236,6 +245,7 @@ static joust_status encode_identity(const joust_job *job, joust_buf *to, joust_e
     identity.rounds = 0;
     identity.train.data = NULL;
     identity.train.has_recompute = false;
+    identity.train.external = (joust_job_external){.command = job->train.external.command};
     identity.models = joust_memdup(job->models, job->n_models * sizeof(*job->models));
     identity.sets = joust_memdup(job->sets, job->n_sets * sizeof(*job->sets));
     identity.stages = joust_memdup(job->stages, job->n_stages * sizeof(*job->stages));
@@ -254,6 +264,8 @@ static joust_status encode_identity(const joust_job *job, joust_buf *to, joust_e
     for (uint32_t i = 0; i < job->n_stages; i++) {
         identity.stages[i].train.data = NULL;
         identity.stages[i].train.has_recompute = false;
+        identity.stages[i].train.external =
+            (joust_job_external){.command = job->stages[i].train.external.command};
     }
     st = joust_record_encode(&joust_job_type, &identity, to, err);
 out:

@@ -31,6 +31,7 @@ joust_status joust_job_init(joust_job *job, joust_error *err)
                   .max_steps = 100,
                   .reference = JOUST_PICK_ROUND_START,
                   .objective = joust_objective_neutral(),
+                  .external = {.nodes = 1, .deadline_ms = 24 * 60 * 60 * 1000},
                   .lora = {.rank = 8, .targets = JOUST_LORA_Q | JOUST_LORA_V, .alpha = 8},
                   .policy = joust_job_policy_default()},
         .promote = {.gate = true},

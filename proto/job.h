@@ -179,6 +179,14 @@ typedef struct joust_job_policy {
 } joust_job_policy;
 joust_job_policy joust_job_policy_default(void);
 
+/* train: {command: ...}: a program of others trains instead of the built-in engine (worker/external.h). */
+typedef struct joust_job_external {
+    char *command; /* for /bin/sh; the one part of this that is in the identity */
+    uint32_t nodes;       /* that the command uses; it places itself on the others */
+    uint32_t gpus;        /* of the worker's; 0: CUDA_VISIBLE_DEVICES is left as it is */
+    uint32_t deadline_ms; /* of one run */
+} joust_job_external;
+
 typedef struct joust_job_train {
     joust_loss loss;
     char *model;              /* lineage trained; default "policy" */
@@ -196,6 +204,8 @@ typedef struct joust_job_train {
     bool has_lora; /* an adapter is trained, not every weight */
     joust_lora_settings lora;
     double lora_dropout; /* known to be refused: 0 */
+    bool has_external;
+    joust_job_external external;
     bool has_recompute, recompute; /* gradient_checkpointing; not identity: it changes no bit */
     bool has_policy; /* one of the keys below is given: else they are the defaults, and absent in the identity */
     joust_job_policy policy;

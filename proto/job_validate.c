@@ -337,6 +337,24 @@ static joust_status check_objective(const check *c, const joust_job_train *t, co
     return JOUST_OK;
 }
 
+static joust_status check_external(const check *c, const joust_job_train *t, const char *at)
+{
+    if (!t->has_external)
+        return JOUST_OK;
+    set_key(c, "%s.command", at);
+    if (!t->external.command || !*t->external.command)
+        REFUSE(c, "it is empty");
+    if (t->external.nodes == 0 || t->external.deadline_ms == 0)
+        REFUSE(c, "nodes and deadline_ms are 1 or above");
+    set_key(c, "%s.loss", at);
+    if (joust_policy_traits_of(t->loss))
+        REFUSE(c, "a policy loss isn't given to a train.command yet: it gets pairs");
+    set_key(c, "%s.lora", at);
+    if (t->has_lora)
+        REFUSE(c, "not with train.command: what it gives back is whole checkpoints");
+    return JOUST_OK;
+}
+
 static joust_status check_lora(const check *c, const joust_job_train *t, const char *at)
 {
     const char *key = "";
@@ -428,6 +446,8 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
                "%s trains on the round's answers, not on a file; use loss: sft or leave data out",
                policy ? policy->name : loss->name);
     joust_status st = check_objective(c, t, at);
+    if (st == JOUST_OK)
+        st = check_external(c, t, at);
     if (st == JOUST_OK)
         st = check_lora(c, t, at);
     if (st == JOUST_OK)

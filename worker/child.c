@@ -2,10 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -245,4 +248,57 @@ joust_status joust_command_fill(const char *command, const joust_placeholder *pl
         }
     }
     return joust_buf_status(to, err);
+}
+
+/* ---- ports, GPUs ---- */
+
+bool joust_port_find(uint16_t port, uint16_t *ret)
+{
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+    socklen_t n = sizeof(at);
+    if (fd < 0)
+        return false;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    bool free = bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 &&
+                getsockname(fd, (struct sockaddr *)&at, &n) == 0;
+    close(fd);
+    if (free)
+        *ret = ntohs(at.sin_port);
+    return free;
+}
+
+joust_status joust_gpus_choose(uint32_t n, uint32_t first, char **ret, joust_error *err)
+{
+    const char *list = getenv("CUDA_VISIBLE_DEVICES"), *at = list;
+    uint32_t found = 0;
+    joust_buf text = {0};
+    *ret = NULL;
+    joust_buf_text(&text, "CUDA_VISIBLE_DEVICES=");
+    for (uint32_t i = 0; i < first + n && found < n; i++) {
+        size_t length = at ? strcspn(at, ",") : 0;
+        if (list && length == 0)
+            break;
+        if (i >= first) {
+            joust_buf_text(&text, found++ ? "," : "");
+            if (list)
+                joust_buf_add(&text, at, length);
+            else
+                joust_buf_format(&text, "%u", i);
+        }
+        if (at)
+            at += length + (at[length] == ',');
+    }
+    char *chosen = n ? joust_buf_take_text(&text) : NULL;
+    joust_buf_fini(&text);
+    if (n && !chosen)
+        return joust_fail(err, JOUST_NOMEM, "GPUs: out of memory");
+    if (found < n) {
+        joust_free(chosen);
+        return joust_fail(err, JOUST_INVALID,
+                          "%u GPUs from number %u on, but CUDA_VISIBLE_DEVICES is %.100s", n, first,
+                          list);
+    }
+    *ret = chosen;
+    return JOUST_OK;
 }

@@ -42,4 +42,11 @@ JOUST_MUST_USE joust_status joust_command_fill(const char *command,
                                                const joust_placeholder *placeholders, uint32_t n,
                                                joust_buf *to, joust_error *err);
 
+/* A TCP port that nobody listens at: port itself, or with 0 any. False: there is none. */
+bool joust_port_find(uint16_t port, uint16_t *ret);
+/* "CUDA_VISIBLE_DEVICES=2,3": n GPUs of those that this process may use, from number `first` on; owned. n 0: *ret is NULL.
+ * Errors: JOUST_INVALID (there are fewer), JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_gpus_choose(uint32_t n, uint32_t first, char **ret,
+                                              joust_error *err);
+
 #endif

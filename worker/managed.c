@@ -1,13 +1,9 @@
 #include "worker/managed.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <limits.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,24 +17,6 @@
 #define TURN_MS 20
 
 /* ---- ports ---- */
-
-/* A socket bound to the port (0: any) on all addresses, or -1. */
-static int bind_port(uint16_t port, uint16_t *ret)
-{
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
-    socklen_t n = sizeof(at);
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(fd, (struct sockaddr *)&at, sizeof(at)) != 0 ||
-        getsockname(fd, (struct sockaddr *)&at, &n) != 0) {
-        close(fd);
-        return -1;
-    }
-    *ret = ntohs(at.sin_port);
-    return fd;
-}
 
 static bool is_taken(const joust_managed *m, uint32_t except, uint16_t port)
 {
@@ -54,10 +32,7 @@ bool joust_server_choose_port(joust_managed *m, uint32_t index)
     uint32_t first = m->serve->port ? m->serve->port + index : 0;
     for (uint32_t k = 0; k < PORTS; k++) {
         uint16_t port = (uint16_t)(k == 0 && s->port ? s->port : first ? first + k : 0);
-        int fd = first + k > 65535 ? -1 : bind_port(port, &port);
-        if (fd >= 0)
-            close(fd);
-        if (fd < 0 || is_taken(m, index, port))
+        if (first + k > 65535 || !joust_port_find(port, &port) || is_taken(m, index, port))
             continue;
         s->port = port;
         snprintf(s->url, sizeof(s->url), "http://127.0.0.1:%u/v1", port);
@@ -67,39 +42,6 @@ bool joust_server_choose_port(joust_managed *m, uint32_t index)
 }
 
 /* ---- making ---- */
-
-/* The GPUs of a server, out of the worker's: "CUDA_VISIBLE_DEVICES=2,3". */
-static joust_status choose_gpus(const joust_managed *m, uint32_t index, char **ret,
-                                joust_error *err)
-{
-    const char *list = getenv("CUDA_VISIBLE_DEVICES"), *at = list;
-    uint32_t each = m->serve->gpus, first = index * each, n = 0;
-    joust_buf text = {0};
-    joust_buf_text(&text, "CUDA_VISIBLE_DEVICES=");
-    for (uint32_t i = 0; i < first + each; i++) {
-        size_t length = at ? strcspn(at, ",") : 0;
-        char number[16];
-        if (list && length == 0)
-            break;
-        snprintf(number, sizeof(number), "%u", i);
-        if (i >= first) {
-            joust_buf_text(&text, n++ ? "," : "");
-            joust_buf_add(&text, list ? at : number, list ? length : strlen(number));
-        }
-        if (at)
-            at += length + (at[length] == ',');
-    }
-    *ret = joust_buf_take_text(&text);
-    joust_buf_fini(&text);
-    if (!*ret)
-        return joust_fail(err, JOUST_NOMEM, "servers: out of memory");
-    if (n < each)
-        return joust_fail(
-            err, JOUST_INVALID,
-            "models.%s.serve.gpus: %u servers of %u, but CUDA_VISIBLE_DEVICES is %.100s",
-            m->model->name, m->n, each, list);
-    return JOUST_OK;
-}
 
 static joust_status open_server(joust_managed *m, uint32_t index, const char *logs,
                                 const char *worker, joust_error *err)
@@ -117,18 +59,10 @@ static joust_status open_server(joust_managed *m, uint32_t index, const char *lo
         return joust_fail(err, JOUST_NOMEM, "servers: out of memory");
     if (!joust_server_choose_port(m, index))
         return joust_fail(err, JOUST_IO, "models.%s.serve: no port is free", m->model->name);
-    return m->serve->gpus ? choose_gpus(m, index, &s->gpus, err) : JOUST_OK;
-}
-
-/* A command may change its folder. */
-static joust_status make_absolute(char **path, joust_error *err)
-{
-    char absolute[PATH_MAX];
-    if (!realpath(*path, absolute))
-        return joust_fail(err, joust_status_of_errno(errno), "%s: %s", *path, strerror(errno));
-    joust_free(*path);
-    *path = joust_strdup(absolute);
-    return *path ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "servers: out of memory");
+    joust_status st = joust_gpus_choose(m->serve->gpus, index * m->serve->gpus, &s->gpus, err);
+    return st == JOUST_INVALID
+               ? joust_blame(err, st, "models.%s.serve.gpus: %u servers", m->model->name, m->n)
+               : st;
 }
 
 joust_status joust_managed_create(const joust_managed_options *o, joust_managed **ret,
@@ -150,7 +84,7 @@ joust_status joust_managed_create(const joust_managed_options *o, joust_managed 
     if (st == JOUST_OK)
         st = joust_dir_make(o->folder, err);
     if (st == JOUST_OK)
-        st = make_absolute(&m->folder, err);
+        st = joust_path_absolute(&m->folder, err); /* a command may change its folder */
     if (st == JOUST_OK)
         st = joust_dir_make(o->logs, err);
     for (uint32_t i = 0; st == JOUST_OK && i < m->n; i++)
@@ -208,37 +142,6 @@ uint32_t joust_managed_ready(const joust_managed *m)
 
 /* ---- versions ---- */
 
-static joust_status link_file(const char *from, const char *to, const char *name, joust_error *err)
-{
-    char *source = joust_path_join(from, name), *target = joust_path_join(to, name);
-    joust_status st = JOUST_OK;
-    if (!source || !target)
-        st = joust_fail(err, JOUST_NOMEM, "servers: out of memory");
-    else if (link(source, target) != 0)
-        st = joust_fail(err, joust_status_of_errno(errno), "%s: %s", target, strerror(errno));
-    joust_free(source);
-    joust_free(target);
-    return st;
-}
-
-/* The files of one folder under another name, without copies. */
-static joust_status link_dir(const char *from, const char *to, joust_error *err)
-{
-    joust_status st = joust_dir_remove(to, err);
-    if (st == JOUST_OK)
-        st = joust_dir_make(to, err);
-    if (st != JOUST_OK)
-        return st;
-    DIR *dir = opendir(from);
-    if (!dir)
-        return joust_fail(err, joust_status_of_errno(errno), "%s: %s", from, strerror(errno));
-    for (struct dirent *e; st == JOUST_OK && (e = readdir(dir));)
-        if (e->d_name[0] != '.')
-            st = link_file(from, to, e->d_name, err);
-    closedir(dir);
-    return st;
-}
-
 /* A link that stays and always shows the newest version: for servers that read again what they were started with. */
 static joust_status point_link(joust_managed *m, joust_error *err)
 {
@@ -267,7 +170,7 @@ static joust_status take_version(joust_managed *m, const joust_model_ref *versio
     if (st == JOUST_OK && m->before && strcmp(m->before, path) != 0)
         st = joust_dir_remove(m->before, err);
     if (st == JOUST_OK)
-        st = link_dir(dir, path, err);
+        st = joust_dir_link(dir, path, err);
     if (st != JOUST_OK) {
         joust_free(path);
         return st;

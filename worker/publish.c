@@ -90,12 +90,20 @@ static joust_status report_progress(const joust_training *t, const joust_lease_u
     return st;
 }
 
+joust_status joust_progress_publish(const joust_training *t, const joust_lease_unit *unit,
+                                    const char *dir, uint32_t step, const joust_train_step *steps,
+                                    uint32_t n_steps, joust_error *err)
+{
+    joust_digest manifest;
+    joust_status st = joust_upload_dir(t->up, dir, &manifest, err);
+    return st == JOUST_OK ? report_progress(t, unit, step, &manifest, steps, n_steps, err) : st;
+}
+
 joust_status joust_state_publish(const joust_training *t, const joust_lease_unit *unit,
                                  const joust_trainer *trainer, const joust_train_step *steps,
                                  uint32_t n_steps, joust_error *err)
 {
     char *dir = NULL, *path = NULL;
-    joust_digest manifest;
     joust_status st = joust_cache_scratch(t->cache, "state", &dir, err);
     if (st == JOUST_OK)
         st = joust_dir_make(dir, err);
@@ -104,10 +112,8 @@ joust_status joust_state_publish(const joust_training *t, const joust_lease_unit
     if (st == JOUST_OK)
         st = joust_trainer_save(trainer, path, err);
     if (st == JOUST_OK)
-        st = joust_upload_dir(t->up, dir, &manifest, err);
-    if (st == JOUST_OK)
-        st = report_progress(t, unit, joust_trainer_steps_done(trainer), &manifest, steps, n_steps,
-                             err);
+        st = joust_progress_publish(t, unit, dir, joust_trainer_steps_done(trainer), steps, n_steps,
+                                    err);
     joust_free(path);
     joust_free(dir);
     return st;

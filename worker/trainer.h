@@ -21,6 +21,8 @@ typedef struct joust_training {
     const joust_upstream *up;
     joust_cache *cache;
     const joust_budget *budget; /* NULL: none */
+    /* For train.command: a folder for its output, this worker's name, and what has the verb `guard` (NULL: this program). */
+    const char *logs, *worker, *program;
 } joust_training;
 
 /* Does the unit. *ret is owned by the caller (id, model, steps since the last durable state,

@@ -26,14 +26,10 @@ typedef struct joust_pair_reference {
 } joust_pair_reference;
 /* Scores rows [0, n) of the feed, which holds n_pairs pairs, before any step. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those
  * of the feed and the engine. */
-JOUST_MUST_USE joust_status joust_pair_scores_compute(const joust_training *t,
-                                                      const joust_lease_unit *unit,
-                                                      joust_trainer *trainer,
-                                                      const joust_job_train *params,
-                                                      joust_pair_reference reference,
-                                                      joust_pair_feed *feed,
-                                                      uint64_t n, joust_pair_scores *ret,
-                                                      joust_error *err);
+JOUST_MUST_USE joust_status joust_pair_scores_compute(
+    const joust_training *t, const joust_lease_unit *unit, joust_trainer *trainer,
+    const joust_job_train *params, joust_pair_reference reference, joust_pair_feed *feed,
+    uint64_t n, joust_pair_scores *ret, joust_error *err);
 
 /* A version's model, from the cache. Errors: of fetching and loading; err names the version. */
 JOUST_MUST_USE joust_status joust_training_load(const joust_training *t, const joust_model_ref *ref,
@@ -49,6 +45,11 @@ JOUST_MUST_USE joust_status joust_state_publish(const joust_training *t,
                                                 const joust_trainer *trainer,
                                                 const joust_train_step *steps, uint32_t n_steps,
                                                 joust_error *err);
+/* The same of a folder that holds whatever goes on after `step` steps. */
+JOUST_MUST_USE joust_status joust_progress_publish(const joust_training *t,
+                                                   const joust_lease_unit *unit, const char *dir,
+                                                   uint32_t step, const joust_train_step *steps,
+                                                   uint32_t n_steps, joust_error *err);
 /* Brings the trainer to the unit's resume state. */
 JOUST_MUST_USE joust_status joust_state_restore(const joust_training *t,
                                                 const joust_lease_unit *unit,

@@ -9,6 +9,7 @@
 #include "worker/budget.h"
 #include "worker/endpoint_rollout.h"
 #include "worker/engine/model_cache.h"
+#include "worker/external.h"
 #include "worker/managed.h"
 #include "worker/proof.h"
 #include "worker/rollout.h"
@@ -28,6 +29,7 @@ typedef struct served {
 
 typedef struct worker {
     const joust_role_options *options;
+    char logs[4096]; /* folder for the output of what it starts */
     joust_engine *engine;
     joust_cache *cache;
     joust_model_cache *models;
@@ -162,14 +164,12 @@ static joust_status open_served(batch *b, uint32_t model, joust_error *err)
 {
     worker *w = b->w;
     const joust_job_model *m = &w->job->models[model];
-    char name[JOUST_MAX_NAME_BYTES + 16], logs[4096];
+    char name[JOUST_MAX_NAME_BYTES + 16];
     char *folder = NULL;
     snprintf(name, sizeof(name), "served-%u", model);
-    snprintf(logs, sizeof(logs), "%s%s", w->options->logs ? w->options->logs : w->options->cache,
-             w->options->logs ? "" : ".logs");
     joust_status st = joust_cache_scratch(w->cache, name, &folder, err);
     joust_managed_options o = {
-        .model = m, .folder = folder, .logs = logs, .worker = w->options->name};
+        .model = m, .folder = folder, .logs = w->logs, .worker = w->options->name};
     if (st == JOUST_OK)
         st = joust_managed_create(&o, &w->served[model].servers, err);
     joust_free(folder);
@@ -294,13 +294,16 @@ static joust_status train(batch *b, const joust_stage *stage, const joust_lease_
                                .stage = stage,
                                .up = joust_peer_upstream(b->peer),
                                .cache = b->w->cache,
-                               .budget = &b->w->budget};
+                               .budget = &b->w->budget,
+                               .logs = b->w->logs,
+                               .worker = b->w->options->name};
     joust_unit_result result = {0};
     if (b->w->budget.bytes > 0) /* the rollouts' models and keys make room */
         joust_model_cache_clear(b->w->models);
     joust_status st = rest_served(b, err);
     if (st == JOUST_OK)
         st = stage->kind == JOUST_STAGE_INIT ? joust_training_init(&training, unit, &result, err)
+             : stage->train.has_external     ? joust_external_run(&training, unit, &result, err)
                                              : joust_training_run(&training, unit, &result, err);
     if (st != JOUST_OK)
         return st;
@@ -358,6 +361,8 @@ static joust_status serve(worker *w, const joust_role_options *options, bool can
 joust_status joust_worker_run(const joust_role_options *options, bool can_train, joust_error *err)
 {
     worker w = {.options = options, .plan = joust_calloc(1, sizeof(*w.plan))};
+    snprintf(w.logs, sizeof(w.logs), "%s%s", options->logs ? options->logs : options->cache,
+             options->logs ? "" : ".logs");
     joust_engine_options engine = {.n_threads = options->threads,
                                    .cache_bytes = (uint64_t)options->kv_memory_mb << 20};
     joust_status st = w.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "worker: out of memory");

@@ -3,7 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -302,4 +304,47 @@ char *joust_path_parent(const char *path)
     if (!slash)
         return joust_strdup(".");
     return slash == path ? joust_strdup("/") : joust_strndup(path, (size_t)(slash - path));
+}
+
+static joust_status link_file(const char *from, const char *to, const char *name, joust_error *err)
+{
+    char *source = joust_path_join(from, name), *target = joust_path_join(to, name);
+    joust_status st = JOUST_OK;
+    if (!source || !target)
+        st = joust_fail(err, JOUST_NOMEM, "link: out of memory");
+    else if (link(source, target) != 0)
+        st = joust_fail(err, joust_status_of_errno(errno), "%s: %s", target, strerror(errno));
+    joust_free(source);
+    joust_free(target);
+    return st;
+}
+
+joust_status joust_dir_link(const char *from, const char *to, joust_error *err)
+{
+    joust_status st = joust_dir_remove(to, err);
+    if (st == JOUST_OK)
+        st = joust_dir_make(to, err);
+    if (st != JOUST_OK)
+        return st;
+    DIR *dir = opendir(from);
+    if (!dir)
+        return joust_fail(err, joust_status_of_errno(errno), "%s: %s", from, strerror(errno));
+    for (struct dirent *e; st == JOUST_OK && (e = readdir(dir));)
+        if (e->d_name[0] != '.')
+            st = link_file(from, to, e->d_name, err);
+    closedir(dir);
+    return st;
+}
+
+joust_status joust_path_absolute(char **path, joust_error *err)
+{
+    char absolute[PATH_MAX];
+    if (!realpath(*path, absolute))
+        return joust_fail(err, joust_status_of_errno(errno), "%s: %s", *path, strerror(errno));
+    char *copy = joust_strdup(absolute);
+    if (!copy)
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", *path);
+    joust_free(*path);
+    *path = copy;
+    return JOUST_OK;
 }

@@ -30,12 +30,17 @@ void joust_file_writer_abort(joust_file_writer **w); /* NULL is fine */
 JOUST_MUST_USE joust_status joust_dir_sync(const char *path, joust_error *err);
 /* Makes path and its missing parents, mode 0777 less umask; fine if it exists as a folder. */
 JOUST_MUST_USE joust_status joust_dir_make(const char *path, joust_error *err);
+/* The files of the folder `from` in the new folder `to` as well, without copies (hard links; not those whose names begin
+ * with a dot). What `to` was before is removed. Errors: JOUST_IO (other file systems, folders within), JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_dir_link(const char *from, const char *to, joust_error *err);
 /* Removes path and what is below it; does not follow links out of it. Fine if absent. */
 JOUST_MUST_USE joust_status joust_dir_remove(const char *path, joust_error *err);
 bool joust_file_exists(const char *path);
 bool joust_dir_exists(const char *path);
 /* "a/b" from "a" and "b"; b alone if it is absolute or a is "" or NULL. Returns owned; NULL when out of memory. */
 char *joust_path_join(const char *a, const char *b);
+/* Replaces the owned *path of something that exists by its absolute form without links. Errors: JOUST_IO, JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_path_absolute(char **path, joust_error *err);
 /* "a" from "a/b", "." from "b", "/" from "/b". Returns owned; NULL when out of memory. */
 char *joust_path_parent(const char *path);
 /* The status for an errno value: ENOENT is NOT_FOUND, ENOSPC and EDQUOT are DISK_FULL, else IO. */

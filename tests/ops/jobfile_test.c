@@ -136,8 +136,9 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "warmup_steps, batch_size, max_steps, save_every, reference, adam_beta1, "
                  "adam_beta2, adam_eps, weight_decay, clip, label_smoothing, gamma, ld_alpha, "
                  "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "
-                 "reference_sync_steps, reference_mixup, gradient_checkpointing, lora, epsilon, "
-                 "epsilon_high, max_ratio, kl_weight, kl, entropy_weight, dynamic_sampling, mix\n");
+                 "reference_sync_steps, reference_mixup, gradient_checkpointing, command, nodes, "
+                 "gpus, deadline_ms, lora, epsilon, epsilon_high, max_ratio, kl_weight, kl, "
+                 "entropy_weight, dynamic_sampling, mix\n");
     refused_line(9, "  - {name: self, kind: yes-no, modle: policy}",
                  "j.yaml:9:32: judges[0].modle: unknown key; did you mean 'model'?\n");
 }

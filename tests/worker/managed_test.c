@@ -327,7 +327,7 @@ static void test_gpus(void **state)
     b.job_model.serve.gpus = 2;
     check_ok(joust_job_serve_complete(&b.job_model, &err));
     check_status(JOUST_INVALID, joust_managed_create(&o, &b.servers, &err));
-    assert_non_null(strstr(err.text, "2 servers of 2, but CUDA_VISIBLE_DEVICES is 4,5,GPU-x"));
+    assert_non_null(strstr(err.text, "2 servers: 2 GPUs from number 2 on, but CUDA_VISIBLE_DEVICES is 4,5,GPU-x"));
     close_bench(&b);
     unsetenv("CUDA_VISIBLE_DEVICES");
 }
