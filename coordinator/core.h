@@ -134,8 +134,9 @@ joust_core_phase joust_core_get_phase(const joust_core *core);
 uint32_t joust_core_round(const joust_core *core); /* current; job.rounds + 1 once all are done */
 /* Appends one sentence: what is being waited for, since when, and who is the culprit. */
 void joust_core_why(const joust_core *core, int64_t now_ms, joust_buf *to);
-/* Appends a JSON object: phase, round, stages with progress, peers, leases with ages, queue depths, credit. */
-void joust_core_status(const joust_core *core, int64_t now_ms, joust_buf *to);
+/* Appends a JSON object: phase, round (the last one where all are done), stages with progress (none where all are done), peers,
+ * leases with ages, queue depths, credit. why: what to say is waited for; NULL: as joust_core_why. */
+void joust_core_status(const joust_core *core, int64_t now_ms, const char *why, joust_buf *to);
 
 /* A unit's state: DONE for every unit of a finished round; WAITING for what is no unit of this job. */
 joust_unit_state joust_core_unit(const joust_core *core, const joust_unit_key *unit);

@@ -148,8 +148,12 @@ static void why_of_stage(const joust_core *core, uint32_t stage, int64_t now_ms,
     bool trains = s->kind == JOUST_STAGE_TRAIN || s->kind == JOUST_STAGE_INIT;
     const joust_peer *peer = NULL;
     const joust_lease *lease = oldest_lease(core, stage, &peer);
-    joust_buf_format(to, "round %u of %u, %s: %llu of %llu done", core->round, core->job->rounds,
-                     s->name, (unsigned long long)run->n_done, (unsigned long long)run->n);
+    joust_buf_format(to, "round %u of %u, %s: ", core->round, core->job->rounds, s->name);
+    if (s->kind == JOUST_STAGE_TRAIN)
+        joust_buf_format(to, "step %u of %u", run->resume_step, s->train.max_steps);
+    else
+        joust_buf_format(to, "%llu of %llu done", (unsigned long long)run->n_done,
+                         (unsigned long long)run->n);
     if (lease)
         joust_buf_format(to, "; %llu with peers, the longest with %s for %lld ms",
                          (unsigned long long)run->n_leased, peer->name,
@@ -261,19 +265,21 @@ static void status_of_peer(const joust_peer *peer, int64_t now_ms, joust_buf *to
                      peer->can_train ? "true" : "false", peer->quarantined ? "true" : "false");
 }
 
-void joust_core_status(const joust_core *core, int64_t now_ms, joust_buf *to)
+void joust_core_status(const joust_core *core, int64_t now_ms, const char *why, joust_buf *to)
 {
-    joust_buf why = {0};
-    joust_core_why(core, now_ms, &why);
+    uint32_t rounds = core->job->rounds;
+    joust_buf own = {0};
+    if (!why)
+        joust_core_why(core, now_ms, &own);
     joust_buf_text(to, "{");
     text_field(to, "phase", phase_name(joust_core_get_phase(core)));
-    joust_buf_format(to, ",\"round\":%u,\"rounds\":%u,\"epoch\":%llu,\"events\":%llu,", core->round,
-                     core->job->rounds, (unsigned long long)core->epoch,
-                     (unsigned long long)core->n_events);
+    joust_buf_format(to, ",\"round\":%u,\"rounds\":%u,\"epoch\":%llu,\"events\":%llu,",
+                     core->round < rounds ? core->round : rounds, rounds,
+                     (unsigned long long)core->epoch, (unsigned long long)core->n_events);
     text_field(to, "numeric_class", core->numeric_class);
     joust_buf_text(to, ",");
-    text_field(to, "why", why.data ? (const char *)why.data : "");
-    joust_buf_fini(&why);
+    text_field(to, "why", why ? why : own.data ? (const char *)own.data : "");
+    joust_buf_fini(&own);
     joust_buf_text(to, ",\"stages\":[");
     bool first = true;
     for (uint32_t i = 0; i < core->plan->n_stages; i++) {

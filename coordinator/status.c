@@ -29,7 +29,7 @@ void joust_status_head(const joust_status_view *view, joust_buf *to)
                      joust_digest_hex(&view->job_digest, hex), view->job->rounds);
     joust_json_string(to, why.data ? (const char *)why.data : "", why.n);
     joust_buf_text(to, ",\"core\":");
-    joust_core_status(view->core, view->now_ms, to);
+    joust_core_status(view->core, view->now_ms, why.data ? (const char *)why.data : NULL, to);
     joust_buf_fini(&why);
 }
 

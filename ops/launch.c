@@ -241,7 +241,7 @@ static void say(launcher *l, const char *format, ...)
 static void show_progress(launcher *l)
 {
     int64_t now_ms = joust_clock_ms();
-    if (!l->terminal && (!l->view.known || now_ms - l->last_line_ms < PLAIN_EVERY_MS))
+    if (!l->terminal && now_ms - l->last_line_ms < PLAIN_EVERY_MS)
         return;
     joust_buf line = {0};
     joust_progress_line(&l->view, now_ms, l->terminal ? terminal_width() : 400, &line);

@@ -38,10 +38,12 @@ static void tell_finished(const joust_progress_view *view, const joust_shown_sta
     }
     joust_buf_format(lines, "round %u/%u · %s %llu/%llu", view->round, view->rounds, stage->name,
                      (unsigned long long)stage->done, (unsigned long long)stage->total);
-    if (stage->first_ms)
-        joust_buf_format(lines, " in %.1f s", (double)(now_ms - stage->first_ms) / 1000);
-    if (rate(stage, now_ms) > 0)
+    int64_t tenths = stage->first_ms ? (now_ms - stage->first_ms + 50) / 100 : 0;
+    if (stage->first_done && rate(stage, now_ms) > 0) /* when it began wasn't seen */
         joust_buf_format(lines, " (%.1f/s)", rate(stage, now_ms));
+    else if (tenths > 0) /* the rate follows from what is shown */
+        joust_buf_format(lines, " in %.1f s (%.1f/s)", (double)tenths / 10,
+                         10.0 * (double)stage->done / (double)tenths);
     joust_buf_text(lines, "\n");
 }
 
@@ -86,6 +88,16 @@ void joust_progress_round_over(joust_progress_view *view, int64_t now_ms, joust_
     view->n_stages = 0;
 }
 
+static void note_movement(joust_progress_view *view, int64_t now_ms)
+{
+    uint64_t moved = (uint64_t)view->round << 32;
+    for (uint32_t i = 0; i < view->n_stages; i++)
+        moved += view->stages[i].done + view->stages[i].finished;
+    if (moved != view->moved || !view->moved_ms)
+        view->moved_ms = now_ms;
+    view->moved = moved;
+}
+
 joust_status joust_progress_take(joust_progress_view *view, const void *json, size_t n,
                                  int64_t now_ms, joust_buf *lines, joust_error *err)
 {
@@ -98,7 +110,8 @@ joust_status joust_progress_take(joust_progress_view *view, const void *json, si
         return joust_fail(err, JOUST_MALFORMED, "status: %s", root ? "not a snapshot" : why.text);
     }
     uint32_t round = (uint32_t)count_of(core, "round");
-    if (round != view->round) /* what wasn't told finished between two snapshots */
+    /* What wasn't told finished between two snapshots; after the last round there are no stages. */
+    if (round != view->round || !json_array_size(stages))
         joust_progress_round_over(view, now_ms, lines);
     view->round = round;
     view->known = true;
@@ -111,8 +124,18 @@ joust_status joust_progress_take(joust_progress_view *view, const void *json, si
     for (uint32_t i = 0; i < n_stages; i++)
         take_stage(view, i, json_array_get(stages, i), now_ms, lines);
     view->n_stages = n_stages;
+    note_movement(view, now_ms);
     json_decref(root);
     return joust_buf_status(lines, err);
+}
+
+/* Characters of UTF-8 text. */
+static uint32_t width_of(const char *text, size_t n)
+{
+    uint32_t width = 0;
+    for (size_t i = 0; i < n; i++)
+        width += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return width;
 }
 
 /* Cuts text (UTF-8) behind its width-th character. */
@@ -130,32 +153,104 @@ static void cut(joust_buf *text, size_t from, uint32_t width)
     }
 }
 
-void joust_progress_line(const joust_progress_view *view, int64_t now_ms, uint32_t width,
-                         joust_buf *to)
+static bool under_way(const joust_shown_stage *stage)
 {
-    size_t from = to->n;
-    if (!view->known) {
-        joust_buf_text(to, "waiting for the coordinator");
-        return;
-    }
-    joust_buf_format(to, "round %u/%u", view->round, view->rounds);
+    return stage->open && stage->first_ms && stage->done < stage->total;
+}
+
+/* The stages under way, at most n_stages of them, with at most n_name characters of a name; rate and time left of the first. */
+static void add_stages(const joust_progress_view *view, int64_t now_ms, uint32_t n_stages,
+                       uint32_t n_name, joust_buf *to)
+{
     const joust_shown_stage *first = NULL;
-    for (uint32_t i = 0; i < view->n_stages; i++) {
+    joust_buf_format(to, "round %u/%u", view->round, view->rounds);
+    for (uint32_t i = 0; i < view->n_stages && n_stages; i++) {
         const joust_shown_stage *stage = &view->stages[i];
-        if (!stage->open || !stage->first_ms || stage->done >= stage->total)
+        if (!under_way(stage))
             continue;
-        joust_buf_format(to, " · %s %llu/%llu", stage->name, (unsigned long long)stage->done,
+        joust_buf name = {0};
+        joust_buf_text(&name, stage->name);
+        bool whole = width_of(stage->name, strlen(stage->name)) <= n_name;
+        if (!whole && joust_buf_ok(&name))
+            cut(&name, 0, n_name - 1);
+        joust_buf_format(to, " · %s%s %llu/%llu", name.data ? (const char *)name.data : "",
+                         whole ? "" : "…", (unsigned long long)stage->done,
                          (unsigned long long)stage->total);
+        joust_buf_fini(&name);
         first = first ? first : stage;
+        n_stages--;
     }
     double speed = first ? rate(first, now_ms) : 0;
     if (speed > 0) {
         joust_buf_format(to, " · %.1f/s · ", speed);
         add_time(to, (int64_t)((double)(first->total - first->done) / speed + 0.5));
         joust_buf_text(to, " left");
-    } else if (!first && *view->why) {
-        joust_buf_format(to, " · %s", view->why);
     }
+}
+
+/* Names get shorter until the line fits, then stages are left out. */
+static void add_fitting_stages(const joust_progress_view *view, int64_t now_ms, uint32_t width,
+                               joust_buf *to)
+{
+    size_t from = to->n;
+    uint32_t n_stages = 0, n_name = sizeof(view->stages[0].name);
+    for (uint32_t i = 0; i < view->n_stages; i++)
+        n_stages += under_way(&view->stages[i]);
+    for (;;) {
+        add_stages(view, now_ms, n_stages, n_name, to);
+        if (!joust_buf_ok(to) || width_of((const char *)to->data + from, to->n - from) <= width)
+            return;
+        if (n_name > 8)
+            n_name--;
+        else if (n_stages > 1)
+            n_stages--;
+        else
+            break;
+        to->n = from;
+    }
+    cut(to, from, width);
+}
+
+/* "round 1/4 · generate: … no worker is connected: start one". */
+static void add_why(const joust_progress_view *view, uint32_t width, joust_buf *to)
+{
+    size_t from = to->n;
+    char round[64];
+    const char *why = view->why;
+    int n = snprintf(round, sizeof(round), "round %u of %u, ", view->round, view->rounds);
+    if (strncmp(why, round, (size_t)n) == 0)
+        why += n;
+    joust_buf_format(to, "round %u/%u · ", view->round, view->rounds);
+    uint32_t used = width_of((const char *)to->data + from, joust_buf_ok(to) ? to->n - from : 0);
+    uint32_t needed = width_of(why, strlen(why));
+    const char *colon = strstr(why, ": ");
+    if (used + needed > width && colon) {
+        joust_buf_format(to, "%.*s: … ", (int)(colon - why), why);
+        used += width_of(why, (size_t)(colon - why)) + 4;
+        why = colon + 2;
+        while (*why && used + width_of(why, strlen(why)) > width) {
+            why += strcspn(why, " "); /* a whole word */
+            why += *why == ' ';
+        }
+    }
+    joust_buf_text(to, why);
     if (joust_buf_ok(to))
         cut(to, from, width);
+}
+
+void joust_progress_line(const joust_progress_view *view, int64_t now_ms, uint32_t width,
+                         joust_buf *to)
+{
+    bool working = false;
+    if (!view->known) {
+        joust_buf_text(to, "waiting for the coordinator");
+        return;
+    }
+    for (uint32_t i = 0; i < view->n_stages; i++)
+        working |= under_way(&view->stages[i]);
+    bool stalled = now_ms - view->moved_ms >= JOUST_STALL_MS;
+    if (*view->why && (!working || stalled))
+        add_why(view, width, to);
+    else
+        add_fitting_stages(view, now_ms, width, to);
 }

@@ -77,28 +77,19 @@ static void print_heading(const json_t *root, const json_t *core)
     long long round = number_of(core, "round"), rounds = number_of(core, "rounds");
     if (!strcmp(phase, "running") && json_is_false(json_object_get(root, "running")))
         phase = "not running";
-    if (round > rounds)
+    if (json_array_size(json_object_get(core, "stages")) == 0) /* all rounds are over */
         printf("%s is %s after round %lld\n%s\n", name, phase, rounds, text_of(root, "why"));
     else
         printf("%s is %s, round %lld of %lld\n%s\n", name, phase, round, rounds,
                text_of(root, "why"));
 }
 
-static int print_screen(const joust_buf *snapshot)
+static void print_screen(const json_t *root)
 {
-    json_error_t why;
-    json_t *root = json_loadb((const char *)snapshot->data, snapshot->n, 0, &why);
-    if (!json_is_object(root)) {
-        fprintf(stderr, "joust status: the answer isn't a snapshot: %s\n", why.text);
-        json_decref(root);
-        return JOUST_EXIT_FAILED;
-    }
     const json_t *core = json_object_get(root, "core");
     print_heading(root, core);
     print_stages(json_object_get(core, "stages"));
     print_peers(json_object_get(core, "peers"));
-    json_decref(root);
-    return JOUST_EXIT_OK;
 }
 
 /* The snapshot of a coordinator at `connect`, or at the endpoint that it left in the store. Where no process has the store
@@ -134,11 +125,23 @@ static joust_status read_store(const char *store, joust_buf *to, bool *ret_ended
     return st == JOUST_NOT_FOUND ? JOUST_UNREACHABLE : st;
 }
 
+/* Also says whether the job failed, by the exit status. */
 static int show(const joust_buf *snapshot, bool json)
 {
+    json_error_t why;
+    json_t *root = json_loadb((const char *)snapshot->data, snapshot->n, 0, &why);
+    if (!json_is_object(root)) {
+        fprintf(stderr, "joust status: the answer isn't a snapshot: %s\n", why.text);
+        json_decref(root);
+        return JOUST_EXIT_FAILED;
+    }
+    bool failed = !strcmp(text_of(json_object_get(root, "core"), "phase"), "failed");
     if (!json)
-        return print_screen(snapshot);
-    return printf("%s\n", (const char *)snapshot->data) > 0 ? JOUST_EXIT_OK : JOUST_EXIT_FAILED;
+        print_screen(root);
+    else if (printf("%s\n", (const char *)snapshot->data) < 0)
+        failed = true;
+    json_decref(root);
+    return failed ? JOUST_EXIT_FAILED : JOUST_EXIT_OK;
 }
 
 int joust_verb_status(int argc, char **argv)
@@ -151,14 +154,15 @@ int joust_verb_status(int argc, char **argv)
         {"--connect", JOUST_OPTION_TEXT, &connect, "ENDPOINT", "or its status socket"},
         {"--timeout-ms", JOUST_OPTION_U32, &timeout_ms, "N", "how long an answer may take (2000)"},
         {"--json", JOUST_OPTION_FLAG, &json, NULL, "the snapshot as it came"}};
-    const joust_usage usage = {.verb = "status",
-                               .synopsis = "joust status --store DIR | --connect ENDPOINT [--json]",
-                               .about =
-                                   "Shows where a job is and what it waits for: by its "
-                                   "coordinator, or, if none answers, by "
-                                   "its store. Status 3: nobody runs it, and it has not ended.",
-                               .options = options,
-                               .n_options = sizeof(options) / sizeof(options[0])};
+    const joust_usage usage = {
+        .verb = "status",
+        .synopsis = "joust status --store DIR | --connect ENDPOINT [--json]",
+        .about = "Shows where a job is and what it waits for: by its "
+                 "coordinator, or, if none answers, by "
+                 "its store.\nExit status: 0 it runs or is complete, 1 it failed, "
+                 "3 nobody runs it, and it has not ended.",
+        .options = options,
+        .n_options = sizeof(options) / sizeof(options[0])};
     int status = joust_cli_parse(&usage, argc, argv, NULL, NULL);
     if (status >= 0)
         return status;

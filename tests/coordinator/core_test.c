@@ -492,7 +492,7 @@ static void stop_is_resumable(void **state)
     assert_int_equal(joust_core_get_phase(r.core), JOUST_CORE_STOPPED);
     result(&r, 1, GENERATE, 0, WORKER);
     assert_int_equal(count(&r, JOUST_ACTION_WRITE), 0);
-    joust_core_status(r.core, 5, &status);
+    joust_core_status(r.core, 5, NULL, &status);
     assert_non_null(strstr((char *)status.data, "\"phase\":\"stopped\""));
     assert_non_null(strstr((char *)status.data, "\"name\":\"worker-0\""));
     joust_buf_fini(&status);

@@ -48,7 +48,7 @@ static void start(joust_core *core)
     if (st == JOUST_OK)
         fuzz_require(joust_core_step(core, &next, 1000, &out, &err) == JOUST_OK);
     joust_core_why(core, 5000, &text);
-    joust_core_status(core, 5000, &text);
+    joust_core_status(core, 5000, NULL, &text);
     fuzz_require(joust_buf_status(&text, &err) == JOUST_OK && text.n > 0);
     joust_buf_fini(&text);
     joust_actions_fini(&out);

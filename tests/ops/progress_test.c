@@ -94,7 +94,80 @@ static void training_counts_steps(void **state)
     take(&view,
          SNAPSHOT(1, "{\"name\":\"train\",\"state\":\"complete\",\"units\":1,\"done\":1,"
                      "\"durable_step\":40,\"max_steps\":40}"),
-         4000, "round 1/4 · train 40/40 in 3.0 s (10.0/s)\n");
+         4000,
+         "round 1/4 · train 40/40 (10.0/s)\n"); /* 30 steps in 3 s: when it began wasn't seen */
+}
+
+static void a_rate_follows_from_the_time_shown(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view, SNAPSHOT(1, LEASED("generate", 20)), 1000, "");
+    take(&view, SNAPSHOT(1, STAGE("generate", "complete", 20, 20)), 2040,
+         "round 1/4 · generate 20/20 in 1.0 s (20.0/s)\n");
+    take(&view, SNAPSHOT(2, LEASED("generate", 20)), 3000, "");
+    take(&view, SNAPSHOT(2, STAGE("generate", "complete", 20, 20)), 3020,
+         "round 2/4 · generate 20/20\n"); /* no time to speak of */
+}
+
+static void the_last_round_is_told(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view, SNAPSHOT(4, LEASED("train", 1)), 1000, "");
+    take(&view, SNAPSHOT(4, ""), 3000, "round 4/4 · train 1/1 in 2.0 s (0.5/s)\n");
+    take(&view, SNAPSHOT(4, ""), 4000, "");
+}
+
+static void a_narrow_line_shortens_names_first(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view,
+         SNAPSHOT(1, STAGE("evaluate.sampled.judged_by", "open", 2000,
+                           100) "," STAGE("promote.greedy.judge", "open", 2000, 20)),
+         1000, "");
+    take(&view,
+         SNAPSHOT(1, STAGE("evaluate.sampled.judged_by", "open", 2000,
+                           300) "," STAGE("promote.greedy.judge", "open", 2000, 20)),
+         6000, "");
+    line_is(
+        &view, 6000, 100,
+        "round 1/4 · evaluate.sampled.judged_by 300/2000 · promote.greedy.judge 20/2000 · 40.0/s "
+        "· 0:43 left");
+    line_is(&view, 6000, 84,
+            "round 1/4 · evaluate.sampl… 300/2000 · promote.greedy… 20/2000 · 40.0/s · 0:43 left");
+    line_is(&view, 6000, 60, "round 1/4 · evaluat… 300/2000 · 40.0/s · 0:43 left");
+}
+
+#define WAITING                                                                                    \
+    "{\"why\":\"round 1 of 4, generate: 0 of 500 done; 500 queued, and no worker is connected: "   \
+    "start one\",\"core\":{\"phase\":\"running\",\"round\":1,\"rounds\":4,\"stages\":[" STAGE(     \
+        "generate", "open", 500, 0) "]}}"
+
+static void what_is_waited_for_keeps_its_remedy(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view, WAITING, 1000, "");
+    line_is(
+        &view, 1000, 100,
+        "round 1/4 · generate: 0 of 500 done; 500 queued, and no worker is connected: start one");
+    line_is(&view, 1000, 70,
+            "round 1/4 · generate: … queued, and no worker is connected: start one");
+    line_is(&view, 1000, 40, "round 1/4 · generate: … start one");
+}
+
+static void a_stage_that_stands_still_says_why(void **state)
+{
+    (void)state;
+    joust_progress_view view = {0};
+    take(&view, SNAPSHOT(1, STAGE("generate", "open", 5, 3)), 1000, "");
+    take(&view, SNAPSHOT(1, STAGE("generate", "open", 5, 3)), 20000, "");
+    line_is(&view, 20999, 80, "round 1/4 · generate 3/5");
+    line_is(&view, 21000, 80, "round 1/4 · the reason");
+    take(&view, SNAPSHOT(1, STAGE("generate", "open", 5, 4)), 22000, "");
+    line_is(&view, 22000, 80, "round 1/4 · generate 4/5 · 0.0/s · 0:21 left");
 }
 
 static void what_is_no_snapshot_changes_nothing(void **state)
@@ -125,6 +198,11 @@ int main(void)
         cmocka_unit_test(a_round_that_ended_between_two_snapshots_is_told),
         cmocka_unit_test(a_stage_without_work_yet_has_not_begun),
         cmocka_unit_test(training_counts_steps),
+        cmocka_unit_test(a_rate_follows_from_the_time_shown),
+        cmocka_unit_test(the_last_round_is_told),
+        cmocka_unit_test(a_narrow_line_shortens_names_first),
+        cmocka_unit_test(what_is_waited_for_keeps_its_remedy),
+        cmocka_unit_test(a_stage_that_stands_still_says_why),
         cmocka_unit_test(what_is_no_snapshot_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

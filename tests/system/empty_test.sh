@@ -12,3 +12,7 @@ grep -q "^[0-9]* warnings, in $dir/floor/logs/coordinator.log" "$dir/floor.out" 
 "$joust" rounds --store "$dir/floor" >"$dir/rounds" || fail "rounds"
 [ "$(grep -c -- ' -        v0 ' "$dir/rounds")" = 2 ] || fail "an empty round was promoted: $(cat "$dir/rounds")"
 grep -q "^ *0 .* yes      v0 " "$dir/rounds" || fail "round 0: $(cat "$dir/rounds")"
+status=0
+"$joust" status --store "$dir/floor" --json >"$dir/status" || status=$?
+[ $status = 1 ] && grep -q '"phase":"failed","round":2,"rounds":2,' "$dir/status" ||
+    fail "status $status of a failed job: $(cat "$dir/status")"

@@ -38,6 +38,9 @@ stands "$dir/live" 3 "system is running, round [0-9]* of 500" "its coordinator, 
 kill -CONT "$coordinator"
 kill -INT "$launcher"
 finish 130
+"$joust" status --store "$dir/cut" --json >"$dir/status" || true
+[ "$(grep -o '"why":"[^"]*"' "$dir/status" | sort -u)" = '"why":"nobody runs it: the same launch resumes"' ] ||
+    fail "two reasons: $(cat "$dir/status")"
 
 begin "$dir/cut"
 finish 0
