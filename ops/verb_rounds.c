@@ -1,8 +1,10 @@
-/* joust rounds: what each round amounted to. */
+/* joust rounds: what each round amounted to. Its tokens/s are over the time in which some worker was at a rollout, with gaps of up
+ * to LONGEST_GAP_MS between rollouts; longer ones, in which nobody ran, are left out. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "ops/busy_time.h"
 #include "ops/cli.h"
 #include "ops/record_view.h"
 #include "ops/verbs.h"
@@ -12,6 +14,8 @@
 #include "storage/metrics.h"
 #include "storage/tables.h"
 
+enum { LONGEST_GAP_MS = 2000 };
+
 /* One row: what the stages of a round left behind. */
 typedef struct row {
     uint32_t round;
@@ -19,7 +23,7 @@ typedef struct row {
     joust_stage_summary summaries[JOUST_MAX_STAGES];
     bool has_promotion;
     joust_promotion promotion;
-    double tokens_per_s; /* generated, by the wall clock; 0 if unknown */
+    double tokens_per_s; /* generated, while workers were at it; 0 if unknown */
 } row;
 
 static void row_fini(row *r)
@@ -59,7 +63,19 @@ static joust_status read_promotion(joust_store *store, row *r, joust_error *err)
     return st == JOUST_END ? JOUST_OK : st;
 }
 
-/* Tokens that the round's rollouts generated, over the time from the first one's start to the last one's end. */
+/* The interval in which a rollout was computed, if it is one. */
+static void add_rollout(const joust_plan *plan, const joust_unit_key *unit,
+                        const joust_provenance *p, joust_buf *intervals, double *tokens)
+{
+    if (unit->stage >= plan->n_stages || plan->stages[unit->stage].kind != JOUST_STAGE_GENERATE)
+        return;
+    joust_interval at = {.from = (double)p->started_wall_ms};
+    at.to = at.from + (p->duration_us > 0 ? (double)p->duration_us / 1e3 : 0);
+    joust_buf_add(intervals, &at, sizeof(at));
+    *tokens += (double)p->n_tokens;
+}
+
+/* Tokens that the round's rollouts generated, over the time in which a worker was at one: pauses of the job don't count. */
 static joust_status read_rate(joust_store *store, const joust_plan *plan, row *r, joust_error *err)
 {
     joust_key_range range = joust_range_round(r->round);
@@ -69,29 +85,21 @@ static joust_status read_rate(joust_store *store, const joust_plan *plan, row *r
         return st;
     joust_provenance p;
     joust_unit_key unit;
-    double tokens = 0, busy_ms = 0, from = 0, to = 0;
-    uint32_t stage = JOUST_NONE;
+    joust_buf intervals = {0};
+    double tokens = 0;
     while ((st = joust_cursor_next_provenance(cursor, &unit, &p, err)) == JOUST_OK) {
-        double start = (double)p.started_wall_ms, end = start + (double)p.duration_us / 1e3;
-        if (unit.stage >= plan->n_stages || plan->stages[unit.stage].kind != JOUST_STAGE_GENERATE) {
-            joust_provenance_fini(&p);
-            continue;
-        }
-        if (unit.stage != stage) {
-            busy_ms += to - from;
-            stage = unit.stage;
-            from = start;
-            to = end;
-        }
-        from = start < from ? start : from;
-        to = end > to ? end : to;
-        tokens += (double)p.n_tokens;
+        add_rollout(plan, &unit, &p, &intervals, &tokens);
         joust_provenance_fini(&p);
     }
     joust_cursor_close(&cursor);
-    busy_ms += to - from;
-    r->tokens_per_s = busy_ms > 0 ? tokens / busy_ms * 1e3 : 0;
-    return st == JOUST_END ? JOUST_OK : st;
+    st = st == JOUST_END ? joust_buf_status(&intervals, err) : st;
+    if (st == JOUST_OK) {
+        double busy_ms = joust_busy_ms((joust_interval *)(void *)intervals.data,
+                                       intervals.n / sizeof(joust_interval), LONGEST_GAP_MS);
+        r->tokens_per_s = busy_ms > 0 ? tokens / busy_ms * 1e3 : 0;
+    }
+    joust_buf_fini(&intervals);
+    return st;
 }
 
 /* Printing ------------------------------------------------------------------------------------- */
@@ -259,7 +267,7 @@ int joust_verb_rounds(int argc, char **argv)
             "against\n"
             "the base, whether it was promoted (-: nothing was trained) and the version the next "
             "round\n"
-            "starts from, tokens generated a second. Round 0 is the base.",
+            "starts from, tokens generated a second while workers were at it. Round 0 is the base.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options)};
     int n_positional = 0;
