@@ -2,31 +2,32 @@
  * trained, in the ecosystem's layout. Earlier versions stay in the store's blobs. */
 #include <stdio.h>
 
+#include "coordinator/checkpoints.h"
 #include "coordinator/coordinator_internal.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
 #include "storage/tables.h"
 
-/* The version that a next round would start from: the last promotion's, or the newest made. */
-static joust_status final_version(joust_coordinator *c, uint32_t lineage, uint64_t *ret,
-                                  joust_error *err)
+joust_status joust_final_version(joust_store *store, const joust_plan *plan, uint32_t lineage,
+                                 uint64_t *ret, joust_error *err)
 {
+    const joust_job *job = joust_store_job(store);
     *ret = 0;
-    for (uint32_t round = c->job->rounds; round > 0; round--) {
-        for (uint32_t s = c->plan.n_stages; s-- > 0;) {
-            const joust_stage *stage = &c->plan.stages[s];
+    for (uint32_t round = job->rounds; round > 0; round--) {
+        for (uint32_t s = plan->n_stages; s-- > 0;) {
+            const joust_stage *stage = &plan->stages[s];
             joust_status st = JOUST_NOT_FOUND;
             joust_promotion promotion;
             joust_model_version version;
             if (stage->model != lineage || !joust_stage_runs(stage, round))
                 continue;
             if (stage->kind == JOUST_STAGE_PROMOTE) {
-                st = joust_store_get_promotion(c->store, round, s, &promotion, err);
+                st = joust_store_get_promotion(store, round, s, &promotion, err);
                 *ret = st == JOUST_OK ? promotion.next : 0;
             } else if (stage->kind == JOUST_STAGE_TRAIN) {
-                st = joust_store_get_model_version(c->store, c->job->models[lineage].name,
-                                                   joust_plan_out_version(&c->plan, round, s),
-                                                   &version, err);
+                st = joust_store_get_model_version(store, job->models[lineage].name,
+                                                   joust_plan_out_version(plan, round, s), &version,
+                                                   err);
                 *ret = st == JOUST_OK ? version.model.version : 0;
             }
             if (st != JOUST_NOT_FOUND)
@@ -80,7 +81,7 @@ joust_status joust_coordinator_export_models(joust_coordinator *c, joust_error *
         char dir[4096];
         if (!is_trained(&c->plan, i))
             continue;
-        st = final_version(c, i, &number, err);
+        st = joust_final_version(c->store, &c->plan, i, &number, err);
         if (st == JOUST_OK)
             st = joust_store_get_model_version(c->store, c->job->models[i].name, number, &version,
                                                err);

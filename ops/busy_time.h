@@ -8,8 +8,7 @@ typedef struct joust_interval {
     double from, to; /* ms by the wall clock, from <= to */
 } joust_interval;
 
-/* Time covered by the n intervals and by the gaps of at most longest_gap ms between them, in ms: a longer gap is time in which
- * nobody ran. Sorts the intervals. */
-double joust_busy_ms(joust_interval *intervals, size_t n, double longest_gap);
+/* Time covered by the n intervals, in ms: what overlaps counts once, gaps, in which nobody worked, don't. Sorts the intervals. */
+double joust_busy_ms(joust_interval *intervals, size_t n);
 
 #endif

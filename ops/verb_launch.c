@@ -10,6 +10,9 @@
 #include "ops/cli.h"
 #include "ops/jobfile.h"
 #include "ops/launch.h"
+#ifdef JOUST_HAVE_VERB_COORDINATOR
+#include "ops/launch_end.h"
+#endif
 #include "ops/preflight.h"
 #include "ops/verbs.h"
 #include "proto/base/alloc.h"
@@ -62,7 +65,10 @@ static void print_end(const joust_launch_options *options, int status)
     }
 #endif
     printf("%-12s %s\n", "store", store);
-    print_place("checkpoints", store, "checkpoints");
+#ifdef JOUST_HAVE_VERB_COORDINATOR
+    if (status != JOUST_EXIT_USAGE)
+        joust_launch_print_checkpoints(store);
+#endif
     print_place("export", store, "export");
     print_place("logs", store, "logs");
     if (status == JOUST_EXIT_OK)
@@ -99,8 +105,14 @@ static int run(const joust_launch_options *options, bool dry_run)
         joust_buf_fini(&commands);
         return st ? joust_cli_fail("launch", &err) : JOUST_EXIT_OK;
     }
+    bool complete = false;
+#ifdef JOUST_HAVE_VERB_COORDINATOR
+    complete = joust_launch_is_complete(options->store, options->jobfile->job.rounds);
+#endif
     if (joust_launch(options, &status, &err))
         return joust_cli_fail("launch", &err);
+    if (complete && status == JOUST_EXIT_OK)
+        printf("already complete: nothing was left to do\n");
     print_end(options, status);
     notify(options, status);
     return status;

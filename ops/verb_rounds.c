@@ -1,5 +1,5 @@
-/* joust rounds: what each round amounted to. Its tokens/s are over the time in which some worker was at a rollout, with gaps of up
- * to LONGEST_GAP_MS between rollouts; longer ones, in which nobody ran, are left out. */
+/* joust rounds: what each round amounted to. Its tokens/s are over the time in which some worker was at a rollout: gaps between
+ * rollouts, however short, are left out. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,8 +13,6 @@
 #include "storage/json.h"
 #include "storage/metrics.h"
 #include "storage/tables.h"
-
-enum { LONGEST_GAP_MS = 2000 };
 
 /* One row: what the stages of a round left behind. */
 typedef struct row {
@@ -95,7 +93,7 @@ static joust_status read_rate(joust_store *store, const joust_plan *plan, row *r
     st = st == JOUST_END ? joust_buf_status(&intervals, err) : st;
     if (st == JOUST_OK) {
         double busy_ms = joust_busy_ms((joust_interval *)(void *)intervals.data,
-                                       intervals.n / sizeof(joust_interval), LONGEST_GAP_MS);
+                                       intervals.n / sizeof(joust_interval));
         r->tokens_per_s = busy_ms > 0 ? tokens / busy_ms * 1e3 : 0;
     }
     joust_buf_fini(&intervals);

@@ -12,6 +12,11 @@ before=$(sha256sum <"$dir/grown/checkpoints/policy/model.safetensors")
 begin "$dir/grown"
 finish 0
 same "$dir/whole" "$dir/grown"
+grep -q "^checkpoint  *$dir/grown/checkpoints/policy (version [12][^)]*)$" "$dir/grown.out" || fail "no version is told"
+grep -q "already complete" "$dir/grown.out" && fail "a job that has grown was complete"
+begin "$dir/grown"
+finish 0
+grep -q "^already complete: nothing was left to do" "$dir/grown.out" || fail "nothing says that it was complete"
 cmp "$dir/whole/checkpoints/policy/model.safetensors" "$dir/grown/checkpoints/policy/model.safetensors" ||
     fail "the checkpoint isn't the last version"
 [ "$before" != "$(sha256sum <"$dir/grown/checkpoints/policy/model.safetensors")" ] || fail "the rounds changed nothing"
