@@ -140,6 +140,12 @@ static const joust_key TRAIN_KEYS[] = {
      .high = 1000,
      .low_open = true,
      .help = "losses on pairs: how strongly the reference holds; orpo: weight of the odds"},
+    {.name = "forced_tokens",
+     .kind = JOUST_KEY_BOOL,
+     .offset = AT(forced_tokens),
+     .help =
+         "response tokens that rollout.response_prefix, choices or regex left no choice for weigh "
+         "in the loss too"},
     {.name = "sft_weight",
      .kind = JOUST_KEY_DOUBLE,
      .offset = AT(sft_weight),

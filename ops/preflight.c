@@ -18,6 +18,7 @@
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 #include "worker/prompter.h"
+#include "worker/rollout.h"
 
 #define MAX_TOKENIZER_BYTES (64u << 20)
 
@@ -344,7 +345,11 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
                               check.model->chat, &check.model->why_no_chat, &check.prompter, err);
     if (st != JOUST_OK)
         return st;
-    st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
+    joust_mask *mask = NULL;
+    st = joust_rollout_mask(p->job, check.model->tokenizer, &check.model->config, &mask, err);
+    joust_mask_free(&mask);
+    if (st == JOUST_OK)
+        st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
     joust_prompter_free(&check.prompter);
     if (st == JOUST_OK && check.n_bare > 0)
         check_references(p, stage, &check, lines);

@@ -31,24 +31,25 @@ static const joust_field endpoint_fields[] = {
 static const joust_record_type endpoint_type =
     RECORD_TYPE(joust_job_endpoint, joust__wire__job_endpoint__descriptor, endpoint_fields);
 
-static const joust_field serve_fields[] = {
-    VALUE(joust_job_serve, 1, samples_per_request),
-    TEXT(joust_job_serve, 2, command, JOUST_MAX_TEXT_BYTES),
-    VALUE_OR_0(joust_job_serve, 3, replicas),
-    VALUE_OR_0(joust_job_serve, 4, gpus),
-    VALUE_OR_0(joust_job_serve, 5, port),
-    TEXT(joust_job_serve, 6, ready, JOUST_MAX_LABEL_BYTES),
-    TEXT(joust_job_serve, 7, publish, JOUST_MAX_LABEL_BYTES),
-    TEXT(joust_job_serve, 8, sleep, JOUST_MAX_LABEL_BYTES),
-    VALUE_OR_0(joust_job_serve, 9, deadline_ms),
-    VALUE(joust_job_serve, 10, tolerance)};
+static const joust_field serve_fields[] = {VALUE(joust_job_serve, 1, samples_per_request),
+                                           TEXT(joust_job_serve, 2, command, JOUST_MAX_TEXT_BYTES),
+                                           VALUE_OR_0(joust_job_serve, 3, replicas),
+                                           VALUE_OR_0(joust_job_serve, 4, gpus),
+                                           VALUE_OR_0(joust_job_serve, 5, port),
+                                           TEXT(joust_job_serve, 6, ready, JOUST_MAX_LABEL_BYTES),
+                                           TEXT(joust_job_serve, 7, publish, JOUST_MAX_LABEL_BYTES),
+                                           TEXT(joust_job_serve, 8, sleep, JOUST_MAX_LABEL_BYTES),
+                                           VALUE_OR_0(joust_job_serve, 9, deadline_ms),
+                                           VALUE(joust_job_serve, 10, tolerance)};
 static const joust_record_type serve_type =
     RECORD_TYPE(joust_job_serve, joust__wire__job_serve__descriptor, serve_fields);
 
 static const joust_field model_fields[] = {
     TEXT(joust_job_model, 1, name, JOUST_MAX_NAME_BYTES - 1),
-    TEXT(joust_job_model, 2, path, MAX_PATH_BYTES), DIGEST(joust_job_model, 3, content),
-    VALUE(joust_job_model, 4, init), VALUE(joust_job_model, 5, init_seed),
+    TEXT(joust_job_model, 2, path, MAX_PATH_BYTES),
+    DIGEST(joust_job_model, 3, content),
+    VALUE(joust_job_model, 4, init),
+    VALUE(joust_job_model, 5, init_seed),
     RECORD_IF(joust_job_model, 6, endpoint, has_endpoint, endpoint_type),
     RECORD_IF(joust_job_model, 7, serve, has_serve, serve_type)};
 static const joust_record_type model_type =
@@ -68,7 +69,9 @@ static const joust_field rollout_fields[] = {
     TEXT(joust_job_rollout, 4, response_prefix, JOUST_MAX_TEXT_BYTES),
     TEXTS(joust_job_rollout, 5, stop, n_stop, JOUST_MAX_STOP_STRINGS),
     VALUE_OR_0(joust_job_rollout, 6, long_prompts),
-    VALUE_OR_0(joust_job_rollout, 7, max_prompt_tokens)};
+    VALUE_OR_0(joust_job_rollout, 7, max_prompt_tokens),
+    TEXTS(joust_job_rollout, 8, choices, n_choices, JOUST_MAX_CHOICES_OF_RESPONSE),
+    TEXT(joust_job_rollout, 9, regex, JOUST_MAX_TEXT_BYTES)};
 static const joust_record_type rollout_type =
     RECORD_TYPE(joust_job_rollout, joust__wire__job_rollout__descriptor, rollout_fields);
 
@@ -134,20 +137,16 @@ static const joust_record_type lora_type =
     RECORD_TYPE(joust_lora_settings, joust__wire__job_lora__descriptor, lora_fields);
 
 static const joust_field policy_fields[] = {
-    VALUE(joust_job_policy, 1, epsilon),
-    VALUE(joust_job_policy, 2, epsilon_high),
-    VALUE(joust_job_policy, 3, max_ratio),
-    VALUE(joust_job_policy, 4, kl_weight),
-    VALUE(joust_job_policy, 5, entropy_weight),
-    ENUM(joust_job_policy, 6, kl, JOUST_KL_K3),
+    VALUE(joust_job_policy, 1, epsilon),         VALUE(joust_job_policy, 2, epsilon_high),
+    VALUE(joust_job_policy, 3, max_ratio),       VALUE(joust_job_policy, 4, kl_weight),
+    VALUE(joust_job_policy, 5, entropy_weight),  ENUM(joust_job_policy, 6, kl, JOUST_KL_K3),
     VALUE(joust_job_policy, 7, dynamic_sampling)};
 static const joust_record_type policy_type =
     RECORD_TYPE(joust_job_policy, joust__wire__job_policy__descriptor, policy_fields);
 
 static const joust_field external_fields[] = {
     TEXT(joust_job_external, 1, command, JOUST_MAX_TEXT_BYTES),
-    VALUE_OR_0(joust_job_external, 2, nodes),
-    VALUE_OR_0(joust_job_external, 3, gpus),
+    VALUE_OR_0(joust_job_external, 2, nodes), VALUE_OR_0(joust_job_external, 3, gpus),
     VALUE_OR_0(joust_job_external, 4, deadline_ms)};
 static const joust_record_type external_type =
     RECORD_TYPE(joust_job_external, joust__wire__job_external__descriptor, external_fields);
@@ -177,6 +176,7 @@ static const joust_field train_fields[] = {
     RECORD_IF(joust_job_train, 22, lora, has_lora, lora_type),
     VALUE_IF(joust_job_train, 23, recompute, has_recompute),
     RECORD_IF(joust_job_train, 24, external, has_external, external_type),
+    VALUE_OR_0(joust_job_train, 25, forced_tokens),
     RECORD_IF(joust_job_train, 30, policy, has_policy, policy_type)};
 static const joust_record_type train_type =
     RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);

@@ -97,6 +97,7 @@ typedef struct joust_job_set {
 } joust_job_set;
 
 #define JOUST_MAX_STOP_STRINGS 16u
+#define JOUST_MAX_CHOICES_OF_RESPONSE 64u
 
 /* What happens to a prompt of more than max_prompt_tokens, or that leaves no room for a response. */
 typedef enum joust_long_prompts { /* stored: never renumber */
@@ -117,6 +118,9 @@ typedef struct joust_job_rollout {
     char *stop[JOUST_MAX_STOP_STRINGS]; /* a response ends when its text holds one of them */
     joust_long_prompts long_prompts;
     uint32_t max_prompt_tokens; /* 0: as many as the context holds */
+    uint32_t n_choices;
+    char *choices[JOUST_MAX_CHOICES_OF_RESPONSE]; /* the responses allowed; none: all */
+    char *regex; /* what every response matches as a whole; NULL: anything */
 } joust_job_rollout;
 
 typedef enum joust_judge_kind { /* stored: never renumber */
@@ -209,6 +213,7 @@ typedef struct joust_job_train {
     bool has_recompute, recompute; /* gradient_checkpointing; not identity: it changes no bit */
     bool has_policy; /* one of the keys below is given: else they are the defaults, and absent in the identity */
     joust_job_policy policy;
+    bool forced_tokens; /* tokens of a response that nothing was drawn for weigh in the loss too */
 } joust_job_train;
 
 typedef struct joust_job_promote {

@@ -236,7 +236,9 @@ static joust_status check_served_rollout(const check *c)
                 {"repetition_penalty", r->sampling.repetition_penalty > 0},
                 {"stop", r->n_stop > 0},
                 {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE},
-                {"max_prompt_tokens", r->max_prompt_tokens > 0}};
+                {"max_prompt_tokens", r->max_prompt_tokens > 0},
+                {"choices", r->n_choices > 0},
+                {"regex", r->regex != NULL}};
     for (uint32_t i = 0; i < c->job->n_models; i++)
         for (size_t k = 0; c->job->models[i].has_endpoint && k < sizeof(ours) / sizeof(*ours);
              k++) {
@@ -272,6 +274,9 @@ static joust_status check_rollout(const check *c)
     for (uint32_t i = 0; i < r->n_stop; i++)
         if (!r->stop[i] || !r->stop[i][0])
             REFUSE(c, "an empty text would stop every response before its first token");
+    set_key(c, "rollout.regex");
+    if (r->regex && r->n_choices)
+        REFUSE(c, "either choices or regex");
     set_key(c, "rollout.long_prompts");
     if (r->long_prompts != JOUST_LONG_PROMPTS_REFUSE && r->long_prompts != JOUST_LONG_PROMPTS_CUT)
         REFUSE(c, "expected refuse or cut");

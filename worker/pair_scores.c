@@ -14,6 +14,7 @@
 typedef struct sequence {
     uint32_t *tokens; /* prompt, then response */
     float *logps;     /* of the response */
+    uint8_t *forced;  /* likewise */
     uint32_t n, first;
     uint32_t capacity;
 } sequence;
@@ -22,6 +23,7 @@ static void sequence_fini(sequence *s)
 {
     joust_free(s->tokens);
     joust_free(s->logps);
+    joust_free(s->forced);
 }
 
 static joust_status sequence_set(sequence *s, const uint32_t *prompt, uint32_t n_prompt,
@@ -35,7 +37,10 @@ static joust_status sequence_set(sequence *s, const uint32_t *prompt, uint32_t n
         float *logps = joust_realloc_array(s->logps, n, sizeof(*logps));
         if (logps)
             s->logps = logps;
-        if (!tokens || !logps)
+        uint8_t *forced = joust_realloc_array(s->forced, n, 1);
+        if (forced)
+            s->forced = forced;
+        if (!tokens || !logps || !forced)
             return joust_fail(err, JOUST_NOMEM, "train: %u tokens", n);
         s->capacity = n;
     }
@@ -48,7 +53,7 @@ static joust_status sequence_set(sequence *s, const uint32_t *prompt, uint32_t n
 
 static double sum(const sequence *s, const joust_train_row_pair *row, const joust_job_train *params)
 {
-    return joust_response_sum(s->logps, s->n - s->first,
+    return joust_response_sum(s->logps, s->forced, s->n - s->first,
                               joust_pair_shared(row->n_chosen, row->n_rejected),
                               params->objective.ld_alpha);
 }
@@ -75,9 +80,9 @@ static joust_status compare(joust_pair_scores *s, const sequence *q, const float
 
 /* Both sides of a row by the training forward pass, where the reference is the same model or where
  * this model generated one of them, and the comparison of what it generated. */
-static joust_status score_row(const joust_lease_unit *unit, joust_trainer *trainer, bool needed,
-                              const joust_train_row_pair *r, sequence *q, joust_pair_scores *s,
-                              joust_error *err)
+static joust_status score_row(const joust_lease_unit *unit, const joust_forced *forced,
+                              joust_trainer *trainer, bool needed, const joust_train_row_pair *r,
+                              sequence *q, joust_pair_scores *s, joust_error *err)
 {
     const bool own_chosen = r->chosen_policy == unit->model.version;
     const bool own_rejected = r->rejected_policy == unit->model.version;
@@ -94,6 +99,10 @@ static joust_status score_row(const joust_lease_unit *unit, joust_trainer *train
                           err);
     if (st == JOUST_OK && (needed || own_chosen || own_rejected))
         st = joust_trainer_pair_logps(trainer, &pair, q[0].logps, q[1].logps, err);
+    if (st == JOUST_OK)
+        st = joust_forced_find(forced, r->chosen, r->n_chosen, q[0].forced, err);
+    if (st == JOUST_OK)
+        st = joust_forced_find(forced, r->rejected, r->n_rejected, q[1].forced, err);
     const uint32_t answers = r->n_chosen + r->n_rejected;
     s->row_answers = answers > s->row_answers ? answers : s->row_answers;
     if (r->n_prompt_tokens + answers > s->row_tokens)
@@ -129,7 +138,7 @@ static joust_status score_rows(const joust_training *t, const joust_lease_unit *
     const bool none = params->reference == JOUST_PICK_NONE;
     joust_status st = joust_pair_feed_need(feed, first, n, err);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
-        st = score_row(unit, trainer, !reference.model && !none,
+        st = score_row(unit, t->forced, trainer, !reference.model && !none,
                        joust_pair_feed_row(feed, first + i), &p->sequences[2 * i], s, err);
         if (st == JOUST_OK)
             st = t->up->check(t->up->context, first + i, err);

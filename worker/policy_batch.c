@@ -199,8 +199,15 @@ static joust_status make_room(joust_policy_batch *b, uint64_t first, uint32_t n,
 static joust_status fill_row(joust_policy_batch *b, const joust_train_row_pair *row,
                              double *advantages, joust_policy_row *ret, joust_error *err)
 {
-    for (uint32_t i = 0; i < row->n_chosen; i++)
-        advantages[i] = row->margin;
+    uint8_t *forced = joust_calloc((size_t)row->n_chosen + 1, 1);
+    joust_status st = forced ? joust_forced_find(b->from.training->forced, row->chosen,
+                                                 row->n_chosen, forced, err)
+                             : joust_fail(err, JOUST_NOMEM, "train: %u tokens", row->n_chosen);
+    for (uint32_t i = 0; st == JOUST_OK && i < row->n_chosen; i++)
+        advantages[i] = forced[i] ? 0 : row->margin;
+    joust_free(forced);
+    if (st != JOUST_OK)
+        return st;
     *ret = (joust_policy_row){.prompt = row->prompt_tokens,
                               .response = row->chosen,
                               .n_prompt = row->n_prompt_tokens,
@@ -212,7 +219,7 @@ static joust_status fill_row(joust_policy_batch *b, const joust_train_row_pair *
     ret->ref_logps = row->chosen_logps;
     if (drew(b, row))
         return JOUST_OK;
-    joust_status st = sequence_make(row, &b->sequences[b->n], err);
+    st = sequence_make(row, &b->sequences[b->n], err);
     if (st == JOUST_OK)
         ret->ref_logps = b->sequences[b->n++].logps;
     return st;

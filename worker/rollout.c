@@ -23,6 +23,8 @@ typedef struct run {
     joust_prompter *prompter;
     joust_tokens forced; /* the response's prefix */
     joust_stop stop;
+    joust_mask *own_mask; /* made here, where none was given */
+    joust_mask *mask;     /* or NULL */
     task *tasks;
     uint32_t *unit_of; /* request -> unit */
     joust_generate_request *requests;
@@ -49,6 +51,44 @@ static joust_status encode_prefix(run *x, joust_error *err)
         st = joust_fail(err, JOUST_INVALID, "%u tokens, and max_tokens is %u", x->forced.n, most);
     x->stop.n_forced = x->forced.n;
     return st == JOUST_OK ? st : joust_blame(err, st, "rollout.response_prefix");
+}
+
+joust_status joust_rollout_mask(const joust_job *job, const joust_tokenizer *tokenizer,
+                                const joust_model_config *config, joust_mask **ret,
+                                joust_error *err)
+{
+    const joust_job_rollout *how = &job->rollout;
+    joust_tokens prefix = {0};
+    joust_status st = JOUST_OK;
+    *ret = NULL;
+    if (!how->regex && how->n_choices == 0)
+        return JOUST_OK;
+    if (how->response_prefix)
+        st = joust_tokenizer_encode(tokenizer, how->response_prefix, strlen(how->response_prefix),
+                                    true, &prefix, err);
+    const joust_mask_rule rule = {.choices = (const char *const *)how->choices,
+                                  .n_choices = how->n_choices,
+                                  .regex = how->regex,
+                                  .n_forced = prefix.n};
+    joust_tokens_fini(&prefix);
+    if (st == JOUST_OK)
+        st = joust_mask_create(tokenizer, config, &rule, ret, err);
+    return st == JOUST_OK ? st
+                          : joust_blame(err, st, "rollout.%s", how->regex ? "regex" : "choices");
+}
+
+static joust_status guide(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                          uint32_t n, float *logits, uint32_t n_vocab, joust_error *err)
+{
+    const run *x = context;
+    return joust_mask_guide(x->mask, request, sample, tokens, n, logits, n_vocab, err);
+}
+
+static joust_status watch(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                          uint32_t n, joust_finish *ret_finish, joust_error *err)
+{
+    run *x = context;
+    return joust_stop_watch(&x->stop, request, sample, tokens, n, ret_finish, err);
 }
 
 /* Most tokens that a prompt may have: all but what the response begins with, and one. */
@@ -204,16 +244,16 @@ static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
     if (t->prompt.n > prompt_limit(x) || t->prompt.n == 0)
         return no_room(x, unit, err);
     x->unit_of[x->n_requests] = unit;
-    x->requests[x->n_requests++] =
-        (joust_generate_request){.prompt = t->prompt.ids,
-                                 .n_prompt = t->prompt.n,
-                                 .forced = x->forced.ids,
-                                 .n_forced = x->forced.n,
-                                 .n_samples = x->units[unit].samples,
-                                 .streams = t->streams,
-                                 .sampling = x->r->stage->sampling,
-                                 .watch = x->stop.n ? joust_stop_watch : NULL,
-                                 .context = &x->stop};
+    x->requests[x->n_requests++] = (joust_generate_request){.prompt = t->prompt.ids,
+                                                            .n_prompt = t->prompt.n,
+                                                            .forced = x->forced.ids,
+                                                            .n_forced = x->forced.n,
+                                                            .n_samples = x->units[unit].samples,
+                                                            .streams = t->streams,
+                                                            .sampling = x->r->stage->sampling,
+                                                            .guide = x->mask ? guide : NULL,
+                                                            .watch = x->stop.n ? watch : NULL,
+                                                            .context = x};
     return JOUST_OK;
 }
 
@@ -232,6 +272,10 @@ joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *u
                               r->why_no_chat ? r->why_no_chat : &no_chat, &x.prompter, err);
     if (st == JOUST_OK)
         st = encode_prefix(&x, err);
+    if (st == JOUST_OK && !r->mask)
+        st = joust_rollout_mask(r->job, r->tokenizer, joust_model_get_config(r->model), &x.own_mask,
+                                err);
+    x.mask = r->mask ? r->mask : x.own_mask;
     if (st == JOUST_OK) {
         x.tasks = joust_calloc(n, sizeof(*x.tasks));
         x.unit_of = joust_calloc(n, sizeof(*x.unit_of));
@@ -250,6 +294,7 @@ joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *u
     joust_free(x.unit_of);
     joust_free(x.tasks);
     joust_tokens_fini(&x.forced);
+    joust_mask_free(&x.own_mask);
     joust_prompter_free(&x.prompter);
     return st;
 }

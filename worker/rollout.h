@@ -7,6 +7,7 @@
 #include "proto/plan.h"
 #include "worker/engine/chat.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/mask.h"
 #include "worker/engine/tokenizer.h"
 
 typedef struct joust_rollout {
@@ -17,6 +18,7 @@ typedef struct joust_rollout {
     const joust_error *why_no_chat;
     const joust_job *job;
     const joust_stage *stage; /* a GENERATE stage */
+    joust_mask *mask; /* joust_rollout_mask's; NULL: made for the call, if the job has one */
     /* Called when all samples of a unit are there. result: takes; id and trajectories are set, by
      * sample; the provenance has n_tokens. A status other than OK ends the rollout with it. */
     joust_status (*done)(void *context, uint32_t unit, joust_unit_result *result, joust_error *err);
@@ -32,6 +34,13 @@ typedef struct joust_rollout {
  * JOUST_INVALID (the template); units not called back then aren't done. */
 JOUST_MUST_USE joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *units,
                                               uint32_t n, joust_error *err);
+
+/* The mask of rollout.choices or rollout.regex for a model's responses; NULL with JOUST_OK where the job has neither. Borrows
+ * all during the call. Errors: JOUST_INVALID and others, naming the key. */
+JOUST_MUST_USE joust_status joust_rollout_mask(const joust_job *job,
+                                               const joust_tokenizer *tokenizer,
+                                               const joust_model_config *config, joust_mask **ret,
+                                               joust_error *err);
 
 /* What is known of a unit's sample before it is drawn, by whomever. */
 joust_trajectory joust_rollout_record(const joust_job *job, const joust_stage *stage,

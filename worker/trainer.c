@@ -23,7 +23,10 @@ typedef struct run {
     /* pairs */
     joust_pair_feed *feed;
     joust_pair_scores scores;
-    joust_pair_row *pairs;      /* (batch_size) */
+    joust_pair_row *pairs; /* (batch_size) */
+    uint8_t *forced_flags; /* of their answers, one after the other */
+    size_t n_forced_flags;
+    joust_forced forced;
     bool reference_is_base;     /* of the policy's adapter */
     joust_policy_batch *policy; /* of a policy loss: answers with advantages from the feed */
     joust_memory_plan plan;     /* of memory, where there is a budget */
@@ -39,6 +42,8 @@ static void run_fini(run *r)
     joust_rows_close(&r->rows);
     joust_tokenizer_free(&r->tokenizer);
     joust_free(r->pairs);
+    joust_free(r->forced_flags);
+    joust_forced_close(&r->forced);
     joust_pair_scores_fini(&r->scores);
     joust_policy_batch_close(&r->policy);
     joust_pair_feed_close(&r->feed);
@@ -133,6 +138,36 @@ static joust_status open_pairs(run *r, uint64_t n_distinct, joust_error *err)
     return st == JOUST_OK ? report_gap(r, r->scores.max_gap, r->scores.n_compared, err) : st;
 }
 
+/* Marks what of the step's answers was no choice of the model. */
+static joust_status flag_forced(run *r, uint32_t n, joust_error *err)
+{
+    size_t n_tokens = 0;
+    joust_status st = JOUST_OK;
+    if (!r->forced.on)
+        return st;
+    for (uint32_t i = 0; i < n; i++)
+        n_tokens += r->pairs[i].n_chosen + r->pairs[i].n_rejected;
+    if (n_tokens > r->n_forced_flags) {
+        uint8_t *grown = joust_realloc_array(r->forced_flags, n_tokens, 1);
+        if (!grown)
+            return joust_fail(err, JOUST_NOMEM, "train: %zu tokens", n_tokens);
+        r->forced_flags = grown;
+        r->n_forced_flags = n_tokens;
+    }
+    uint8_t *at = r->forced_flags;
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
+        joust_pair_row *p = &r->pairs[i];
+        p->chosen_forced = at;
+        p->rejected_forced = at + p->n_chosen;
+        at += p->n_chosen + p->n_rejected;
+        st = joust_forced_find(&r->forced, p->chosen, p->n_chosen, at - p->n_chosen - p->n_rejected,
+                               err);
+        if (st == JOUST_OK)
+            st = joust_forced_find(&r->forced, p->rejected, p->n_rejected, at - p->n_rejected, err);
+    }
+    return st;
+}
+
 static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
                                joust_step_report *report, joust_error *err)
 {
@@ -160,7 +195,8 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
         r->result->provenance.n_tokens +=
             2 * (uint64_t)p->n_prompt_tokens + p->n_chosen + p->n_rejected;
     }
-    return joust_trainer_step_pairs(r->trainer, r->pairs, n, report, err);
+    st = flag_forced(r, n, err);
+    return st == JOUST_OK ? joust_trainer_step_pairs(r->trainer, r->pairs, n, report, err) : st;
 }
 
 /* ---- answers, for a policy loss -------------------------------------------------------------- */
@@ -442,6 +478,15 @@ static joust_status budget_steps(run *r, joust_error *err)
     return st;
 }
 
+static joust_status open_forced(run *r, joust_error *err)
+{
+    const char *dir = NULL;
+    joust_status st = joust_cache_fetch(r->t->cache, r->t->up, &r->unit->model.manifest, &dir, err);
+    return st == JOUST_OK ? joust_forced_open(r->t->job, r->params, dir,
+                                              joust_model_get_config(r->model), &r->forced, err)
+                          : st;
+}
+
 static joust_status train(run *r, joust_error *err)
 {
     const joust_train_settings settings = joust_job_train_settings(r->t->job, r->params);
@@ -452,6 +497,8 @@ static joust_status train(run *r, joust_error *err)
         st = find_base(r, err);
     if (st == JOUST_OK)
         st = budget_open(r, err);
+    if (st == JOUST_OK)
+        st = open_forced(r, err);
     if (st == JOUST_OK)
         st = joust_trainer_create(r->t->engine, r->model, &settings, &r->trainer, err);
     if (st == JOUST_OK && joust_needs_live_reference(&settings))
@@ -473,9 +520,11 @@ joust_status joust_training_run(const joust_training *t, const joust_lease_unit 
                                 joust_unit_result *ret, joust_error *err)
 {
     joust_unit_result result = {.id = {unit->unit, unit->lease, unit->attempt}};
-    run r = {.t = t, .unit = unit, .params = &t->stage->train, .result = &result};
+    joust_training with = *t;
+    run r = {.t = &with, .unit = unit, .params = &t->stage->train, .result = &result};
     if (r.params->batch_size == 0 || r.params->max_steps == 0)
         return joust_fail(err, JOUST_INVALID, "train: batch_size and max_steps must be at least 1");
+    with.forced = &r.forced;
     joust_status st = train(&r, err);
     run_fini(&r);
     if (st != JOUST_OK) {

@@ -13,6 +13,7 @@
 #include "proto/upstream.h"
 #include "worker/budget.h"
 #include "worker/engine/engine.h"
+#include "worker/forced.h"
 
 typedef struct joust_training {
     joust_engine *engine;
@@ -23,6 +24,7 @@ typedef struct joust_training {
     const joust_budget *budget; /* NULL: none */
     /* For train.command: a folder for its output, this worker's name, and what has the verb `guard` (NULL: this program). */
     const char *logs, *worker, *program;
+    const joust_forced *forced; /* filled by joust_training_run */
 } joust_training;
 
 /* Does the unit. *ret is owned by the caller (id, model, steps since the last durable state,

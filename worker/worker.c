@@ -34,6 +34,8 @@ typedef struct worker {
     joust_cache *cache;
     joust_model_cache *models;
     joust_budget budget;
+    joust_mask *mask; /* of the model with this manifest; NULL: none */
+    joust_digest mask_of;
     const joust_job *job;
     joust_plan *plan;
     joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
@@ -112,6 +114,13 @@ static joust_status generate(batch *b, const joust_stage *stage, const joust_lea
     if (st != JOUST_OK)
         return st;
     joust_engine_set_cache(b->w->engine, cache_bytes);
+    if (!b->w->mask || !joust_digest_equal(&b->w->mask_of, &units[0].model.manifest)) {
+        joust_mask_free(&b->w->mask);
+        st = joust_rollout_mask(b->w->job, resident.tokenizer, config, &b->w->mask, err);
+        if (st != JOUST_OK)
+            return st;
+        b->w->mask_of = units[0].model.manifest;
+    }
     joust_rollout rollout = {.engine = b->w->engine,
                              .model = resident.model,
                              .tokenizer = resident.tokenizer,
@@ -119,6 +128,7 @@ static joust_status generate(batch *b, const joust_stage *stage, const joust_lea
                              .why_no_chat = resident.why_no_chat,
                              .job = b->w->job,
                              .stage = stage,
+                             .mask = b->w->mask,
                              .done = unit_done,
                              .failed = unit_failed,
                              .step = check,
@@ -388,6 +398,7 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
         joust_proof_fini(&w.served[i].proof);
     }
     joust_cache_free(&w.cache);
+    joust_mask_free(&w.mask);
     joust_model_cache_free(&w.models);
     joust_engine_free(&w.engine);
     joust_free(w.plan);

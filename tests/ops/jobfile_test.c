@@ -132,7 +132,8 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "'train.learning_rate'?\n");
     refused_line(12, "train: {xyzzyxyzzy: 1, loss: dpo}",
                  "j.yaml:12:9: train.xyzzyxyzzy: unknown key; known here: loss, model, data, "
-                 "data_order, beta, sft_weight, learning_rate, min_learning_rate_ratio, schedule, "
+                 "data_order, beta, forced_tokens, sft_weight, learning_rate, "
+                 "min_learning_rate_ratio, schedule, "
                  "warmup_steps, batch_size, max_steps, save_every, reference, adam_beta1, "
                  "adam_beta2, adam_eps, weight_decay, clip, label_smoothing, gamma, ld_alpha, "
                  "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "

@@ -284,6 +284,36 @@ static void a_response_begins_with_its_prefix(void **state)
     records_free(with, n);
 }
 
+/* Every response that ends is one of the choices, or matches the expression; what is drawn is drawn as before. */
+static void a_mask_leaves_what_it_allows(void **state)
+{
+    bench *b = *state;
+    char one[] = "a b", other[] = "b", pattern[] = "(a|b)( (a|b)){1,2}";
+    uint32_t n, n_ended = 0;
+    b->job.rollout.choices[0] = one;
+    b->job.rollout.choices[1] = other;
+    b->job.rollout.n_choices = 2;
+    joust_trajectory *chosen = records_of(b, 4, &n);
+    b->job.rollout.n_choices = 0;
+    b->job.rollout.choices[0] = b->job.rollout.choices[1] = NULL;
+    b->job.rollout.regex = pattern;
+    joust_trajectory *matched = records_of(b, 4, &n);
+    b->job.rollout.regex = NULL;
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(chosen[i].finish, JOUST_FINISH_STOP);
+        if (strcmp(chosen[i].text, one) != 0 && strcmp(chosen[i].text, other) != 0)
+            fail_msg("'%s' is no choice", chosen[i].text);
+        const size_t length = strlen(matched[i].text);
+        n_ended += matched[i].finish == JOUST_FINISH_STOP;
+        if (matched[i].finish != JOUST_FINISH_STOP || (length != 3 && length != 5) ||
+            strspn(matched[i].text, "ab ") != length || matched[i].text[1] != ' ')
+            fail_msg("'%s' doesn't match", matched[i].text);
+    }
+    assert_true(n_ended > 0);
+    records_free(chosen, n);
+    records_free(matched, n);
+}
+
 static void a_long_prompt_is_cut_or_refused_as_the_job_says(void **state)
 {
     bench *b = *state;
@@ -321,6 +351,7 @@ int main(void)
         cmocka_unit_test(an_unreadable_prompt_fails_alone),
         cmocka_unit_test(a_stop_string_ends_the_text_before_it),
         cmocka_unit_test(a_response_begins_with_its_prefix),
+        cmocka_unit_test(a_mask_leaves_what_it_allows),
         cmocka_unit_test(a_long_prompt_is_cut_or_refused_as_the_job_says),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -108,23 +108,28 @@ static uint32_t wanted_of(uint32_t first, uint32_t i)
 }
 
 /* Two sums in one pass: tokens from `shared` on weigh alpha in the first, 1 in the second. */
-static void response_logp(const joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n,
-                          uint32_t shared, double alpha, double *ret, double *ret_plain)
+static void response_logp(const joust_tape *t, uint32_t first, const uint32_t *tokens,
+                          const uint8_t *forced, uint32_t n, uint32_t shared, double alpha,
+                          double *ret, double *ret_plain)
 {
     *ret = *ret_plain = 0;
     for (uint32_t i = 0; i < n; i++) {
+        if (forced && forced[i])
+            continue;
         const double logp = (double)joust_tape_logp(t, wanted_of(first, i), tokens[i]);
         *ret += i < shared ? logp : alpha * logp;
         *ret_plain += logp;
     }
 }
 
-static void response_pull(joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n,
-                          uint32_t shared, double factor, double tail_factor)
+static void response_pull(joust_tape *t, uint32_t first, const uint32_t *tokens,
+                          const uint8_t *forced, uint32_t n, uint32_t shared, double factor,
+                          double tail_factor)
 {
     for (uint32_t i = 0; i < n; i++)
-        joust_tape_pull(t, wanted_of(first, i), tokens[i],
-                        (float)(i < shared ? factor : tail_factor));
+        if (!forced || !forced[i])
+            joust_tape_pull(t, wanted_of(first, i), tokens[i],
+                            (float)(i < shared ? factor : tail_factor));
 }
 
 /* Where the logits of a pair's responses are among the wanted rows: of the second token on. */
@@ -165,11 +170,21 @@ uint32_t joust_pair_shared(uint32_t n_chosen, uint32_t n_rejected)
     return n_chosen < n_rejected ? n_chosen : n_rejected;
 }
 
-double joust_response_sum(const float *logps, uint32_t n, uint32_t shared, double alpha)
+uint32_t joust_response_weighed(const uint8_t *forced, uint32_t n)
+{
+    uint32_t n_weighed = 0;
+    for (uint32_t i = 0; i < n; i++)
+        n_weighed += !forced || !forced[i];
+    return n_weighed;
+}
+
+double joust_response_sum(const float *logps, const uint8_t *forced, uint32_t n, uint32_t shared,
+                          double alpha)
 {
     double sum = 0;
     for (uint32_t i = 0; i < n; i++)
-        sum += i < shared ? (double)logps[i] : alpha * (double)logps[i];
+        if (!forced || !forced[i])
+            sum += i < shared ? (double)logps[i] : alpha * (double)logps[i];
     return sum;
 }
 
@@ -185,24 +200,25 @@ joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row,
     const uint32_t shared = joust_pair_shared(row->n_chosen, row->n_rejected);
     joust_pair_logps pair = {.ref_chosen = row->ref_chosen,
                              .ref_rejected = row->ref_rejected,
-                             .n_chosen = row->n_chosen,
-                             .n_rejected = row->n_rejected,
+                             .n_chosen = joust_response_weighed(row->chosen_forced, row->n_chosen),
+                             .n_rejected =
+                                 joust_response_weighed(row->rejected_forced, row->n_rejected),
                              .margin = row->margin,
                              .baseline = step->baseline,
                              .sft_mean = step->sft_mean};
     double unused;
-    response_logp(t, at.chosen, row->chosen, row->n_chosen, shared, alpha, &pair.chosen,
-                  &pair.plain_chosen);
-    response_logp(t, at.rejected, row->rejected, row->n_rejected, shared, alpha, &pair.rejected,
-                  &unused);
+    response_logp(t, at.chosen, row->chosen, row->chosen_forced, row->n_chosen, shared, alpha,
+                  &pair.chosen, &pair.plain_chosen);
+    response_logp(t, at.rejected, row->rejected, row->rejected_forced, row->n_rejected, shared,
+                  alpha, &pair.rejected, &unused);
     const joust_pair_slopes y = joust_pair_objective(step->settings, &pair);
     *ret = (joust_row_report){
         .loss = y.loss, .chosen_reward = y.chosen_reward, .rejected_reward = y.rejected_reward};
-    response_pull(t, at.chosen, row->chosen, row->n_chosen, shared,
+    response_pull(t, at.chosen, row->chosen, row->chosen_forced, row->n_chosen, shared,
                   step->share * (y.chosen + y.plain_chosen),
                   step->share * (alpha * y.chosen + y.plain_chosen));
-    response_pull(t, at.rejected, row->rejected, row->n_rejected, shared, step->share * y.rejected,
-                  step->share * (alpha * y.rejected));
+    response_pull(t, at.rejected, row->rejected, row->rejected_forced, row->n_rejected, shared,
+                  step->share * y.rejected, step->share * (alpha * y.rejected));
     return JOUST_OK;
 }
 

@@ -95,10 +95,11 @@ static joust_status reference_score(joust_trainer *t, const scoring *s, joust_er
     return st;
 }
 
-static double answer_sum(const scoring *s, uint32_t i, uint32_t shared, double alpha)
+static double answer_sum(const scoring *s, uint32_t i, const uint8_t *forced, uint32_t shared,
+                         double alpha)
 {
     const joust_score_request *r = &s->requests[i];
-    return joust_response_sum(r->ret_logps, r->n - r->first, shared, alpha);
+    return joust_response_sum(r->ret_logps, forced, r->n - r->first, shared, alpha);
 }
 
 /* The rows' answers: all chosen, then all rejected, those that are there. Returns how many. */
@@ -123,11 +124,13 @@ static void rows_fill(const joust_trainer *t, const scoring *s, joust_pair_row *
     for (uint32_t i = 0; i < n; i++)
         if (rows[i].n_chosen)
             rows[i].ref_chosen =
-                answer_sum(s, at++, joust_pair_shared(rows[i].n_chosen, rows[i].n_rejected), alpha);
+                answer_sum(s, at++, rows[i].chosen_forced,
+                           joust_pair_shared(rows[i].n_chosen, rows[i].n_rejected), alpha);
     for (uint32_t i = 0; i < n; i++)
         if (rows[i].n_rejected)
             rows[i].ref_rejected =
-                answer_sum(s, at++, joust_pair_shared(rows[i].n_chosen, rows[i].n_rejected), alpha);
+                answer_sum(s, at++, rows[i].rejected_forced,
+                           joust_pair_shared(rows[i].n_chosen, rows[i].n_rejected), alpha);
 }
 
 joust_status joust_reference_rows(joust_trainer *t, const joust_pair_row *rows, uint32_t n,
@@ -181,7 +184,7 @@ joust_status joust_reference_baseline(joust_trainer *t, const joust_pair_row *ro
         st = m ? reference_score(t, &s, err)
                : joust_score(t->engine, t->model, s.requests, s.n, NULL, NULL, err);
         for (uint32_t i = 0; i < n_answers && !st; i++)
-            sums[m] += answer_sum(&s, i, UINT32_MAX, 1);
+            sums[m] += answer_sum(&s, i, NULL, UINT32_MAX, 1);
     }
     scoring_fini(&s);
     joust_free(answers);

@@ -14,12 +14,15 @@ typedef struct joust_pair_row {
     uint32_t n_prompt, n_chosen, n_rejected;
     double ref_chosen, ref_rejected; /* joust_response_sum of log-probs under the reference policy */
     double margin;                   /* of the pair's rewards: dno, rebel */
+    const uint8_t *chosen_forced, *rejected_forced; /* a flag for each token that weighs nothing; NULL: all weigh */
 } joust_pair_row;
 
 /* Tokens that both answers have; those beyond weigh objective.ld_alpha. */
 uint32_t joust_pair_shared(uint32_t n_chosen, uint32_t n_rejected);
-/* Sum of n log-probs in order, those from `shared` on times alpha. */
-double joust_response_sum(const float *logps, uint32_t n, uint32_t shared, double alpha);
+/* Sum of n log-probs in order, those from `shared` on times alpha, those with a flag left out (forced NULL: none). */
+double joust_response_sum(const float *logps, const uint8_t *forced, uint32_t n, uint32_t shared, double alpha);
+/* Tokens that weigh: those without a flag; forced may be NULL. */
+uint32_t joust_response_weighed(const uint8_t *forced, uint32_t n);
 
 /* One target of a row of supervised training: cross-entropy of `token` at `position` (predicted from tokens[0..position-1];
  * position n = after the last), over the whole vocabulary (n_among = 0) or over the tokens among[] alone. */

@@ -414,7 +414,7 @@ static joust_status pairs_prepare(step *s, bool by_example, joust_error *err)
     uint64_t n_answers = 0, n_chosen_tokens = 0;
     for (uint32_t i = 0; i < s->n; i++) {
         n_answers += (s->pairs[i].n_chosen > 0) + (s->pairs[i].n_rejected > 0);
-        n_chosen_tokens += s->pairs[i].n_chosen;
+        n_chosen_tokens += joust_response_weighed(s->pairs[i].chosen_forced, s->pairs[i].n_chosen);
     }
     s->n_shares = by_example ? (double)n_answers : s->n;
     s->pair = (joust_pair_step){.settings = &s->t->params,

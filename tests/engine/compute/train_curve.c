@@ -97,8 +97,8 @@ static joust_pair_row *pairs_read(const json_t *list, joust_trainer *t, double a
         need(chosen && rejected, "out of memory");
         need_ok(joust_trainer_pair_logps(t, r, chosen, rejected, &err), &err);
         const uint32_t shared = joust_pair_shared(r->n_chosen, r->n_rejected);
-        r->ref_chosen = joust_response_sum(chosen, r->n_chosen, shared, alpha);
-        r->ref_rejected = joust_response_sum(rejected, r->n_rejected, shared, alpha);
+        r->ref_chosen = joust_response_sum(chosen, NULL, r->n_chosen, shared, alpha);
+        r->ref_rejected = joust_response_sum(rejected, NULL, r->n_rejected, shared, alpha);
         joust_free(chosen);
         joust_free(rejected);
     }

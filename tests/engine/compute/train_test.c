@@ -257,6 +257,65 @@ static void test_tree(void **state)
     joust_free(d.tokens);
 }
 
+/* Tokens that weigh nothing are as if they stood in the prompt. */
+static void test_forced(void **state)
+{
+    (void)state;
+    enum { PROMPT = 5, FORCED = 3, ANSWER = 6 };
+    static const uint8_t flags[FORCED + ANSWER] = {1, 1, 1};
+    const joust_loss losses[] = {JOUST_LOSS_DPO, JOUST_LOSS_IPO, JOUST_LOSS_ORPO};
+    joust_error err = {0};
+    const joust_model_config config = fixture_odd_config();
+    uint32_t *tokens = fixture_tokens(PROMPT + FORCED + 2 * ANSWER, config.vocab_size, 5);
+    uint32_t answers[2][FORCED + ANSWER];
+    for (uint32_t i = 0; i < 2; i++) {
+        memcpy(answers[i], tokens + PROMPT, FORCED * sizeof(*tokens));
+        memcpy(answers[i] + FORCED, tokens + PROMPT + FORCED + i * ANSWER,
+               ANSWER * sizeof(*tokens));
+    }
+    const joust_pair_row forced = {.prompt = tokens,
+                                   .n_prompt = PROMPT,
+                                   .chosen = answers[0],
+                                   .n_chosen = FORCED + ANSWER,
+                                   .rejected = answers[1],
+                                   .n_rejected = FORCED + ANSWER,
+                                   .chosen_forced = flags,
+                                   .rejected_forced = flags},
+                         plain = {.prompt = tokens,
+                                  .n_prompt = PROMPT + FORCED,
+                                  .chosen = answers[0] + FORCED,
+                                  .n_chosen = ANSWER,
+                                  .rejected = answers[1] + FORCED,
+                                  .n_rejected = ANSWER};
+    for (size_t i = 0; i < sizeof(losses) / sizeof(*losses); i++) {
+        joust_step_report reports[3];
+        joust_pair_row weighed = forced;
+        weighed.chosen_forced = weighed.rejected_forced = NULL;
+        for (int k = 0; k < 3; k++) {
+            joust_train_settings p = fixture_params(losses[i]);
+            joust_model *m = fixture_model(&config, 3);
+            joust_engine *e = fixture_engine(1, JOUST_ISA_AUTO);
+            joust_trainer *trainer;
+            p.sft_weight = losses[i] == JOUST_LOSS_DPO ? 1 : 0;
+            check_ok(joust_trainer_create(e, m, &p, &trainer, &err));
+            check_ok(joust_trainer_step_pairs(trainer,
+                                              k == 0   ? &forced
+                                              : k == 1 ? &plain
+                                                       : &weighed,
+                                              1, &reports[k], &err));
+            joust_trainer_free(&trainer);
+            joust_model_free(&m);
+            joust_engine_free(&e);
+        }
+        const double gap = reports[0].gradient_norm - reports[1].gradient_norm;
+        assert_true(reports[0].loss == reports[1].loss);
+        assert_true(gap < 1e-4 * reports[1].gradient_norm &&
+                    -gap < 1e-4 * reports[1].gradient_norm);
+        assert_true(reports[2].loss != reports[0].loss);
+    }
+    joust_free(tokens);
+}
+
 static void test_resume(void **state)
 {
     (void)state;
@@ -543,7 +602,7 @@ int main(void)
         cmocka_unit_test(test_resume),           cmocka_unit_test(test_first_loss),
         cmocka_unit_test(test_learning_rate),    cmocka_unit_test(test_update),
         cmocka_unit_test(test_bad_input),        cmocka_unit_test(test_out_of_memory),
-        cmocka_unit_test(test_scalar_head),
+        cmocka_unit_test(test_scalar_head),      cmocka_unit_test(test_forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -247,7 +247,7 @@ static double answer_sum(const checkpoint *c, const joust_pair_row *row, const u
     joust_score_request r = {
         .tokens = tokens, .n = row->n_prompt + n, .first = row->n_prompt, .ret_logps = logps};
     check_ok(joust_score(c->engine, c->model, &r, 1, NULL, NULL, &err));
-    return joust_response_sum(logps, n, UINT32_MAX, 1);
+    return joust_response_sum(logps, NULL, n, UINT32_MAX, 1);
 }
 
 /* The reference is the base: the adapter passed over. */
