@@ -4,7 +4,7 @@
 #ifndef JOUST_WORKER_ENGINE_KERNELS_TEMPLATE_INTERNAL_H
 #define JOUST_WORKER_ENGINE_KERNELS_TEMPLATE_INTERNAL_H
 
-#include <math.h> /* sqrtf, INFINITY */
+#include <math.h> /* sqrtf, INFINITY, NAN */
 
 #include "kernels_internal.h"
 #include "proto/base/math.h"
@@ -218,6 +218,8 @@ static float norm(const float *x, const float *gain, uint32_t d, float eps, floa
     for (uint32_t i = 0; i < d; i += JOUST_LANES)
         squares = lanes_fma(lanes_load(x + i), lanes_load(x + i), squares);
     float r = 1.0f / sqrtf(lanes_sum(squares) / (float)d + eps);
+    if (r == 0) /* squares beyond float: else the row would become 0, and its logits all equal */
+        r = NAN;
     for (uint32_t i = 0; i < d; i += JOUST_LANES)
         lanes_store(y + i,
                     lanes_mul(lanes_mul(lanes_load(x + i), lanes_set(r)), lanes_at(gain, i, d, 0)));

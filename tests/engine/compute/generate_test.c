@@ -458,6 +458,12 @@ static void test_bad_input(void **state)
     joust_model_weights(m, &n)[n - 1] = INFINITY;
     joust_model_changed(m);
     check_status(JOUST_NOT_FINITE, joust_generate(e, m, w.requests, 1, keep, NULL, a, &err));
+    for (uint64_t i = 0; i < n;
+         i++) /* finite, but their squares aren't: no answer is as likely as another */
+        joust_model_weights(m, &n)[i] = 3e38f;
+    joust_model_changed(m);
+    joust_score_request huge = {.tokens = w.tokens, .n = 5, .first = 1, .ret_logps = logps};
+    check_status(JOUST_NOT_FINITE, joust_score(e, m, &huge, 1, NULL, NULL, &err));
     joust_engine *none;
     joust_engine_options many = {.n_threads = 100000};
     check_status(JOUST_INVALID, joust_engine_create(&many, &none, &err));
