@@ -154,6 +154,10 @@ static void differ_models(diff *d, const joust_job *a, const joust_job *b)
         differ_content(d, "path", &x->content, &y->content);
         differ_bool(d, "init", x->init, y->init);
         differ_number(d, "init", x->init_seed, y->init_seed);
+        differ_bool(d, "serve", x->has_serve, y->has_serve);
+        if (x->has_serve && y->has_serve)
+            differ_number(d, "serve.endpoint.samples_per_request", x->serve.samples_per_request,
+                          y->serve.samples_per_request);
     }
 }
 
@@ -261,6 +265,7 @@ static void differ_train(diff *d, const joust_job_train *x, const joust_job_trai
     if (x->loss == y->loss) /* else the other loss brings its own */
         differ_objective(d, &x->objective, &y->objective);
     differ_policy(d, &x->policy, &y->policy);
+    differ_text(d, "command", x->external.command, y->external.command);
     differ_bool(d, "lora", x->has_lora, y->has_lora);
     if (x->has_lora && y->has_lora) {
         differ_number(d, "lora.rank", x->lora.rank, y->lora.rank);

@@ -104,6 +104,7 @@ since() {
         index($0, name " starts") && !from { from = ms($1) }
         index($0, name) && index($0, text) && from { print ms($1) - from; exit }' "$log"
 }
+[ -z "${NAMED-}" ] || grep -E " (warn|error) .*worker-0-policy-[123]" "$log" | sed "s|$dir|DIR|g"
 took=$(since worker-0-policy-3 "it isn't ready after")
 [ -n "$took" ] || fail "server 3 isn't named"
 echo "$rounds rounds; server 3 was named $took ms after its start (deadline $deadline_ms ms);" \
