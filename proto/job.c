@@ -76,7 +76,7 @@ void joust_job_endpoint_init(joust_job_endpoint *e)
 
 void joust_job_serve_init(joust_job_serve *s)
 {
-    *s = (joust_job_serve){.replicas = 1, .deadline_ms = 10 * 60 * 1000, .tolerance = 0.05};
+    *s = (joust_job_serve){.replicas = 1, .deadline_ms = 10 * 60 * 1000, .tolerance = 0.02};
 }
 
 bool joust_job_model_is_remote(const joust_job_model *model)

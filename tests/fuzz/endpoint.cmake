@@ -1,2 +1,2 @@
-# Answers of OpenAI-compatible servers.
-joust_fuzzer(endpoint SOURCES endpoint_fuzz.c DEPS joust_worker joust_proto joust_base)
+# Answers of OpenAI-compatible servers, and lines of trainers.
+joust_fuzzer(endpoint SOURCES endpoint_fuzz.c DEPS joust_worker joust_engine joust_proto joust_base)

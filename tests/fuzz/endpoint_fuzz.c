@@ -1,4 +1,4 @@
-/* Answers of servers: what is accepted has a text for each choice, finite log-probs, and no more tokens than asked for. The
+/* Lines of trainers: figures are finite, names plain words. Answers of servers: what is accepted has a text for each choice, finite log-probs, and no more tokens than asked for. The
  * first byte chooses how the answer was asked for. */
 #include <string.h>
 
@@ -6,6 +6,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/text.h"
 #include "worker/endpoint_wire.h"
+#include "worker/external.h"
 
 #define MAX_TOKENS 8u
 
@@ -21,6 +22,23 @@ static void check(const joust_endpoint_answer *a, uint32_t n)
         for (uint32_t k = 0; k < c->n_tokens; k++)
             fuzz_require(c->logps[k] <= 0 && c->logps[k] - c->logps[k] == 0);
     }
+}
+
+static void check_line(const uint8_t *data, size_t n)
+{
+    char *line = joust_strndup((const char *)data, n), name[128];
+    joust_train_step s = {0};
+    if (!line)
+        return;
+    joust_trainer_line kind = joust_trainer_line_read(line, &s, name);
+    const double figures[] = {s.loss,     s.gradient_norm, s.learning_rate,
+                              s.accuracy, s.chosen_reward, s.rejected_reward};
+    for (size_t i = 0; i < sizeof(figures) / sizeof(*figures); i++)
+        fuzz_require(figures[i] - figures[i] == 0);
+    if (kind == JOUST_LINE_CHECKPOINT)
+        fuzz_require(name[0] && name[0] != '.' && !strchr(name, '/') &&
+                     strlen(name) < sizeof(name));
+    joust_free(line);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
@@ -48,6 +66,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         fuzz_require(server > JOUST_SERVER_AUTO && server <= JOUST_SERVER_OPENAI);
     joust_endpoint_error_text(data + 1, n - 1, text);
     fuzz_require(strlen(text) <= 200);
+    check_line(data + 1, n - 1);
     fuzz_require(joust_alloc_live() == live);
     return 0;
 }
