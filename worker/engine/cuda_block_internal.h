@@ -18,6 +18,7 @@
 #define GPU_THREADS  blockDim.x
 #define GPU_BLOCK_X  blockIdx.x
 #define GPU_BLOCK_Y  blockIdx.y
+#define GPU_BLOCKS_X gridDim.x
 #define GPU_SYNC()   __syncthreads()
 typedef uint4 gpu_words; /* 16 bytes, loaded at once: x, y, z, w */
 

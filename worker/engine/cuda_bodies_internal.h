@@ -27,5 +27,7 @@
 #define JOUST_GPU_BODY_log_sum(a)     gpu_log_sum(a)
 #define JOUST_GPU_BODY_draw(a)        gpu_draw(a)
 #define JOUST_GPU_BODY_pick(a)        gpu_pick(a)
+#define JOUST_GPU_BODY_read(a)        gpu_read(a)
+#define JOUST_GPU_BODY_products(a)    gpu_products(a)
 
 #endif

@@ -31,7 +31,9 @@
     X(head_bf16,   matrix,  256)   \
     X(log_sum,     log_sum, 256)   \
     X(draw,        draw,    256)   \
-    X(pick,        pick,    64)
+    X(pick,        pick,    64)    \
+    X(read,        read,    256)   \
+    X(products,    products, 256)
 /* clang-format on */
 
 typedef enum joust_gpu_kernel {
@@ -172,6 +174,21 @@ typedef struct joust_gpu_pick_args {
     joust_gpu_pick_item *items;
     uint32_t n, n_items;
 } joust_gpu_pick_args;
+
+/* For bounds. Grid: (blocks). sums (blocks x 256) = the xor of what each thread read of n times 16 bytes: thread i of t words
+ * i, i + t ... */
+typedef struct joust_gpu_read_args {
+    const void *from;
+    uint32_t *sums;
+    uint64_t n;
+} joust_gpu_read_args;
+
+/* Grid: (blocks). Each warp makes `rounds` times JOUST_GPU_CHAINS products of its own; sums (blocks x 256) = each thread's. */
+#define JOUST_GPU_CHAINS 8u
+typedef struct joust_gpu_products_args {
+    float *sums;
+    uint32_t rounds;
+} joust_gpu_products_args;
 
 /* What runs kernels: a GPU's stream, or an emulator. Everything goes in order. Addresses are the device's; only put and
  * get touch host memory, which they are done with when they return. Errors: JOUST_NOMEM, JOUST_IO. */

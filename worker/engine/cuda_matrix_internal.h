@@ -10,6 +10,34 @@
 #include "cuda_block_internal.h"
 #include "cuda_kernels_internal.h"
 
+/* ---- bounds ---------------------------------------------------------------------------------- */
+
+GPU_FUNCTION void gpu_read(const joust_gpu_read_args *p)
+{
+    const uint64_t first = (uint64_t)GPU_BLOCK_X * GPU_THREADS + GPU_THREAD,
+                   step = (uint64_t)GPU_BLOCKS_X * GPU_THREADS;
+    const gpu_words *from = (const gpu_words *)p->from;
+    uint32_t sum = 0;
+    for (uint64_t i = first; i < p->n; i += step) {
+        const gpu_words w = from[i];
+        sum ^= w.x ^ w.y ^ w.z ^ w.w;
+    }
+    p->sums[first] = sum;
+}
+
+GPU_FUNCTION void gpu_products(const joust_gpu_products_args *p)
+{
+    const uint32_t one = 0x3f803f80u, a[4] = {one, one, one, one}, b[2] = {one, one};
+    float acc[JOUST_GPU_CHAINS][4] = {{0}}, sum = 0.0f;
+    for (uint32_t round = 0; round < p->rounds; round++)
+        GPU_UNROLL
+    for (uint32_t i = 0; i < JOUST_GPU_CHAINS; i++)
+        gpu_mma(acc[i], a, b);
+    for (uint32_t i = 0; i < JOUST_GPU_CHAINS; i++)
+        sum += acc[i][0];
+    p->sums[GPU_BLOCK_X * GPU_THREADS + GPU_THREAD] = sum;
+}
+
 /* ---- the head -------------------------------------------------------------------------------- */
 
 /* What becomes of one row of a finished tile: n logits x of tokens first ..., by one thread, in order. */

@@ -3,6 +3,7 @@
 
 #include "cuda_model_internal.h"
 #include "proto/base/alloc.h"
+#include "proto/base/clock.h"
 
 #define STAGING_BYTES (UINT64_C(32) << 20)
 #define ALIGNMENT     256u
@@ -262,6 +263,57 @@ static joust_status model_create(joust_device *device, const joust_device_weight
     return JOUST_OK;
 }
 
+/* ---- bounds ---------------------------------------------------------------------------------- */
+
+#define BOUND_BYTES   (UINT64_C(16) << 20) /* times work */
+#define BOUND_BLOCKS  128u
+#define BOUND_REPEATS 8u
+#define FLOP          4096.0 /* of one m16n8k16 */
+
+/* Seconds of one launch of `repeats`, the first one left out. Everything before it is done when the clock starts. */
+static joust_status launches_time(joust_gpu *g, joust_gpu_kernel kernel, uint32_t blocks,
+                                  const void *args, void *sums, double *ret, joust_error *err)
+{
+    uint32_t sum;
+    joust_status st = g->launch(g, kernel, blocks, 1, args, err);
+    if (!st)
+        st = g->get(g, &sum, sums, sizeof(sum), err);
+    const int64_t since = joust_clock_ns();
+    for (uint32_t i = 0; i < BOUND_REPEATS && !st; i++)
+        st = g->launch(g, kernel, blocks, 1, args, err);
+    if (!st)
+        st = g->get(g, &sum, sums, sizeof(sum), err);
+    const int64_t took = joust_clock_ns() - since;
+    *ret = (double)(took > 0 ? took : 1) * 1e-9 / BOUND_REPEATS;
+    return st;
+}
+
+static joust_status bounds(joust_device *device, uint32_t work, double *ret_bytes_s,
+                           double *ret_flop_s, joust_error *err)
+{
+    joust_gpu *g = device->gpu;
+    const uint64_t n_bytes = BOUND_BYTES * work;
+    const uint32_t blocks = BOUND_BLOCKS * (work > 16 ? 16 : work);
+    void *from = NULL, *sums = NULL;
+    double read = 0, products = 0;
+    joust_status st = g->alloc(g, n_bytes, &from, err);
+    if (!st)
+        st = g->alloc(g, blocks * 256 * sizeof(uint32_t), &sums, err);
+    const joust_gpu_read_args of_read = {.from = from, .sums = sums, .n = n_bytes / 16};
+    const joust_gpu_products_args of_products = {.sums = sums, .rounds = work * work};
+    if (!st)
+        st = launches_time(g, JOUST_GPU_read, blocks, &of_read, sums, &read, err);
+    if (!st)
+        st = launches_time(g, JOUST_GPU_products, blocks, &of_products, sums, &products, err);
+    g->free(g, from);
+    g->free(g, sums);
+    if (st)
+        return st;
+    *ret_bytes_s = (double)n_bytes / read;
+    *ret_flop_s = FLOP * JOUST_GPU_CHAINS * of_products.rounds * blocks * 8 / products;
+    return JOUST_OK;
+}
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 const joust_device_api *joust_device_entry(void);
@@ -281,6 +333,7 @@ __attribute__((visibility("default"))) const joust_device_api *joust_device_entr
                                          .page_create = page_create,
                                          .page_free = page_free,
                                          .page_copy = page_copy,
-                                         .run = joust_gpu_run};
+                                         .run = joust_gpu_run,
+                                         .bounds = bounds};
     return &api;
 }

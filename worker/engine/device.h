@@ -105,6 +105,10 @@ typedef struct joust_device_api {
     /* Computes the rows, stores their keys and values, fills in what is asked. Errors: JOUST_NOMEM (nothing is lost: with
      * fewer rows it may go), JOUST_IO (the GPU failed: what it holds is lost). */
     joust_status (*run)(joust_device_model *model, joust_device_pass *pass, joust_error *err);
+    /* For benchmarks: what the GPU allows, bytes a second of a plain read and floating-point operations a second of bf16
+     * tensor-core products that never leave the registers; work (1 .. 64) says over how much it is measured. */
+    joust_status (*bounds)(joust_device *device, uint32_t work, double *ret_bytes_s,
+                           double *ret_flop_s, joust_error *err);
 } joust_device_api;
 
 /* View, valid for the life of the process. */

@@ -1,5 +1,5 @@
 /* The engine's side of tests/evidence/batch_invariance.sh: one request of 4,096 tokens in every
- * company, order, memory and number of threads; its bits, and what each costs. */
+ * company, order, memory and number of threads; its bits, and what each costs. Of tests/gpu/run too. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,11 +65,14 @@ static long resident_bytes(void)
     return usage.ru_maxrss * 1024;
 }
 
+static const char *device, *precision; /* of the command line; NULL: the CPU's */
+
 static joust_engine *engine_make(uint32_t n_threads, uint64_t cache_bytes)
 {
     joust_error err = {0};
     joust_engine *e;
     joust_engine_options o = {.n_threads = n_threads, .cache_bytes = cache_bytes};
+    die_on(joust_engine_options_device(&o, device, precision, &err), &err);
     die_on(joust_engine_create(&o, &e, &err), &err);
     return e;
 }
@@ -175,9 +178,11 @@ static void tight(run *r)
     joust_engine_free(&e);
 }
 
-int main(void)
+int main(int argc, char **argv) /* [DEVICE [PRECISION]] */
 {
     static run r;
+    device = argc > 1 ? argv[1] : NULL;
+    precision = argc > 2 ? argv[2] : NULL;
     setup(&r);
     tight(&r); /* first: the process's highest resident memory only grows */
     joust_engine *e = engine_make(2, 0);

@@ -513,6 +513,31 @@ static void test_attention(void **state)
         check_attention(&all[i]);
 }
 
+/* ---- bounds ---------------------------------------------------------------------------------- */
+
+/* Every word is read once, every product made: what the benchmark divides by is what was done. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 3, THREADS = BLOCKS * 256, N = 5000 };
+    uint32_t *words = zeros((size_t)4 * N), *sums = zeros(THREADS), all = 0, got = 0;
+    float *products = zeros(THREADS);
+    for (uint32_t i = 0; i < 4 * N; i++)
+        all ^= words[i] = i * 2654435761u;
+    const joust_gpu_read_args of_read = {.from = words, .sums = sums, .n = N};
+    run(JOUST_GPU_read, BLOCKS, 1, &of_read);
+    for (uint32_t i = 0; i < THREADS; i++)
+        got ^= sums[i];
+    assert_int_equal(got, all);
+    const joust_gpu_products_args of_products = {.sums = products, .rounds = 5};
+    run(JOUST_GPU_products, BLOCKS, 1, &of_products);
+    for (uint32_t i = 0; i < THREADS; i++)
+        assert_true(products[i] == 16.0f * 5 * JOUST_GPU_CHAINS);
+    joust_free_aligned(words);
+    joust_free_aligned(sums);
+    joust_free_aligned(products);
+}
+
 int main(void)
 {
     joust_error err = {0};
@@ -526,7 +551,8 @@ int main(void)
                                        cmocka_unit_test(test_log_sum_not_finite),
                                        cmocka_unit_test(test_draw),
                                        cmocka_unit_test(test_draw_ties),
-                                       cmocka_unit_test(test_attention)};
+                                       cmocka_unit_test(test_attention),
+                                       cmocka_unit_test(test_bounds)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     gpu->close(gpu);
     return failed;

@@ -249,6 +249,7 @@ void emulator_run(void (*body)(const void *args), const void *args, uint32_t thr
     block.args = args;
     block.n = threads;
     emulator_at.threads = threads;
+    emulator_at.n_x = grid_x;
     for (uint32_t y = 0; y < grid_y; y++)
         for (uint32_t x = 0; x < grid_x; x++) {
             emulator_at.x = x;

@@ -13,14 +13,15 @@
 #define GPU_FUNCTION static inline __attribute__((unused))
 #define GPU_SHARED   static __attribute__((section("emulator_shared")))
 #define GPU_UNROLL
-#define GPU_THREAD  emulator_at.thread
-#define GPU_THREADS emulator_at.threads
-#define GPU_BLOCK_X emulator_at.x
-#define GPU_BLOCK_Y emulator_at.y
-#define GPU_SYNC()  emulator_sync()
+#define GPU_THREAD   emulator_at.thread
+#define GPU_THREADS  emulator_at.threads
+#define GPU_BLOCK_X  emulator_at.x
+#define GPU_BLOCK_Y  emulator_at.y
+#define GPU_BLOCKS_X emulator_at.n_x
+#define GPU_SYNC()   emulator_sync()
 
 typedef struct emulator_place {
-    uint32_t thread, threads, x, y;
+    uint32_t thread, threads, x, y, n_x;
 } emulator_place;
 extern emulator_place emulator_at; /* of the thread that runs */
 
