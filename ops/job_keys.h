@@ -20,7 +20,8 @@ typedef struct joust_job_draft {
     joust_job_set prompts;                    /* prompts: */
     char *promote_prompts, *evaluate_prompts; /* paths */
     int not_worse_than;                       /* 1: best, 0: nothing */
-    int shaping, device;                      /* only one choice each so far */
+    int shaping;                              /* only one choice so far */
+    int device;                               /* cluster.device: 2: cuda, 3: cuda:each */
     uint32_t against;                         /* bits of joust_against */
     char *status_endpoint;
     char *notify_command;

@@ -5,7 +5,11 @@ static const joust_choice GATES[] = {{"best", 1, false}, {"nothing", 0, false}, 
 static const joust_choice AGAINST[] = {{"base", JOUST_AGAINST_BASE, false},
                                        {"previous", JOUST_AGAINST_PREVIOUS, false},
                                        {NULL, 0, false}};
-static const joust_choice DEVICES[] = {{"auto", 0, false}, {"cpu", 1, false}, {NULL, 0, false}};
+static const joust_choice DEVICES[] = {{"auto", 0, false},
+                                       {"cpu", 1, false},
+                                       {"cuda", 2, false},
+                                       {"cuda:each", 3, false},
+                                       {NULL, 0, false}};
 
 static const joust_key PROMOTE_KEYS[] = {
     {.name = "prompts",
@@ -102,7 +106,8 @@ static const joust_key CLUSTER_KEYS[] = {
      .kind = JOUST_KEY_CHOICE,
      .offset = DRAFT(device),
      .choices = DEVICES,
-     .help = "what the built-in engine computes on"},
+     .help =
+         "what the built-in engine computes on; cuda:each: worker and judge number i have GPU i"},
     {.name = "heartbeat_ms",
      .kind = JOUST_KEY_U32,
      .offset = JOB(cluster.heartbeat_ms),

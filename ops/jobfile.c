@@ -234,6 +234,9 @@ joust_status joust_jobfile_parse(const void *data, size_t n, const char *name, c
         *ret = (joust_jobfile){.job = draft.job,
                                .status_endpoint = draft.status_endpoint,
                                .notify_command = draft.notify_command,
+                               .device = draft.device == 3   ? "cuda:each"
+                                         : draft.device == 2 ? "cuda"
+                                                             : NULL,
                                .tree = root};
         root = NULL;
         draft.job = (joust_job){0};

@@ -12,6 +12,7 @@ typedef struct joust_jobfile {
     joust_job job;         /* validated; `content` digests are left to who opens the job */
     char *status_endpoint; /* status: {endpoint: ...}, or NULL */
     char *notify_command;  /* notify: {command: ...}, or NULL */
+    const char *device;    /* cluster: {device: ...} as --device takes it, NULL: cpu */
     struct joust_yaml_node *tree; /* what the file says, for places */
 } joust_jobfile;
 

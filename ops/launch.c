@@ -95,6 +95,13 @@ static void coordinator_command(const launcher *l, command *c)
     }
 }
 
+static void argue_gpu(command *c, uint32_t number)
+{
+    char *text = c->texts[c->n_texts++];
+    snprintf(text, sizeof(c->texts[0]), "cuda:%u", number);
+    argue(c, text);
+}
+
 static void peer_command(const launcher *l, const char *role, uint32_t number, uint32_t threads,
                          command *c)
 {
@@ -113,7 +120,10 @@ static void peer_command(const launcher *l, const char *role, uint32_t number, u
         argue_number(c, "--memory", l->options->memory_mb);
     if (l->options->device) {
         argue(c, "--device");
-        argue(c, l->options->device);
+        if (strcmp(l->options->device, "cuda:each") == 0)
+            argue_gpu(c, number);
+        else
+            argue(c, l->options->device);
     }
     if (l->options->precision) {
         argue(c, "--precision");

@@ -147,7 +147,7 @@ int joust_verb_launch(int argc, char **argv)
         {"--judges", JOUST_OPTION_U32, &judges, "N", "processes that judge"},
         {"--threads", JOUST_OPTION_U32, &threads, "N", "threads of each (cores / processes)"},
         {"--device", JOUST_OPTION_TEXT, &device, "DEVICE",
-         "of workers and judges: cpu (default), cuda or cuda:N"},
+         "of workers and judges: cpu (default), cuda, cuda:N, or cuda:each, one GPU each"},
         {"--precision", JOUST_OPTION_TEXT, &precision, "P", "on a GPU: bf16 (default) or f32"},
         {"--set", JOUST_OPTION_LIST, &sets, "KEY=VALUE", "override a key of the job file"},
         {"--on", JOUST_OPTION_TEXT, &on, "WHERE", "local"},
@@ -181,6 +181,7 @@ int joust_verb_launch(int argc, char **argv)
     status = joust_jobfile_open("launch", path[0], &sets, &jobfile);
     if (status >= 0)
         return status;
+    device = device ? device : jobfile.device;
     if (device && strcmp(device, "cpu") != 0 && jobfile.job.has_train) {
         fprintf(
             stderr,

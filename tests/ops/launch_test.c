@@ -407,6 +407,16 @@ static void a_dry_run_prints_every_command(void **state)
     assert_non_null(strstr(text, " --set rounds=2\n"));
     assert_non_null(strstr(text, "/work --name worker-1 --threads 3 --cache /nonexistent/store"));
     assert_non_null(strstr(text, "/work --name judge-0 --threads 4 --cache /nonexistent/store"));
+    assert_null(strstr(text, "--device"));
+    joust_buf_fini(&commands);
+    joust_launch_options on_gpus = options;
+    on_gpus.device = "cuda:each";
+    on_gpus.precision = "f32";
+    commands = (joust_buf){0};
+    assert_int_equal(joust_launch_print(&on_gpus, &commands, &err), JOUST_OK);
+    text = (const char *)commands.data;
+    assert_non_null(strstr(text, "worker-1 --threads 3 --device cuda:1 --precision f32 "));
+    assert_non_null(strstr(text, "judge-0 --threads 4 --device cuda:0 --precision f32 "));
     assert_false(joust_dir_exists("/nonexistent"));
     joust_buf_fini(&commands);
 }
