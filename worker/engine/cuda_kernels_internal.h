@@ -197,7 +197,6 @@ struct joust_gpu {
     char numeric_class[64], description[160];
     joust_precision precision;
     uint64_t n_memory_bytes;
-    bool lost; /* a call failed for good: every later one does */
     joust_status (*alloc)(joust_gpu *g, uint64_t n_bytes, void **ret, joust_error *err);
     void (*free)(joust_gpu *g, void *block); /* NULL is fine */
     joust_status (*put)(joust_gpu *g, void *to, const void *from, uint64_t n_bytes,

@@ -57,7 +57,7 @@ static stream *stream_of(joust_gpu *g)
 }
 
 /* One place for every call's result. */
-static joust_status check(joust_gpu *g, cudaError_t result, const char *what, joust_error *err)
+static joust_status check(cudaError_t result, const char *what, joust_error *err)
 {
     if (result == cudaSuccess)
         return JOUST_OK;
@@ -66,7 +66,6 @@ static joust_status check(joust_gpu *g, cudaError_t result, const char *what, jo
         return joust_fail(
             err, JOUST_NOMEM,
             "GPU out of memory (%s): lower --kv-memory or the batch, or use a larger GPU", what);
-    g->lost = true;
     return joust_fail(
         err, JOUST_IO,
         "GPU: %s: %s (%s); start the process again, and look at nvidia-smi and the kernel's log",
@@ -79,7 +78,7 @@ static joust_status stream_alloc(joust_gpu *g, uint64_t n_bytes, void **ret, jou
     const cudaError_t result = stream_of(g)->has_pool
                                    ? cudaMallocAsync(&block, n_bytes, stream_of(g)->at)
                                    : cudaMalloc(&block, n_bytes);
-    const joust_status st = check(g, result, "allocation", err);
+    const joust_status st = check(result, "allocation", err);
     if (!st)
         *ret = block;
     return st;
@@ -91,13 +90,13 @@ static void stream_free(joust_gpu *g, void *block)
         return;
     const cudaError_t result =
         stream_of(g)->has_pool ? cudaFreeAsync(block, stream_of(g)->at) : cudaFree(block);
-    (void)check(g, result, "free", NULL);
+    (void)check(result, "free", NULL);
 }
 
 static joust_status stream_move(joust_gpu *g, void *to, const void *from, uint64_t n_bytes,
                                 cudaMemcpyKind kind, joust_error *err)
 {
-    return check(g, cudaMemcpyAsync(to, from, n_bytes, kind, stream_of(g)->at), "copy", err);
+    return check(cudaMemcpyAsync(to, from, n_bytes, kind, stream_of(g)->at), "copy", err);
 }
 
 /* What comes from pageable memory has left it when the call returns. */
@@ -111,7 +110,7 @@ static joust_status stream_get(joust_gpu *g, void *to, const void *from, uint64_
                                joust_error *err)
 {
     const joust_status st = stream_move(g, to, from, n_bytes, cudaMemcpyDeviceToHost, err);
-    return st ? st : check(g, cudaStreamSynchronize(stream_of(g)->at), "a pass", err);
+    return st ? st : check(cudaStreamSynchronize(stream_of(g)->at), "a pass", err);
 }
 
 static joust_status stream_copy(joust_gpu *g, void *to, const void *from, uint64_t n_bytes,
@@ -125,15 +124,14 @@ static joust_status stream_launch(joust_gpu *g, joust_gpu_kernel which, uint32_t
 {
     void *list[] = {const_cast<void *>(args)};
     const kernel *k = &kernels[which];
-    return check(g,
-                 cudaLaunchKernel(k->entry, dim3(grid_x, grid_y), dim3(k->threads), list, 0,
+    return check(cudaLaunchKernel(k->entry, dim3(grid_x, grid_y), dim3(k->threads), list, 0,
                                   stream_of(g)->at),
                  k->name, err);
 }
 
 static joust_status stream_record_begin(joust_gpu *g, joust_error *err)
 {
-    return check(g, cudaStreamBeginCapture(stream_of(g)->at, cudaStreamCaptureModeThreadLocal),
+    return check(cudaStreamBeginCapture(stream_of(g)->at, cudaStreamCaptureModeThreadLocal),
                  "graph", err);
 }
 
@@ -141,9 +139,9 @@ static joust_status stream_record_end(joust_gpu *g, void **ret, joust_error *err
 {
     cudaGraph_t graph = NULL;
     cudaGraphExec_t ready = NULL;
-    joust_status st = check(g, cudaStreamEndCapture(stream_of(g)->at, &graph), "graph", err);
+    joust_status st = check(cudaStreamEndCapture(stream_of(g)->at, &graph), "graph", err);
     if (!st)
-        st = check(g, cudaGraphInstantiate(&ready, graph, 0), "graph", err);
+        st = check(cudaGraphInstantiate(&ready, graph, 0), "graph", err);
     if (graph)
         (void)cudaGraphDestroy(graph);
     if (!st)
@@ -153,13 +151,13 @@ static joust_status stream_record_end(joust_gpu *g, void **ret, joust_error *err
 
 static joust_status stream_replay(joust_gpu *g, void *record, joust_error *err)
 {
-    return check(g, cudaGraphLaunch((cudaGraphExec_t)record, stream_of(g)->at), "graph", err);
+    return check(cudaGraphLaunch((cudaGraphExec_t)record, stream_of(g)->at), "graph", err);
 }
 
 static void stream_record_free(joust_gpu *g, void *record)
 {
     (void)cudaStreamSynchronize(stream_of(g)->at);
-    (void)check(g, cudaGraphExecDestroy((cudaGraphExec_t)record), "graph", NULL);
+    (void)check(cudaGraphExecDestroy((cudaGraphExec_t)record), "graph", NULL);
 }
 
 static void stream_close(joust_gpu *g)
@@ -228,20 +226,19 @@ static joust_status stream_make(stream *s, const joust_device_options *options, 
     int pools = 0;
     cudaMemPool_t pool;
     uint64_t all = UINT64_MAX;
-    joust_gpu *g = &s->base;
     s->index = (int)options->index;
-    joust_status st = check(g, cudaSetDevice((int)options->index), "start", err);
+    joust_status st = check(cudaSetDevice((int)options->index), "start", err);
     if (!st)
-        st = check(g, cudaStreamCreateWithFlags(&s->at, cudaStreamNonBlocking), "stream", err);
+        st = check(cudaStreamCreateWithFlags(&s->at, cudaStreamNonBlocking), "stream", err);
     if (!st)
         st = check(
-            g, cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, (int)options->index),
+            cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, (int)options->index),
             "start", err);
     s->has_pool = pools != 0;
     if (!st && s->has_pool)
-        st = check(g, cudaDeviceGetDefaultMemPool(&pool, (int)options->index), "pool", err);
+        st = check(cudaDeviceGetDefaultMemPool(&pool, (int)options->index), "pool", err);
     if (!st && s->has_pool)
-        st = check(g, cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "pool",
+        st = check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "pool",
                    err);
     return st;
 }
