@@ -37,7 +37,8 @@ GPU_FUNCTION float gpu_norm_factor(const float *x, uint32_t d, float eps, float 
         parts[GPU_THREAD] = sum;
     }
     gpu_halves(parts, n_parts);
-    return 1.0f / sqrtf(parts[0] / (float)d + eps);
+    const float r = 1.0f / sqrtf(parts[0] / (float)d + eps);
+    return r == 0.0f ? NAN : r; /* squares beyond float: not a row of zeros */
 }
 
 GPU_FUNCTION void gpu_norm(const joust_gpu_norm_args *p, int bf16)

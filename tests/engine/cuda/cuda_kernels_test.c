@@ -123,6 +123,18 @@ static void test_norm(void **state)
     }
 }
 
+/* Squares beyond float: NaN, which the log-sum then shows, as on the CPU. */
+static void test_norm_overflow(void **state)
+{
+    (void)state;
+    const float x[4] = {1e30f, 1, 1, 1}, gain[4] = {1, 1, 1, 1};
+    float y[4] = {0};
+    const joust_gpu_norm_args args = {.x = x, .gain = gain, .y = y, .d = 4, .ld = 4};
+    run(JOUST_GPU_norm_f32, 1, 1, &args);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_true(isnan(y[i]));
+}
+
 static void test_swiglu(void **state)
 {
     (void)state;
@@ -544,6 +556,7 @@ int main(void)
     check_ok(joust_gpu_open(&(joust_device_options){.precision = JOUST_PRECISION_F32}, &gpu, &err));
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_place_and_embed),
                                        cmocka_unit_test(test_norm),
+                                       cmocka_unit_test(test_norm_overflow),
                                        cmocka_unit_test(test_swiglu),
                                        cmocka_unit_test(test_matrix_f32),
                                        cmocka_unit_test(test_matrix_bf16),
