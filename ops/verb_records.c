@@ -102,20 +102,52 @@ static int open_and_run(const request *r)
 
 static const char *const actions[] = {"list", "show", "stats", "export"};
 static const char *const action_help[] = {
-    "one line a record, in key order",
-    "one record in full; ID as list prints it: r2.s0.p17.3 is round 2, stage 0, prompt 17, item 3",
-    "counts and means by round and stage",
-    "JSON Lines on standard output; pairs have prompt, chosen and rejected as TRL reads them"};
+    "one line a record, in key order", "one record in full; ID as list prints it",
+    "counts and means by round and stage", "JSON Lines on standard output, every field"};
 enum { N_ACTIONS = sizeof(actions) / sizeof(*actions) };
 
-static void print_actions(const char *verb, FILE *to)
+static const char ids[] =
+    "Ids: r2.s0.p17.3 is round 2, stage 0, prompt 17, and a trajectory's sample or a pair's "
+    "index,\n"
+    "or the sample that a verdict is about; r2.s1.p17.0-1.o1.v0 is a verdict that compares samples "
+    "0\n"
+    "and 1, order 1 (the second was shown first), vote 0; without .o and .v both are 0.\n";
+
+/* What a record of the verb holds. */
+static const char *about(joust_family family)
 {
-    fprintf(to, "usage: joust %s list|show ID|stats|export --store DIR [...] [--help]\n\n", verb);
-    for (int i = 0; i < N_ACTIONS; i++)
-        fprintf(to, "  %-8s %s\n", actions[i], action_help[i]);
+    switch (family) {
+    case JOUST_FAMILY_PAIRS:
+        return "A pair has prompt, chosen and rejected, as TRL and LLaMA-Factory read them, their\n"
+               "rewards and margin, tokens, versions, and the verdicts that decided it.\n";
+    case JOUST_FAMILY_TRAJECTORIES:
+        return "A trajectory is an answer: its tokens, and for each two log-probabilities: "
+               "raw_logps\n"
+               "of the model's own distribution, logps of the one it was drawn from (after\n"
+               "temperature, top_p and the like). list and show print logp, the sum of "
+               "raw_logps.\n";
+    default:
+        return "A verdict is a judge's result about an answer, or about two: its outcome, and a "
+               "value\n"
+               "if it has one (yes-no: log-odds of yes; compare: P(the first is better); rule: 1 "
+               "or\n"
+               "0). model, rendered and template are null where no model was asked.\n";
+    }
 }
 
-static int find_action(const char *verb, const char *word)
+static void print_actions(const char *verb, joust_family family, FILE *to)
+{
+    fprintf(to,
+            "usage: joust %s list|stats|export --store DIR [--round N] [--limit N] [--json] "
+            "[--provenance]\n       joust %s show ID --store DIR [--json]\n\n",
+            verb, verb);
+    for (int i = 0; i < N_ACTIONS; i++)
+        fprintf(to, "  %-8s %s\n", actions[i], action_help[i]);
+    fprintf(to, "\n%s\n%s\n`joust %s ACTION --help` explains the options.\n", about(family), ids,
+            verb);
+}
+
+static int find_action(const char *verb, joust_family family, const char *word)
 {
     for (int i = 0; i < N_ACTIONS; i++)
         if (strcmp(word, actions[i]) == 0)
@@ -123,7 +155,7 @@ static int find_action(const char *verb, const char *word)
     const char *nearest = joust_text_nearest(word, actions, N_ACTIONS);
     fprintf(stderr, "joust %s: no '%s'%s%s%s\n", verb, word, nearest ? "; did you mean '" : "",
             nearest ? nearest : "", nearest ? "'?" : "");
-    print_actions(verb, stderr);
+    print_actions(verb, family, stderr);
     return -1;
 }
 
@@ -131,29 +163,30 @@ static int records_verb(const char *verb, joust_family family, int argc, char **
 {
     request r = {.family = family, .verb = verb, .round = JOUST_NONE};
     if (argc < 2 || strcmp(argv[1], "--help") == 0) {
-        print_actions(verb, argc < 2 ? stderr : stdout);
+        print_actions(verb, family, argc < 2 ? stderr : stdout);
         return argc < 2 ? JOUST_EXIT_USAGE : JOUST_EXIT_OK;
     }
-    int action = find_action(verb, argv[1]);
+    int action = find_action(verb, family, argv[1]);
     if (action < 0)
         return JOUST_EXIT_USAGE;
     bool show = action == 1;
     r.action = actions[action];
-    char name[64], synopsis[160];
+    char name[64], synopsis[160], page[1024];
     snprintf(name, sizeof(name), "%s %s", verb, r.action);
     snprintf(synopsis, sizeof(synopsis), "joust %s%s --store DIR%s", name, show ? " ID" : "",
              show ? " [--json]" : " [--round N] [--limit N] [--json] [--provenance]");
+    snprintf(page, sizeof(page), "Prints %s.\n\n%s\n%s", action_help[action], about(family), ids);
     const joust_option options[] = {
         {"--store", JOUST_OPTION_TEXT, &r.store, "DIR", "the job's store; it may be live"},
         {"--json", JOUST_OPTION_FLAG, &r.json, NULL, "JSON, one object a line"},
         {"--round", JOUST_OPTION_U32, &r.round, "N", "that round alone"},
-        {"--limit", JOUST_OPTION_U64, &r.limit, "N", "at most N records"},
+        {"--limit", JOUST_OPTION_U64, &r.limit, "N", "at most N records (0: all)"},
         {"--provenance", JOUST_OPTION_FLAG, &r.provenance, NULL,
          "add where each record was made; not part of the canonical output"},
     };
     joust_usage usage = {.verb = name,
                          .synopsis = synopsis,
-                         .about = action_help[action],
+                         .about = page,
                          .options = options,
                          .n_options = show ? 2 : sizeof(options) / sizeof(*options),
                          .min_positional = show,

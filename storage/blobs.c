@@ -341,6 +341,13 @@ typedef struct blob_walk {
     joust_buf bytes;
 } blob_walk;
 
+/* What is wrong with the file, without its path in front. */
+static const char *without_path(const char *wrong, const char *path)
+{
+    size_t n = strlen(path);
+    return strncmp(wrong, path, n) == 0 && strncmp(wrong + n, ": ", 2) == 0 ? wrong + n + 2 : wrong;
+}
+
 static joust_status walk_blob(void *user, const char *folder, const char *name, joust_error *err)
 {
     blob_walk *w = user;
@@ -359,7 +366,7 @@ static joust_status walk_blob(void *user, const char *folder, const char *name, 
     if (st == JOUST_NOMEM)
         joust_fail(err, st, "%s", why.text);
     else
-        st = w->see(w->user, path, st == JOUST_OK ? NULL : why.text, err);
+        st = w->see(w->user, path, st == JOUST_OK ? NULL : without_path(why.text, path), err);
     joust_free(path);
     return st;
 }

@@ -204,6 +204,20 @@ void joust_trajectory_json(joust_buf *to, const joust_trajectory *r)
     add_floats(to, "logps", r->logps, r->n_tokens);
 }
 
+/* What asked a model, and how; null for a judge without one, as a rule. */
+static void add_asked(joust_buf *to, const joust_verdict *r)
+{
+    if (*r->model.lineage) {
+        joust_json_add_model(to, "model", &r->model);
+        joust_json_add_digest(to, "rendered", &r->rendered);
+        joust_json_add_digest(to, "template", &r->template_digest);
+        return;
+    }
+    joust_json_add_text(to, "model", NULL);
+    joust_json_add_text(to, "rendered", NULL);
+    joust_json_add_text(to, "template", NULL);
+}
+
 void joust_verdict_json(joust_buf *to, const joust_verdict *r)
 {
     joust_record_id id = joust_verdict_id(r), subject = joust_verdict_subject_id(r);
@@ -226,9 +240,7 @@ void joust_verdict_json(joust_buf *to, const joust_verdict *r)
         joust_json_add_number(to, "", r->label_logps[i]);
     joust_json_close(to, ']');
     joust_json_add_number(to, "residual", r->residual);
-    joust_json_add_model(to, "model", &r->model);
-    joust_json_add_digest(to, "rendered", &r->rendered);
-    joust_json_add_digest(to, "template", &r->template_digest);
+    add_asked(to, r);
     joust_json_add_count(to, "n_prompt_tokens", r->n_prompt_tokens);
     joust_json_add_count(to, "n_tokens", r->n_tokens);
     joust_json_add_text(to, "text", r->text);
@@ -312,9 +324,9 @@ void joust_provenance_json(joust_buf *to, const joust_provenance *r)
         joust_buf_format(to, "%" PRId64, s->latency_us);
         joust_json_add_count(to, "prompt_tokens", s->prompt_tokens);
         joust_json_add_count(to, "tokens", s->tokens);
-        joust_json_add_text(to, "fingerprint", joust_digest_is_zero(&s->fingerprint)
-                                                   ? NULL
-                                                   : joust_digest_hex(&s->fingerprint, hex));
+        joust_json_add_text(
+            to, "fingerprint",
+            joust_digest_is_zero(&s->fingerprint) ? NULL : joust_digest_hex(&s->fingerprint, hex));
         joust_json_close(to, '}');
     }
     joust_json_close(to, ']');

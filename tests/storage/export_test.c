@@ -13,6 +13,7 @@
 #include "proto/base/file.h"
 #include "storage/check.h"
 #include "storage/export.h"
+#include "storage/json.h"
 #include "storage/tables.h"
 #include "tests/oom.h"
 #include "tests/storage/fixture.h"
@@ -90,6 +91,20 @@ static void exports_are_these_bytes(void **state)
     assert_golden(*state, JOUST_FAMILY_PAIRS, "pairs.jsonl");
     assert_golden(*state, JOUST_FAMILY_TRAJECTORIES, "trajectories.jsonl");
     assert_golden(*state, JOUST_FAMILY_VERDICTS, "verdicts.jsonl");
+}
+
+static void a_rule_asked_no_model(void **state)
+{
+    static char nothing[] = "";
+    joust_verdict v = {.other = JOUST_NONE, .judge = "exact", .kind = "rule", .text = nothing};
+    joust_buf line = {0};
+    (void)state;
+    v.outcome = JOUST_OUTCOME_OK;
+    joust_verdict_json(&line, &v);
+    assert_true(joust_buf_ok(&line));
+    assert_non_null(
+        strstr((char *)line.data, ",\"model\":null,\"rendered\":null,\"template\":null,"));
+    joust_buf_fini(&line);
 }
 
 static void pairs_read_as_trainers_read_them(void **state)
@@ -216,9 +231,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(exports_are_these_bytes),          TEST(pairs_read_as_trainers_read_them),
-        TEST(provenance_comes_last_when_asked), TEST(one_record_is_its_line),
-        TEST(a_failing_sink_ends_it),           TEST(out_of_memory_leaks_nothing),
+        TEST(exports_are_these_bytes),
+        TEST(pairs_read_as_trainers_read_them),
+        TEST(provenance_comes_last_when_asked),
+        TEST(one_record_is_its_line),
+        TEST(a_rule_asked_no_model),
+        TEST(a_failing_sink_ends_it),
+        TEST(out_of_memory_leaks_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
