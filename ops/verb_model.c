@@ -377,6 +377,9 @@ static int model_convert(int argc, char **argv)
     joust_status st = parse_dtype(dtype_name, &c.dtype, &err);
     if (st == JOUST_OK)
         st = convert(&c, &err);
+    if (st == JOUST_OK)
+        printf("%s: written from %s%s%s\n", c.out, c.in,
+               c.adapter_alone ? ": the adapter alone" : " as ", c.adapter_alone ? "" : dtype_name);
     return st == JOUST_OK ? JOUST_EXIT_OK : joust_cli_fail("model convert", &err);
 }
 

@@ -120,6 +120,11 @@ int joust_verb_sim(int argc, char **argv)
     int status = joust_cli_parse(&usage, argc, argv, NULL, &n_positional);
     if (status >= 0)
         return status;
+    if (!seeds) {
+        fprintf(stderr,
+                "joust sim: --seeds: expected 1 or more: nothing is looked at without one\n");
+        return JOUST_EXIT_USAGE;
+    }
     if (!find_plant(plant, &options.plant))
         return JOUST_EXIT_USAGE;
     for (uint64_t i = 0; i < seeds; i++) {

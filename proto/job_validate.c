@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/base/text.h"
 #include "proto/job.h"
 
 typedef struct check {
@@ -25,6 +26,37 @@ static void set_key(const check *c, const char *format, ...)
 }
 
 #define REFUSE(c, ...) return joust_fail((c)->err, JOUST_INVALID, __VA_ARGS__)
+
+/* "'polisy' isn't one of models: policy, base; did you mean 'policy'?" */
+static joust_status refuse_name(const check *c, const char *name, const char *of,
+                                const char *const *names, uint32_t n)
+{
+    char list[512] = "";
+    size_t at = 0;
+    const char *nearest = joust_text_nearest(name ? name : "", names, n);
+    for (uint32_t i = 0; i < n && at < sizeof(list); i++)
+        at += (size_t)snprintf(list + at, sizeof(list) - at, "%s%s", i ? ", " : "", names[i]);
+    REFUSE(c, "'%s' isn't one of %s: %s%s%s%s", name ? name : "", of, n ? list : "there are none",
+           nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
+}
+
+static joust_status refuse_model(const check *c, const char *name)
+{
+    const char *names[JOUST_MAX_MODELS];
+    uint32_t n = 0;
+    for (; n < c->job->n_models && n < JOUST_MAX_MODELS; n++)
+        names[n] = c->job->models[n].name ? c->job->models[n].name : "";
+    return refuse_name(c, name, "models", names, n);
+}
+
+static joust_status refuse_judge(const check *c, const char *name)
+{
+    const char *names[JOUST_MAX_JUDGES];
+    uint32_t n = 0;
+    for (; n < c->job->n_judges && n < JOUST_MAX_JUDGES; n++)
+        names[n] = c->job->judges[n].name ? c->job->judges[n].name : "";
+    return refuse_name(c, name, "judges", names, n);
+}
 
 /* http://host… or https://host…, ASCII, without a user, a query or a slash at the end. */
 static bool is_base_url(const char *url)
@@ -189,7 +221,7 @@ static joust_status check_judge(const check *c, uint32_t i)
     if (asks_model && !j->model)
         REFUSE(c, "judge '%s' needs a model; name one of models:", j->name);
     if (j->model && joust_job_find_model(c->job, j->model) == JOUST_NONE)
-        REFUSE(c, "'%s' isn't one of models:", j->model);
+        return refuse_model(c, j->model);
     if (asks_model && is_served(c->job, j->model))
         REFUSE(c, "'%s' is served by an endpoint; %s needs a model of the built-in engine",
                j->model, j->kind == JOUST_JUDGE_YES_NO ? "yes-no" : "compare");
@@ -317,7 +349,7 @@ static joust_status check_pairs(const check *c)
         REFUSE(c, "must be 0 or above");
     set_key(c, "pairs.rejected_model");
     if (p->rejected_model && joust_job_find_model(c->job, p->rejected_model) == JOUST_NONE)
-        REFUSE(c, "'%s' isn't one of models:", p->rejected_model);
+        return refuse_model(c, p->rejected_model);
     set_key(c, "rollout.temperature");
     if (c->job->rollout.sampling.temperature <= 0 && !p->rejected_model)
         REFUSE(c, "0 gives the same answer each time: there is nothing to choose from; above 0");
@@ -423,7 +455,7 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
     const joust_job *job = c->job;
     set_key(c, "%s.model", at);
     if (!t->model || joust_job_find_model(job, t->model) == JOUST_NONE)
-        REFUSE(c, "'%s' isn't one of models:", t->model ? t->model : "");
+        return refuse_model(c, t->model);
     if (is_served(job, t->model))
         REFUSE(c,
                "'%s' is served by an endpoint: the built-in trainer has no weights of it; leave "
@@ -485,7 +517,7 @@ static joust_status check_measure(const check *c, const char *at, const char *pr
         REFUSE(c, "missing; name a file of prompts");
     set_key(c, "%s.judge", at);
     if (joust_job_find_judge(c->job, judge) == JOUST_NONE)
-        REFUSE(c, "'%s' isn't one of judges:", judge ? judge : "");
+        return refuse_judge(c, judge);
     if (compares(c->job, judge))
         REFUSE(c, "'%s' compares answers; measuring needs a judge of each (yes-no, rule)", judge);
     return JOUST_OK;
@@ -499,7 +531,7 @@ static joust_status check_evaluate(const check *c)
         return st;
     set_key(c, "evaluate.judged_by");
     if (e->judged_by && joust_job_find_judge(c->job, e->judged_by) == JOUST_NONE)
-        REFUSE(c, "'%s' isn't one of judges:", e->judged_by);
+        return refuse_judge(c, e->judged_by);
     if (e->judged_by && compares(c->job, e->judged_by))
         REFUSE(c, "'%s' compares answers; only a judge of each is measured", e->judged_by);
     set_key(c, "evaluate.samples");

@@ -236,9 +236,14 @@ static void what_no_single_key_shows_is_told_at_its_key(void **state)
 {
     (void)state;
     refused_line(9, "  - {name: self, kind: yes-no, model: polcy}",
-                 "j.yaml:9:39: judges[0].model: 'polcy' isn't one of models:\n");
-    refused_line(13, "promote: {prompts: v.jsonl, judge: exat}",
-                 "j.yaml:13:36: promote.judge: 'exat' isn't one of judges:\n");
+                 "j.yaml:9:39: judges[0].model: 'polcy' isn't one of models: policy; did you mean "
+                 "'policy'?\n");
+    refused_line(9, "  - {name: self, kind: yes-no, model: elsewhere}",
+                 "j.yaml:9:39: judges[0].model: 'elsewhere' isn't one of models: policy\n");
+    refused_line(
+        13, "promote: {prompts: v.jsonl, judge: exat}",
+        "j.yaml:13:36: promote.judge: 'exat' isn't one of judges: self, exact; did you mean "
+        "'exact'?\n");
     refused_line(10, "  - {name: exact, kind: rule, role: evaluate}",
                  "j.yaml:10:5: judges[1].rule: missing: final-number, steps-and-number, exact or "
                  "regex\n");

@@ -16,3 +16,5 @@ status=0
 "$joust" status --store "$dir/floor" --json >"$dir/status" || status=$?
 [ $status = 1 ] && grep -q '"phase":"failed","round":2,"rounds":2,' "$dir/status" ||
     fail "status $status of a failed job: $(cat "$dir/status")"
+"$joust" sim --seeds 0 2>"$dir/refused" && fail "a simulation of nothing found nothing"
+grep -q -e "--seeds: expected 1 or more" "$dir/refused" || fail "--seeds 0: $(cat "$dir/refused")"
