@@ -118,20 +118,19 @@ static int run(const joust_launch_options *options, bool dry_run)
     return status;
 }
 
-/* Whether somebody is there for everything that the job asks of workers and judges: nobody else joins a launch. */
-static bool enough_roles(const joust_job *job, uint32_t workers, uint32_t judges)
+/* Roles that somebody else has to start, or the job waits for them for ever. */
+static void warn_of_absent(const joust_job *job, uint32_t workers, uint32_t judges)
 {
     if (workers == 0)
-        fprintf(stderr, "joust launch: --workers 0: a job needs one worker at least\n");
-    else if (judges == 0 && job->n_judges > 0)
+        fprintf(stderr,
+                "warning: no worker process (--workers 0): the job waits for one that somebody "
+                "else starts\n");
+    if (judges == 0 && job->n_judges > 0)
         fprintf(
             stderr,
-            "joust launch: no judge process (--judges 0, or cluster.judges), but judge '%s' needs "
-            "one: give --judges 1\n",
+            "warning: no judge process (--judges 0, or cluster.judges): judge '%s' waits for one "
+            "that somebody else starts\n",
             job->judges[0].name);
-    else
-        return true;
-    return false;
 }
 
 int joust_verb_launch(int argc, char **argv)
@@ -200,10 +199,7 @@ int joust_verb_launch(int argc, char **argv)
                                     .device = device,
                                     .precision = precision,
                                     .program = program};
-    if (!enough_roles(&jobfile.job, options.workers, options.judges)) {
-        joust_jobfile_fini(&jobfile);
-        return JOUST_EXIT_USAGE;
-    }
+    warn_of_absent(&jobfile.job, options.workers, options.judges);
     threads = threads ? threads : cluster->threads;
     options.worker_threads = threads ? threads : share_of_cores(options.workers);
     options.kv_memory_mb = cluster->kv_memory_mb;

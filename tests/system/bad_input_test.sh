@@ -59,8 +59,6 @@ refused "job.yaml:15:21: evaluate.prompts: $dir/data/test.jsonl: empty"
 refused "job.yaml: 2 problems"
 restore
 refused "at most 1024" --workers 100000
-refused "a job needs one worker" --workers 0
-refused "judge 'self' needs one: give --judges 1" --judges 0
 edit 's/temperature: 1.0, max_tokens: 20/temperature: 0, max_tokens: 20/'
 refused "rollout.temperature: 0 gives the same answer each time"
 edit 's/name: self, kind: yes-no, model: policy/name: other, kind: rule, rule: exact/'

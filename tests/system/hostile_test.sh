@@ -18,6 +18,7 @@ attack() {
 
 # Without a judge the job can't end under the attackers' hands.
 begin "$dir/hostile" --judges 0 --set cluster.lease_ms=1000
+await grep -q "warning: no judge process .*: judge 'self' waits for one" "$dir/hostile.out"
 await "$joust" status --store "$dir/hostile"
 endpoint=$(work "$dir/hostile")
 attack "$endpoint" hoard 700
