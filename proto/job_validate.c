@@ -176,6 +176,8 @@ static joust_status check_models(const check *c)
     for (uint32_t i = 0; i < job->n_models; i++) {
         const joust_job_model *m = &job->models[i];
         set_key(c, "models.%.100s", m->name);
+        if (strlen(m->name) >= JOUST_MAX_NAME_BYTES)
+            REFUSE(c, "a name has at most %u bytes", JOUST_MAX_NAME_BYTES - 1);
         if (joust_job_find_model(job, m->name) != i)
             REFUSE(c, "a model of this name was declared before");
         if (m->has_serve && m->serve.replicas == 0)
@@ -215,6 +217,8 @@ static joust_status check_judge(const check *c, uint32_t i)
     const joust_job_judge *j = &c->job->judges[i];
     bool asks_model = j->kind == JOUST_JUDGE_YES_NO || j->kind == JOUST_JUDGE_COMPARE;
     set_key(c, "judges[%u].name", i);
+    if (j->name && strlen(j->name) >= JOUST_MAX_NAME_BYTES)
+        REFUSE(c, "a name has at most %u bytes", JOUST_MAX_NAME_BYTES - 1);
     if (joust_job_find_judge(c->job, j->name) != i)
         REFUSE(c, "a judge called '%s' was declared before", j->name);
     set_key(c, "judges[%u].model", i);

@@ -9,6 +9,7 @@
 #include "proto/base/log.h"
 #include "worker/endpoint_internal.h"
 
+#define LOOK_KEPT_MS  1000 /* a look that nobody drove for longer is begun anew */
 #define STEP_MS       50
 #define MAX_NONSENSE  16u /* answers that can't be read, to one request, before it is given up */
 #define MAX_KEY_BYTES 4096u
@@ -90,8 +91,10 @@ void joust_endpoint_free(joust_endpoint **endpoint)
     joust_endpoint *e = *endpoint;
     if (!e)
         return;
-    if (e->multi)
-        joust_transfer_abandon(e, joust_clock_ms());
+    if (e->multi) {
+        joust_transfer_abandon_requests(e, joust_clock_ms());
+        joust_transfer_abandon_looks(e, JOUST_NONE, joust_clock_ms());
+    }
     joust_transfer_fini(e);
     curl_multi_cleanup(e->multi);
     joust_endpoint_pool_free(&e->pool);
@@ -112,6 +115,7 @@ void joust_endpoint_begin_round(joust_endpoint *e, uint32_t round)
 
 void joust_endpoint_prove(joust_endpoint *e, const joust_endpoint_proof *proof)
 {
+    joust_transfer_abandon_looks(e, JOUST_NONE, joust_clock_ms());
     e->proof = proof;
     joust_look_all(e);
 }
@@ -358,9 +362,12 @@ joust_status joust_endpoint_run(joust_endpoint *e, const joust_endpoint_request 
     for (uint32_t i = 0; i < n; i++)
         r.slots[i] =
             (slot){.ask = &requests[i], .at_ms = now, .begun_ms = now, .avoid = JOUST_NO_SERVER};
+    if (now - e->ended_ms > LOOK_KEPT_MS)
+        joust_transfer_abandon_looks(e, JOUST_NONE, now);
     while (st == JOUST_OK && r.n_open > 0)
         st = turn(&r, err);
-    joust_transfer_abandon(e, joust_clock_ms());
+    e->ended_ms = joust_clock_ms();
+    joust_transfer_abandon_requests(e, e->ended_ms);
     joust_free(r.slots);
     return st;
 }

@@ -73,6 +73,7 @@ struct joust_endpoint {
     const joust_endpoint_proof *proof; /* or NULL */
     CURLM *multi;
     joust_transfer *idle;
+    int64_t ended_ms;     /* when the last run did: looks go on in the next, so that short runs get to an end of them */
     uint32_t n_transfers; /* under way */
     joust_transfer **transfers;
     size_t capacity;
@@ -91,8 +92,10 @@ JOUST_MUST_USE joust_status joust_transfer_ask(joust_endpoint *e, uint32_t serve
 /* The next exchange that is over, or NULL; *ret says how it went. End it with joust_transfer_end. */
 joust_transfer *joust_transfer_next(joust_endpoint *e, joust_exchange *ret);
 void joust_transfer_end(joust_endpoint *e, joust_transfer *t);
-/* Ends all that are under way: nobody waits for them. */
-void joust_transfer_abandon(joust_endpoint *e, int64_t now_ms);
+/* Ends the requests under way: nobody waits for them. */
+void joust_transfer_abandon_requests(joust_endpoint *e, int64_t now_ms);
+/* Looks at that server, or JOUST_NONE: at any. They are due again. */
+void joust_transfer_abandon_looks(joust_endpoint *e, uint32_t server, int64_t now_ms);
 void joust_transfer_fini(joust_endpoint *e);
 /* Takes the key out of a text. */
 void joust_endpoint_redact(const joust_endpoint *e, char *text);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "worker/endpoint_internal.h"
 
@@ -42,6 +43,7 @@ void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int6
 
 void joust_look_all(joust_endpoint *e)
 {
+    joust_transfer_abandon_looks(e, JOUST_NONE, joust_clock_ms());
     for (uint32_t i = 0; i < e->settings->n_urls; i++) {
         if (e->servers[i].look == JOUST_LOOK_READY || e->servers[i].look == JOUST_LOOK_HELD)
             e->servers[i].look = JOUST_LOOK_DUE;
@@ -54,6 +56,7 @@ void joust_endpoint_set_up(joust_endpoint *e, uint32_t server, bool up)
     joust_endpoint_server_state *s = &e->servers[server];
     if (up == (s->look != JOUST_LOOK_DOWN))
         return;
+    joust_transfer_abandon_looks(e, server, joust_clock_ms());
     s->look = up ? JOUST_LOOK_DUE : JOUST_LOOK_DOWN;
     s->unfit = 0;
     s->lost = false;

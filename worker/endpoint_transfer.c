@@ -168,15 +168,27 @@ void joust_transfer_end(joust_endpoint *e, joust_transfer *t)
     give_back(e, t);
 }
 
-void joust_transfer_abandon(joust_endpoint *e, int64_t now_ms)
+static void abandon(joust_endpoint *e, joust_transfer *t, int64_t now_ms)
 {
-    while (e->n_transfers) {
-        joust_transfer *t = e->transfers[e->n_transfers - 1];
-        joust_endpoint_pool_end(e->pool, t->server, JOUST_ENDPOINT_ABANDONED, 0, now_ms);
-        if (t->request == JOUST_NONE && e->servers[t->server].look != JOUST_LOOK_DOWN)
-            e->servers[t->server].look = JOUST_LOOK_DUE;
-        joust_transfer_end(e, t);
-    }
+    joust_endpoint_pool_end(e->pool, t->server, JOUST_ENDPOINT_ABANDONED, 0, now_ms);
+    if (t->request == JOUST_NONE && e->servers[t->server].look != JOUST_LOOK_DOWN)
+        e->servers[t->server].look = JOUST_LOOK_DUE;
+    joust_transfer_end(e, t);
+}
+
+void joust_transfer_abandon_requests(joust_endpoint *e, int64_t now_ms)
+{
+    for (uint32_t i = e->n_transfers; i-- > 0;) /* the last one takes the place of one that goes */
+        if (e->transfers[i]->request != JOUST_NONE)
+            abandon(e, e->transfers[i], now_ms);
+}
+
+void joust_transfer_abandon_looks(joust_endpoint *e, uint32_t server, int64_t now_ms)
+{
+    for (uint32_t i = e->n_transfers; i-- > 0;)
+        if (e->transfers[i]->request == JOUST_NONE &&
+            (server == JOUST_NONE || e->transfers[i]->server == server))
+            abandon(e, e->transfers[i], now_ms);
 }
 
 void joust_transfer_fini(joust_endpoint *e)
