@@ -19,11 +19,11 @@ fuzz_one() {
     local target=$1 corpus=tests/fuzz/corpus/$1 here=$out/$1 status=0
     rm -rf "$here"
     mkdir -p "$here/new" "$here/kept" "$here/found"
-    nice -n 15 "$programs/fuzz_$target" -max_total_time="$seconds" -timeout=25 -rss_limit_mb=2048 \
+    nice -n 15 "$programs/fuzz_$target" -max_total_time="$seconds" -timeout=25 -report_slow_units=25 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$here/found/" "$here/new" "$corpus" >"$here/log" 2>&1 || status=$?
     # The smallest set that reaches the same edges: counts of how often are left out, or the corpus would be hundreds.
     find "$corpus" -type f | grep -vE "/${digest_name#^}" | xargs -r cp -t "$here/kept"
-    nice -n 15 "$programs/fuzz_$target" -merge=1 -use_counters=0 -timeout=25 -rss_limit_mb=2048 \
+    nice -n 15 "$programs/fuzz_$target" -merge=1 -use_counters=0 -timeout=25 -report_slow_units=25 -rss_limit_mb=2048 \
         -artifact_prefix="$here/found/merge-" "$here/kept" "$corpus" "$here/new" >"$here/merge.log" 2>&1 || status=$?
     echo "$status" >"$here/status"
 }
