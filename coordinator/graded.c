@@ -155,12 +155,16 @@ joust_status joust_graded_each(const joust_graded_sources *c, uint32_t round, ui
     return st;
 }
 
-joust_status joust_graded_credit(const joust_graded *group, joust_advantage kind, joust_credit *ret,
-                                 bool *ret_decided, joust_error *err)
+joust_status joust_graded_credit(const joust_graded *group, joust_advantage kind,
+                                 joust_credit **ret, bool *ret_decided, joust_error *err)
 {
+    joust_credit *credit = joust_calloc(group->n, sizeof(*credit));
     double *rewards = joust_calloc(2 * (size_t)group->n, sizeof(*rewards));
-    if (!rewards)
+    if (!credit || !rewards) {
+        joust_free(credit);
+        joust_free(rewards);
         return joust_fail(err, JOUST_NOMEM, "advantages of %u answers", group->n);
+    }
     double *advantages = rewards + group->n;
     uint32_t n = 0;
     for (uint32_t i = 0; i < group->n; i++) {
@@ -171,9 +175,10 @@ joust_status joust_graded_credit(const joust_graded *group, joust_advantage kind
     n = 0;
     for (uint32_t i = 0; i < group->n; i++) {
         bool has = group->rewards[i].has;
-        ret[i] = (joust_credit){.used = has && group->trajectories[i].n_tokens > 0,
-                                .advantage = has ? advantages[n++] : 0};
+        credit[i] = (joust_credit){.used = has && group->trajectories[i].n_tokens > 0,
+                                   .advantage = has ? advantages[n++] : 0};
     }
     joust_free(rewards);
+    *ret = credit;
     return JOUST_OK;
 }

@@ -86,7 +86,7 @@ static joust_status fill_judge(joust_lease_sources *s, const joust_stage *stage,
     return st;
 }
 
-/* The core counts answers of decided groups; without dynamic sampling the others' count too. */
+/* The core counts answers of decided groups; those of the others are trained on too without dynamic sampling. */
 static joust_status count_answers(const joust_lease_sources *s, const joust_unit_key *unit,
                                   uint64_t *ret, joust_error *err)
 {
@@ -111,7 +111,8 @@ static joust_status fill_train(joust_lease_sources *s, const joust_stage *stage,
         return JOUST_OK;
     if (stage->pairs == JOUST_NONE)
         u->data = stage->train.data_content;
-    else if (s->plan->stages[stage->pairs].advantage) {
+    else if (s->plan->stages[stage->pairs].advantage &&
+             !s->plan->stages[stage->pairs].dynamic_sampling) {
         joust_status st = count_answers(s, &u->unit, &u->n_rows, err);
         if (st != JOUST_OK)
             return st;

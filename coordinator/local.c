@@ -69,10 +69,8 @@ static joust_status count_credit(const joust_stage *stage, const joust_graded *g
                                  joust_error *err)
 {
     bool decided;
-    joust_credit *credit = joust_calloc(group->n, sizeof(*credit));
-    if (!credit)
-        return joust_fail(err, JOUST_NOMEM, "advantages: out of memory");
-    joust_status st = joust_graded_credit(group, stage->advantage, credit, &decided, err);
+    joust_credit *credit = NULL;
+    joust_status st = joust_graded_credit(group, stage->advantage, &credit, &decided, err);
     for (uint32_t i = 0; st == JOUST_OK && decided && i < group->n; i++)
         *ret += credit[i].used;
     joust_free(credit);

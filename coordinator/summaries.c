@@ -190,10 +190,8 @@ static joust_status count_graded(void *context, uint64_t position, const joust_g
     graded_count *n = context;
     bool decided = false;
     (void)position;
-    joust_credit *credit = joust_calloc(group->n, sizeof(*credit));
-    if (!credit)
-        return joust_fail(err, JOUST_NOMEM, "figures: out of memory");
-    joust_status st = joust_graded_credit(group, n->kind, credit, &decided, err);
+    joust_credit *credit = NULL;
+    joust_status st = joust_graded_credit(group, n->kind, &credit, &decided, err);
     for (uint32_t i = 0; st == JOUST_OK && i < group->n; i++) {
         n->answers += credit[i].used;
         n->rewarded += group->rewards[i].has;

@@ -64,18 +64,24 @@ typedef struct pass {
     joust_score_request requests[2 * ROWS_AT_ONCE];
 } pass;
 
+joust_status joust_logp_gap(const float *recorded, const float *computed, uint32_t n,
+                            double *max_gap, joust_error *err)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        double gap = fabs((double)recorded[i] - (double)computed[i]);
+        if (!isfinite(gap))
+            return joust_fail(err, JOUST_NOT_FINITE, "log-prob of response token %u", i);
+        if (gap > *max_gap)
+            *max_gap = gap;
+    }
+    return JOUST_OK;
+}
+
 static joust_status compare(joust_pair_scores *s, const sequence *q, const float *recorded,
                             joust_error *err)
 {
-    for (uint32_t i = 0; i < q->n - q->first; i++) {
-        double gap = fabs((double)recorded[i] - (double)q->logps[i]);
-        if (!isfinite(gap))
-            return joust_fail(err, JOUST_NOT_FINITE, "log-prob of response token %u", i);
-        if (gap > s->max_gap)
-            s->max_gap = gap;
-    }
     s->n_compared += q->n - q->first;
-    return JOUST_OK;
+    return joust_logp_gap(recorded, q->logps, q->n - q->first, &s->max_gap, err);
 }
 
 /* Both sides of a row by the training forward pass, where the reference is the same model or where

@@ -1,6 +1,5 @@
 #include "worker/policy_batch.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
@@ -108,13 +107,8 @@ static joust_status compare_row(joust_trainer *trainer, const joust_train_row_pa
     joust_status st = sequence_make(row, &s, err);
     if (st == JOUST_OK)
         st = joust_trainer_logps(trainer, s.tokens, s.n, s.first, s.logps, err);
-    for (uint32_t i = 0; st == JOUST_OK && i < row->n_chosen; i++) {
-        double gap = fabs((double)row->chosen_logps[i] - (double)s.logps[i]);
-        if (!isfinite(gap))
-            st = joust_fail(err, JOUST_NOT_FINITE, "log-prob of response token %u", i);
-        else if (gap > *max_gap)
-            *max_gap = gap;
-    }
+    if (st == JOUST_OK)
+        st = joust_logp_gap(row->chosen_logps, s.logps, row->n_chosen, max_gap, err);
     sequence_fini(&s);
     return st;
 }

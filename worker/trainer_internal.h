@@ -18,6 +18,10 @@ typedef struct joust_pair_scores {
     uint32_t row_tokens, row_answers; /* of the longest rows: the prompt once, and its answers */
 } joust_pair_scores;
 
+/* Raises *max_gap to the largest difference of n recorded log-probs from those that training computes. Errors: JOUST_NOT_FINITE. */
+JOUST_MUST_USE joust_status joust_logp_gap(const float *recorded, const float *computed, uint32_t n,
+                                           double *max_gap, joust_error *err);
+
 void joust_pair_scores_fini(joust_pair_scores *s);
 /* What pairs are measured against. */
 typedef struct joust_pair_reference {

@@ -1,7 +1,10 @@
 /* What a policy loss takes of a group: advantages among the answers that have a reward. */
 #include "check.h"
 
+#include <string.h>
+
 #include "coordinator/graded.h"
+#include "proto/base/alloc.h"
 #include "tests/oom.h"
 
 enum { N = 4 };
@@ -26,9 +29,12 @@ static bool credit(sample *s, joust_advantage kind, joust_credit *ret)
 {
     joust_error err;
     bool decided = false;
+    joust_credit *credit;
     s->group.trajectories = s->trajectories;
     s->group.rewards = s->rewards;
-    check_ok(joust_graded_credit(&s->group, kind, ret, &decided, &err));
+    check_ok(joust_graded_credit(&s->group, kind, &credit, &decided, &err));
+    memcpy(ret, credit, N * sizeof(*ret));
+    joust_free(credit);
     return decided;
 }
 
@@ -92,12 +98,15 @@ static void equal_rewards_decide_nothing(void **state)
 
 static joust_status without_memory(void *context, joust_error *err)
 {
-    joust_credit got[N];
+    joust_credit *credit = NULL;
     bool decided;
     sample *s = context;
     s->group.trajectories = s->trajectories;
     s->group.rewards = s->rewards;
-    return joust_graded_credit(&s->group, JOUST_ADVANTAGE_CENTRED, got, &decided, err);
+    joust_status st =
+        joust_graded_credit(&s->group, JOUST_ADVANTAGE_CENTRED, &credit, &decided, err);
+    joust_free(credit);
+    return st;
 }
 
 static void out_of_memory(void **state)
