@@ -18,12 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "request.h"
+
 #include "proto/base/bytes.h"
 #include "worker/engine/generate.h"
 #include "worker/engine/tokenizer.h"
 
-#define MAX_BODY (1u << 20)
-#define MAX_N    64
+#define MAX_N 64
 
 typedef struct server {
     const char *dir, *name, *gate;
@@ -39,9 +40,7 @@ typedef struct server {
 
 typedef struct exchange {
     server *s;
-    char *body;
-    size_t n_body;
-    char id[80];
+    http_request request;
 } exchange;
 
 static void note(const server *s, const char *what)
@@ -172,7 +171,7 @@ static enum MHD_Result refuse(struct MHD_Connection *c, unsigned status, const c
 static void pass_gate(const exchange *x)
 {
     const struct timespec turn = {.tv_nsec = 20 * 1000000};
-    while (x->s->gate && strcmp(x->id, "probe") != 0 && access(x->s->gate, F_OK) != 0)
+    while (x->s->gate && strcmp(x->request.id, "probe") != 0 && access(x->s->gate, F_OK) != 0)
         nanosleep(&turn, NULL);
 }
 
@@ -183,10 +182,11 @@ static enum MHD_Result answer_completion(exchange *x, struct MHD_Connection *c)
     if (!s->model)
         return refuse(c, 503, "it sleeps");
     pass_gate(x);
-    note(s, x->id);
+    note(s, x->request.id);
     if (s->die_after && ++s->n_answers > s->die_after)
         _exit(3);
-    json_t *body = json_loads(x->body ? x->body : "", 0, NULL), *choices = json_array();
+    json_t *body = json_loads(x->request.body ? x->request.body : "", 0, NULL),
+           *choices = json_array();
     joust_status st = complete(s, body, choices, &err);
     json_decref(body);
     if (st == JOUST_OK)
@@ -216,7 +216,7 @@ static enum MHD_Result manage(exchange *x, struct MHD_Connection *c, const char 
     for (size_t i = 0; i < sizeof(loads) / sizeof(*loads); i++)
         if (strcmp(path, loads[i]) == 0) {
             note(s, path);
-            bool done = reload(s, x->body);
+            bool done = reload(s, x->request.body);
             return reply(c, done ? 200 : 400, json_pack("{s:b}", "success", done));
         }
     if (strcmp(path, "/sleep") == 0 || strcmp(path, "/release_memory_occupation") == 0) {
@@ -253,22 +253,15 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *c, const char *p
     (void)method;
     (void)version;
     if (!x) {
-        const char *id = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Request-Id");
         x = calloc(1, sizeof(*x));
         x->s = arg;
-        snprintf(x->id, sizeof(x->id), "%s", id ? id : "-");
+        request_begin(&x->request, c);
         *state = x;
         return MHD_YES;
     }
     if (*n == 0)
         return dispatch(x, c, path);
-    if (x->n_body + *n > MAX_BODY)
-        return MHD_NO;
-    x->body = realloc(x->body, x->n_body + *n + 1);
-    memcpy(x->body + x->n_body, data, *n);
-    x->body[x->n_body += *n] = '\0';
-    *n = 0;
-    return MHD_YES;
+    return request_add(&x->request, data, n);
 }
 
 static void completed(void *arg, struct MHD_Connection *c, void **state,
@@ -279,7 +272,7 @@ static void completed(void *arg, struct MHD_Connection *c, void **state,
     (void)c;
     (void)how;
     if (x)
-        free(x->body);
+        request_fini(&x->request);
     free(x);
 }
 

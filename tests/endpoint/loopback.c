@@ -1,4 +1,5 @@
 #include "endpoint/loopback.h"
+#include "endpoint/request.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -12,8 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_BODY (1u << 20)
-
 struct loopback {
     loopback_options o;
     struct MHD_Daemon *daemon;
@@ -26,9 +25,7 @@ struct loopback {
 /* One request. */
 typedef struct exchange {
     loopback *s;
-    char *body;
-    size_t n_body;
-    char id[80];
+    http_request request;
     bool asks;  /* for answers, not for models */
     bool whole; /* a good answer is on its way */
 } exchange;
@@ -258,21 +255,21 @@ static enum MHD_Result reply_answer(exchange *x, struct MHD_Connection *c, bool 
 {
     loopback *s = x->s;
     loopback_fault fault = draw(s, ++s->n_asked);
-    note(s, "ask", x->id);
+    note(s, "ask", x->request.id);
     unsigned now = ++s->under_way;
     if (now > s->widest)
         s->widest = now;
     pause_ms(s->o.answer_ms + (fault == LOOPBACK_SLOW ? s->o.slow_ms : 0));
     --s->under_way;
     if (fault != LOOPBACK_FAULTS)
-        note(s, loopback_fault_name(fault), x->id);
+        note(s, loopback_fault_name(fault), x->request.id);
     if (fault == LOOPBACK_CUT)
         return MHD_NO;
     if (fault == LOOPBACK_BUSY)
         return reply(c, 429, strdup("{\"error\":{\"message\":\"too much to do\"}}"), "1");
     if (fault == LOOPBACK_ERROR)
         return reply(c, 500, strdup("{\"error\":{\"message\":\"out of order\"}}"), NULL);
-    char *text = answer(s, x->body, chat, fault);
+    char *text = answer(s, x->request.body, chat, fault);
     if (fault == LOOPBACK_MALFORMED)
         text[strlen(text) / 3] = '\0';
     if (fault == LOOPBACK_NAN)
@@ -301,9 +298,9 @@ static enum MHD_Result dispatch(exchange *x, struct MHD_Connection *c, const cha
     if (!chat && strcmp(path, "/v1/completions") != 0)
         return reply(c, 404, strdup("{\"detail\":\"Not Found\"}"), NULL);
     x->asks = true;
-    if (!x->body)
+    if (!x->request.body)
         return reply(c, 400, strdup("{\"error\":{\"message\":\"no body\"}}"), NULL);
-    if (strstr(x->body, "REFUSE ME"))
+    if (strstr(x->request.body, "REFUSE ME"))
         return reply(c, 400, strdup("{\"error\":{\"message\":\"prompt refused\"}}"), NULL);
     return reply_answer(x, c, chat);
 }
@@ -316,22 +313,15 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *c, const char *p
     (void)method;
     (void)version;
     if (!x) {
-        const char *id = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Request-Id");
         x = calloc(1, sizeof(*x));
         x->s = arg;
-        snprintf(x->id, sizeof(x->id), "%s", id ? id : "-");
+        request_begin(&x->request, c);
         *state = x;
         return MHD_YES;
     }
     if (*n == 0)
         return dispatch(x, c, path);
-    if (x->n_body + *n > MAX_BODY)
-        return MHD_NO;
-    x->body = realloc(x->body, x->n_body + *n + 1);
-    memcpy(x->body + x->n_body, data, *n);
-    x->body[x->n_body += *n] = '\0';
-    *n = 0;
-    return MHD_YES;
+    return request_add(&x->request, data, n);
 }
 
 static void completed(void *arg, struct MHD_Connection *c, void **state,
@@ -343,8 +333,8 @@ static void completed(void *arg, struct MHD_Connection *c, void **state,
     if (!x)
         return;
     if (x->asks && x->whole)
-        note(x->s, how == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "ok" : "unread", x->id);
-    free(x->body);
+        note(x->s, how == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "ok" : "unread", x->request.id);
+    request_fini(&x->request);
     free(x);
 }
 

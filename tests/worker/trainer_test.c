@@ -369,6 +369,12 @@ static void policy_losses_resume_too(void **state)
             assert_false(joust_digest_equal(&outcomes[i].weights, &outcomes[k].weights));
         check_resumed(b);
     }
+    /* It is the advantages that teach. */
+    for (uint32_t i = 0; i < N_PAIRS; i++)
+        b->pairs[i].margin = -b->pairs[i].margin;
+    forget_progress(b);
+    outcome against = finish(b);
+    assert_false(joust_digest_equal(&outcomes[3].weights, &against.weights));
     /* A recorded log-prob that is a bit off is seen, and a pair is no answer. */
     float logp = b->pairs[2].chosen_logps[0];
     b->pairs[2].chosen_logps[0] += 0.25f;
