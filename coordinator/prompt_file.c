@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/bytes.h"
@@ -273,12 +274,17 @@ joust_status joust_prompt_file_read(const char *path, joust_prompt_see *see, voi
                                     uint64_t *ret_lines, joust_digest *ret_content,
                                     joust_error *err)
 {
-    reading r = {.path = path, .file = fopen(path, "re")};
-    if (!r.file)
-        return joust_fail(err, joust_status_of_errno(errno), "%s: can't open: %s", path,
-                          strerror(errno));
+    reading r = {.path = path};
+    uint64_t size;
+    int fd;
+    joust_status st = joust_file_open(path, &fd, &size, err);
+    if (st != JOUST_OK)
+        return st;
+    if (!(r.file = fdopen(fd, "r"))) {
+        close(fd);
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", path);
+    }
     joust_hasher_init(&r.hasher);
-    joust_status st = JOUST_OK;
     uint64_t lines = 0;
     while (st == JOUST_OK && read_line(&r))
         st = see_line(&r, lines++, see, user, err);

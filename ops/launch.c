@@ -1,6 +1,5 @@
 #include "ops/launch.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -496,34 +495,9 @@ static void tick(void *arg)
 
 /* ---- beginning and end ---- */
 
-/* A folder with something in it that no launch or coordinator put there. */
-static bool is_foreign(const char *store)
-{
-    static const char *const ours[] = {"launch.lock", "db"};
-    bool empty = true;
-    DIR *dir = opendir(store);
-    if (!dir)
-        return false;
-    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        empty = empty && (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."));
-    closedir(dir);
-    for (size_t i = 0; i < sizeof(ours) / sizeof(*ours); i++) {
-        char path[PATH_MAX];
-        struct stat info;
-        snprintf(path, sizeof(path), "%s/%s", store, ours[i]);
-        if (lstat(path, &info) == 0)
-            return false;
-    }
-    return !empty;
-}
-
 static joust_status lock_store(launcher *l, joust_error *err)
 {
     const char *store = l->options->store;
-    if (is_foreign(store))
-        return joust_fail(err, JOUST_EXISTS,
-                          "%s: has files in it and is no store: name a new or an empty folder",
-                          store);
     joust_status st = joust_dir_make(store, err);
     if (st)
         return st;

@@ -13,6 +13,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/plan.h"
+#include "storage/store.h"
 #include "worker/budget.h"
 #include "worker/engine/lora.h"
 #include "worker/engine/model.h"
@@ -468,7 +469,9 @@ int joust_preflight_or_exit(const char *verb, const joust_jobfile *jobfile, cons
     char *database = store ? joust_path_join(store, "db") : NULL;
     bool begun = database && joust_dir_exists(database);
     joust_free(database);
-    joust_status st = begun ? JOUST_OK : joust_preflight(jobfile, &problems, &err);
+    joust_status st = store ? joust_store_check_place(store, &err) : JOUST_OK;
+    if (st == JOUST_OK && !begun)
+        st = joust_preflight(jobfile, &problems, &err);
     const uint32_t n = problems.n_errors;
     joust_jobfile_print(&problems);
     joust_problems_fini(&problems);

@@ -335,6 +335,9 @@ static joust_status convert(const conversion *c, joust_error *err)
     joust_model *model = NULL;
     char *in = NULL;
     const bool llama2c = joust_llama2c_is(c->base && !c->adapter_alone ? c->base : c->in);
+    if (!joust_dir_is_empty(c->out))
+        return joust_fail(err, JOUST_EXISTS, "%s: has files in it: name a new or an empty folder",
+                          c->out);
     joust_status st = load_whole(c, llama2c, &in, &model, err);
     if (st == JOUST_OK)
         st = c->adapter_alone ? joust_model_adapter_save(model, c->base, c->out, err)
@@ -361,7 +364,7 @@ static int model_convert(int argc, char **argv)
         .synopsis = "joust model convert IN OUT [--dtype NAME] [--base MODEL] [--adapter]",
         .about =
             "Reads a Hugging Face folder, a hub id in the local cache or a llama2.c checkpoint\n"
-            "(.bin, version 0) and writes the folder OUT: config.json, model.safetensors (in\n"
+            "(.bin, version 0) and writes the new folder OUT: config.json, model.safetensors (in\n"
             "shards above 5 GB) and the tokenizer's files, as transformers reads them. A LoRA\n"
             "adapter, beside its model or with --base, is merged into the weights.",
         .options = options,

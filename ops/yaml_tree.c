@@ -313,12 +313,14 @@ static joust_status remember_anchor(reader *r, const yaml_char_t *name, const jo
     return JOUST_OK;
 }
 
+static const char no_tags[] = "a tag (!): types follow from how a value is written";
+
 static joust_status read_scalar(reader *r, const yaml_event_t *event, joust_yaml_node **ret)
 {
     joust_place place = place_of(r, &event->start_mark);
     const char *value = (const char *)event->data.scalar.value;
     if (event->data.scalar.tag)
-        return refuse(r, place, "a tag (!): types follow from how a value is written");
+        return refuse(r, place, no_tags);
     if (strlen(value) != event->data.scalar.length)
         return refuse(r, place, "a NUL character in text");
     joust_yaml_node *node;
@@ -368,6 +370,8 @@ static joust_status read_value(reader *r, joust_yaml_node *map, const yaml_event
     joust_place place = place_of(r, &key->start_mark);
     if (key->type != YAML_SCALAR_EVENT)
         return refuse(r, place, "a key must be a word");
+    if (key->data.scalar.tag)
+        return refuse(r, place, no_tags);
     const char *name = (const char *)key->data.scalar.value;
     if (strlen(name) != key->data.scalar.length)
         return refuse(r, place, "a key holds a NUL character");
@@ -423,11 +427,15 @@ static joust_status read_node(reader *r, yaml_event_t *event, uint32_t depth, jo
         st = read_scalar(r, event, &node);
     } else if (event->type == YAML_SEQUENCE_START_EVENT) {
         name = event->data.sequence_start.anchor;
+        if (event->data.sequence_start.tag)
+            return refuse(r, place, no_tags);
         st = node_create(r, JOUST_YAML_LIST, place, &node);
         if (!st)
             st = read_items(r, node, depth);
     } else {
         name = event->data.mapping_start.anchor;
+        if (event->data.mapping_start.tag)
+            return refuse(r, place, no_tags);
         st = node_create(r, JOUST_YAML_MAP, place, &node);
         if (!st)
             st = read_pairs(r, node, depth);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/base/alloc.h"
@@ -200,12 +201,36 @@ static joust_status store_open(const char *dir, joust_db_mode mode, joust_store 
     return JOUST_OK;
 }
 
+/* Whether a launch or a coordinator began a store in dir. */
+static bool is_begun(const char *dir)
+{
+    static const char *const ours[] = {"launch.lock", "db"};
+    bool begun = false;
+    for (size_t i = 0; i < sizeof(ours) / sizeof(*ours) && !begun; i++) {
+        struct stat info;
+        char *path = joust_path_join(dir, ours[i]);
+        begun = path && lstat(path, &info) == 0;
+        joust_free(path);
+    }
+    return begun;
+}
+
+joust_status joust_store_check_place(const char *dir, joust_error *err)
+{
+    if (joust_dir_is_empty(dir) || is_begun(dir))
+        return JOUST_OK;
+    return joust_fail(err, JOUST_EXISTS,
+                      "%s: has files in it and is no store: name a new or an empty folder", dir);
+}
+
 joust_status joust_store_open(const char *dir, const joust_job *job, joust_store **ret,
                               joust_error *err)
 {
     joust_store *store;
     bool is_new = false;
-    joust_status st = joust_dir_make(dir, err);
+    joust_status st = joust_store_check_place(dir, err);
+    if (st == JOUST_OK)
+        st = joust_dir_make(dir, err);
     if (st == JOUST_OK)
         st = store_open(dir, JOUST_DB_WRITE, &store, err);
     if (st != JOUST_OK)

@@ -21,10 +21,12 @@
 typedef struct joust_store joust_store;
 typedef struct joust_batch joust_batch;
 
+/* A store may be made or be found in dir. Errors: JOUST_EXISTS if dir holds files and is no store. */
+JOUST_MUST_USE joust_status joust_store_check_place(const char *dir, joust_error *err);
 /* Opens the store in dir for writing, making it if there is none, and records the job. On an existing store the
  * job must have the same identity; name, cluster and paths may differ, rounds may grow: what differs is recorded.
  * Errors: JOUST_CONFLICT naming the key that differs, with both values; JOUST_VERSION for another format;
- * JOUST_LOCKED if another coordinator has it; JOUST_DISK_FULL, JOUST_CORRUPT, JOUST_IO, JOUST_NOMEM. */
+ * JOUST_LOCKED if another coordinator has it; those of joust_store_check_place; JOUST_DISK_FULL, JOUST_CORRUPT, JOUST_IO, JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_store_open(const char *dir, const joust_job *job,
                                              joust_store **ret, joust_error *err);
 /* Opens it for reading: a fixed view of what was committed, also while a coordinator writes.

@@ -39,25 +39,38 @@ static joust_status fail_errno(joust_error *err, const char *what, const char *p
                       strerror(number));
 }
 
-joust_status joust_file_read(const char *path, uint64_t max_bytes, joust_buf *to, joust_error *err)
+joust_status joust_file_open(const char *path, int *ret, uint64_t *ret_bytes, joust_error *err)
 {
+    struct stat info;
     joust_status st = JOUST_OK;
-    joust_buf_clear(to);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd =
+        open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a FIFO's other end isn't waited for */
     if (fd < 0)
         return fail_errno(err, "can't open", path);
-    struct stat info;
-    if (fstat(fd, &info) != 0) {
+    if (fstat(fd, &info) != 0)
         st = fail_errno(err, "can't stat", path);
-        goto undo_open;
-    }
-    if (!S_ISREG(info.st_mode)) {
+    else if (!S_ISREG(info.st_mode))
         st = joust_fail(err, JOUST_INVALID, "%s: not a regular file", path);
-        goto undo_open;
+    if (st != JOUST_OK) {
+        close(fd);
+        return st;
     }
+    *ret = fd;
+    *ret_bytes = (uint64_t)info.st_size;
+    return JOUST_OK;
+}
+
+joust_status joust_file_read(const char *path, uint64_t max_bytes, joust_buf *to, joust_error *err)
+{
+    uint64_t size;
+    int fd;
+    joust_buf_clear(to);
+    joust_status st = joust_file_open(path, &fd, &size, err);
+    if (st != JOUST_OK)
+        return st;
     for (;;) {
-        size_t step = to->n == 0 && info.st_size > 0 ? (size_t)info.st_size + 1 : 65536;
-        if (to->n > max_bytes || (uint64_t)info.st_size > max_bytes) {
+        size_t step = to->n == 0 && size > 0 && size <= max_bytes ? (size_t)size + 1 : 65536;
+        if (to->n > max_bytes || size > max_bytes) {
             st = joust_fail(err, JOUST_TOO_LARGE, "%s: larger than %llu bytes", path,
                             (unsigned long long)max_bytes);
             goto undo_open;
@@ -280,6 +293,18 @@ bool joust_dir_exists(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool joust_dir_is_empty(const char *path)
+{
+    bool empty = true;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT;
+    for (const struct dirent *entry; empty && (entry = readdir(dir)) != NULL;)
+        empty = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+    closedir(dir);
+    return empty;
 }
 
 char *joust_path_join(const char *a, const char *b)

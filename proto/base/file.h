@@ -12,6 +12,10 @@
  * JOUST_TOO_LARGE above max_bytes, JOUST_INVALID if it is not a regular file. */
 JOUST_MUST_USE joust_status joust_file_read(const char *path, uint64_t max_bytes, joust_buf *to,
                                             joust_error *err);
+/* Opens a regular file for reading; *ret_bytes is its length now. Errors: JOUST_NOT_FOUND, JOUST_INVALID for what is no
+ * regular file (a FIFO is not waited for), JOUST_IO. */
+JOUST_MUST_USE joust_status joust_file_open(const char *path, int *ret, uint64_t *ret_bytes,
+                                            joust_error *err);
 /* Writes to a temporary name in the same folder, syncs, renames, syncs the folder.
  * Errors: JOUST_IO, JOUST_DISK_FULL, JOUST_NOMEM; path is untouched then. */
 JOUST_MUST_USE joust_status joust_file_write(const char *path, const void *data, uint64_t n,
@@ -37,6 +41,8 @@ JOUST_MUST_USE joust_status joust_dir_link(const char *from, const char *to, jou
 JOUST_MUST_USE joust_status joust_dir_remove(const char *path, joust_error *err);
 bool joust_file_exists(const char *path);
 bool joust_dir_exists(const char *path);
+/* True also if there is nothing at path. */
+bool joust_dir_is_empty(const char *path);
 /* "a/b" from "a" and "b"; b alone if it is absolute or a is "" or NULL. Returns owned; NULL when out of memory. */
 char *joust_path_join(const char *a, const char *b);
 /* Replaces the owned *path of something that exists by its absolute form without links. Errors: JOUST_IO, JOUST_NOMEM. */

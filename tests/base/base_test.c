@@ -230,6 +230,14 @@ static void test_files(void **state)
     assert_string_equal((char *)b.data, "abcdefghij");
     check_status(JOUST_TOO_LARGE, joust_file_read(path, 9, &b, &err));
     check_status(JOUST_INVALID, joust_file_read(deep, 9, &b, &err));
+    assert_false(joust_dir_is_empty(deep));
+    snprintf(path, sizeof(path), "%s/pipe", deep);
+    assert_true(joust_dir_is_empty(path));
+    assert_int_equal(mkfifo(path, 0600), 0);
+    check_status(JOUST_INVALID,
+                 joust_file_read(path, 9, &b, &err)); /* and doesn't wait for a writer */
+    assert_non_null(strstr(err.text, "not a regular file"));
+    snprintf(path, sizeof(path), "%s/file", deep);
     check_status(JOUST_EXISTS, joust_dir_make(path, &err));
     assert_true(joust_file_exists(path));
     assert_false(joust_file_exists(deep));

@@ -119,6 +119,9 @@ static void what_cannot_be_read_is_told_with_its_place(void **state)
             "t:1:5: a control character, or bytes that are not UTF-8: job files are plain text\n");
     refused("a: \"b\\0c\"\n", "t:1:4: a NUL character in text\n");
     refused("a: !!str 5\n", "t:1:4: a tag (!): types follow from how a value is written\n");
+    refused("a: !!map {b: 1}\n", "t:1:4: a tag (!): types follow from how a value is written\n");
+    refused("a: !mine [1]\n", "t:1:4: a tag (!): types follow from how a value is written\n");
+    refused("!!str a: 1\n", "t:1:1: a tag (!): types follow from how a value is written\n");
     refused("? [a]\n: b\n", "t:1:3: a key must be a word\n");
     refused("a: 1\n---\nb: 2\n", "t:2:1: a second document: a job is one\n");
     refused("a: *x\n",

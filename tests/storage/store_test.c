@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/file.h"
 #include "storage/tables.h"
 #include "tests/storage/fixture.h"
 
@@ -156,6 +157,23 @@ static void a_folder_without_a_store_is_said(void **state)
     snprintf(path, sizeof(path), "%s/nothing", w->dir);
     assert_int_equal(joust_store_open_read(path, &store, &err), JOUST_NOT_FOUND);
     assert_non_null(strstr(err.text, "there is no store here"));
+}
+
+static void a_folder_of_other_files_is_no_place_for_a_store(void **state)
+{
+    world *w = *state;
+    joust_error err;
+    joust_store *store;
+    char place[300], path[320];
+    snprintf(place, sizeof(place), "%s/thesis", w->dir);
+    snprintf(path, sizeof(path), "%s/chapter", place);
+    ok(joust_dir_make(place, &err), &err);
+    ok(joust_file_write(path, "text", 4, &err), &err);
+    assert_int_equal(joust_store_open(place, &w->job, &store, &err), JOUST_EXISTS);
+    assert_non_null(strstr(err.text, place));
+    assert_int_equal(unlink(path), 0);
+    ok(joust_store_open(place, &w->job, &store, &err), &err);
+    joust_store_close(&store);
 }
 
 /* Commits -------------------------------------------------------------------------------------- */
@@ -548,6 +566,7 @@ int main(int argc, char **argv)
         TEST(name_cluster_path_and_more_rounds_are_fine),
         TEST(a_second_writer_is_refused),
         TEST(a_folder_without_a_store_is_said),
+        TEST(a_folder_of_other_files_is_no_place_for_a_store),
         TEST(records_come_back_after_reopening),
         TEST(an_empty_group_is_empty),
         TEST(repeats_are_the_same_or_a_conflict),

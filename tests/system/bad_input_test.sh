@@ -75,6 +75,10 @@ if "$joust" launch "$dir/job.yaml" --store "$dir/mine" >"$dir/refused" 2>&1; the
     fail "a folder with other files became a store"
 fi
 grep -q "has files in it and is no store" "$dir/refused" || fail "a folder of mine: $(cat "$dir/refused")"
+if "$joust" coordinator "$dir/job.yaml" --store "$dir/mine" --listen ipc://"$dir/c" >"$dir/refused" 2>&1; then
+    fail "a folder with other files became the coordinator's store"
+fi
+grep -q "has files in it and is no store" "$dir/refused" || fail "a folder of mine: $(cat "$dir/refused")"
 [ "$(ls "$dir/mine")" = letter ] || fail "something was written: $(ls "$dir/mine")"
 rm "$dir/data/rounds.jsonl"
 refused "job.yaml:7:18: prompts.file: no file"

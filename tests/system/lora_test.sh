@@ -30,6 +30,8 @@ grep -q '"lora_alpha": 8' "$policy/adapter_config.json" || fail "alpha: $(cat "$
 
 # Merged and unmerged say the same, but for the last digits; the base alone says something else.
 "$joust" model convert "$policy" "$dir/merged"
+! "$joust" model convert "$policy" "$policy" 2>"$dir/over" || fail "a folder with a model in it was written over"
+grep -q 'name a new or an empty folder' "$dir/over" || fail "a folder with a model in it: $(cat "$dir/over")"
 "$joust" model convert "$policy" "$dir/adapter" --adapter --base the/base
 rm -rf "$dir/base" && mkdir "$dir/base" && cp "$policy"/config.json "$policy"/model.safetensors "$policy"/tokenizer.json "$dir/base"
 "$joust" model convert "$dir/adapter" "$dir/joined" --base "$dir/base"

@@ -1,12 +1,10 @@
 #include "safetensors_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "json_internal.h"
@@ -240,16 +238,12 @@ static joust_status read_header(int fd, const char *path, uint64_t n_file, joust
 
 joust_status joust_safetensors_open(const char *path, joust_safetensors *ret, joust_error *err)
 {
-    struct stat info;
-    joust_status st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return joust_fail(err, joust_status_of_errno(errno), "%s: can't open: %s", path,
-                          strerror(errno));
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode))
-        st = joust_fail(err, JOUST_INVALID, "%s: not a regular file", path);
-    else
-        st = read_header(fd, path, (uint64_t)info.st_size, ret, err);
+    uint64_t size;
+    int fd;
+    joust_status st = joust_file_open(path, &fd, &size, err);
+    if (st != JOUST_OK)
+        return st;
+    st = read_header(fd, path, size, ret, err);
     if (st == JOUST_OK)
         ret->fd = fd;
     else
