@@ -74,6 +74,16 @@ const char *joust_model_family_type(joust_family family)
     return families[family_index(&c)].type;
 }
 
+joust_status joust_model_config_make_scalar(joust_model_config *c, joust_error *err)
+{
+    if (c->scalar_head)
+        return joust_fail(err, JOUST_INVALID, "%s has a scalar head already: leave scalar_head out",
+                          c->architecture);
+    c->scalar_head = true;
+    snprintf(c->architecture, sizeof(c->architecture), "%s", families[family_index(c)].scalar);
+    return JOUST_OK;
+}
+
 static joust_status read_family(const reader *r, joust_model_config *c)
 {
     const char *type;

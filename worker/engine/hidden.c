@@ -55,7 +55,8 @@ static uint32_t rows_list(joust_pass *pass, const joust_hidden_request *r, joust
                           uint32_t done)
 {
     while (done < r->n && pass->n < JOUST_PASS_ROWS) {
-        bool wanted = (r->ret_states && done >= r->first) || (r->ret_score && done + 1 == r->n);
+        bool wanted = ((r->ret_states || r->ret_scores) && done >= r->first) ||
+                      (r->ret_score && done + 1 == r->n);
         pass->rows[pass->n++] = (joust_row){
             .token = r->tokens[done], .position = done, .own = kv, .wants_logits = wanted};
         done++;
@@ -63,7 +64,22 @@ static uint32_t rows_list(joust_pass *pass, const joust_hidden_request *r, joust
     return done;
 }
 
-/* Takes what rows first .. last - 1 gave. */
+/* The scalar head's output for n normed rows. */
+static joust_status rows_score(joust_pass *pass, const float *normed, uint32_t n, float *ret,
+                               joust_error *err)
+{
+    const joust_forward *f = &pass->forward;
+    joust_forward_multiply(f, normed, f->w.d_ld, n, &f->model->head_pack, pass->logits,
+                           f->w.vocab_ld, false);
+    for (uint32_t i = 0; i < n; i++) {
+        ret[i] = pass->logits[(size_t)i * f->w.vocab_ld];
+        if (!isfinite(ret[i]))
+            return joust_fail(err, JOUST_NOT_FINITE, "the scalar head's output is not finite");
+    }
+    return JOUST_OK;
+}
+
+/* Takes what the wanted rows gave, which are the last ones up to row last - 1. */
 static joust_status rows_use(joust_pass *pass, const joust_hidden_request *r, uint32_t n_wanted,
                              uint32_t last, joust_error *err)
 {
@@ -78,14 +94,14 @@ static joust_status rows_use(joust_pass *pass, const joust_hidden_request *r, ui
             memcpy(r->ret_states + (size_t)(row - r->first) * d,
                    pass->a.normed + (size_t)i * f->w.d_ld, d * sizeof(float));
     }
-    if (!r->ret_score || last < r->n)
-        return JOUST_OK;
-    joust_forward_multiply(f, pass->a.normed + (size_t)(n_wanted - 1) * f->w.d_ld, f->w.d_ld, 1,
-                           &f->model->head_pack, pass->logits, f->w.vocab_ld, false);
-    *r->ret_score = pass->logits[0];
-    return isfinite(*r->ret_score)
-               ? JOUST_OK
-               : joust_fail(err, JOUST_NOT_FINITE, "the scalar head's output is not finite");
+    joust_status st = JOUST_OK;
+    if (r->ret_scores)
+        st = rows_score(pass, pass->a.normed, n_wanted,
+                        r->ret_scores + (last - n_wanted - r->first), err);
+    if (st || !r->ret_score || last < r->n)
+        return st;
+    return rows_score(pass, pass->a.normed + (size_t)(n_wanted - 1) * f->w.d_ld, 1, r->ret_score,
+                      err);
 }
 
 static joust_status request_read(reading *g, uint32_t thread, joust_pass *pass,
@@ -124,9 +140,9 @@ static joust_status request_check(const joust_model_config *c, const joust_hidde
     if (r->n == 0 || r->n > c->context)
         return joust_fail(err, JOUST_INVALID, "%u tokens, must be from 1 to the context of %u",
                           r->n, c->context);
-    if (r->ret_states && r->first >= r->n)
+    if ((r->ret_states || r->ret_scores) && r->first >= r->n)
         return joust_fail(err, JOUST_INVALID, "first is %u, must be below %u", r->first, r->n);
-    if (r->ret_score && !c->scalar_head)
+    if ((r->ret_score || r->ret_scores) && !c->scalar_head)
         return joust_fail(err, JOUST_UNSUPPORTED,
                           "%s has no scalar head; a reward model is a ...ForSequenceClassification "
                           "with num_labels 1",

@@ -8,9 +8,11 @@
 typedef struct joust_hidden_request {
     const uint32_t *tokens; /* (n) token ids, 1 <= n <= context */
     uint32_t n;
-    uint32_t first;    /* states of tokens first .. n-1 */
+    uint32_t first;    /* states and scores of tokens first .. n-1 */
     float *ret_states; /* (n - first, d_model) the final norm's output; caller's memory, or NULL */
-    float *ret_score;  /* the scalar head after the last token; caller's memory, or NULL */
+    float *
+        ret_scores; /* (n - first) the scalar head after each: a critic's values; caller's memory, or NULL */
+    float *ret_score; /* the scalar head after the last token; caller's memory, or NULL */
 } joust_hidden_request;
 
 /* Fills in every request. step as in joust_generate, by tokens computed. Errors: JOUST_INVALID (tokens, first),

@@ -299,6 +299,27 @@ joust_status joust_model_clone(const joust_model *model, joust_model **ret, jous
     return JOUST_OK;
 }
 
+/* Tensors stand in one order, the head last. */
+joust_status joust_model_make_scalar(const joust_model *from, joust_model **ret, joust_error *err)
+{
+    joust_model_config config = from->config;
+    joust_model *m;
+    if (from->lora)
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "scalar_head: the model has an adapter; merge it first (joust model "
+                          "convert)");
+    joust_status st = joust_model_config_make_scalar(&config, err);
+    if (!st)
+        st = joust_model_create(&config, &m, err);
+    if (st)
+        return st;
+    for (uint32_t i = 0; i + 1 < m->n_tensors; i++)
+        memcpy(m->tensors[i].data, from->tensors[i].data,
+               m->tensors[i].n * sizeof(*m->tensors[i].data));
+    *ret = m;
+    return JOUST_OK;
+}
+
 const joust_model_config *joust_model_get_config(const joust_model *model)
 {
     return &model->config;

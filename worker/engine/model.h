@@ -63,6 +63,8 @@ uint32_t joust_model_config_stops(const joust_model_config *config, const uint32
 JOUST_MUST_USE joust_status joust_model_config_write(const joust_model_config *config, const char *path, joust_error *err);
 JOUST_MUST_USE joust_status joust_model_config_validate(const joust_model_config *config, joust_error *err);
 uint64_t joust_model_config_parameters(const joust_model_config *config);
+/* The same decoder with a scalar head in the place of the language model's. Errors: JOUST_INVALID (it has one). */
+JOUST_MUST_USE joust_status joust_model_config_make_scalar(joust_model_config *config, joust_error *err);
 
 /* "yarn": rope_type in config.json. */
 const char *joust_rope_name(joust_rope_kind kind);
@@ -96,6 +98,9 @@ JOUST_MUST_USE joust_status joust_model_check(const char *dir, joust_error *err)
 /* Draws the weights by the seed: normal, standard deviation by the tensor's kind (see KERNELS.md, "Initial weights"),
  * norms 1; stream JOUST_PURPOSE_INIT, stage = the tensor's index, index = element. */
 JOUST_MUST_USE joust_status joust_model_init(const joust_model_config *config, uint64_t seed, joust_model **ret, joust_error *err);
+/* A copy of from with a scalar head of zeros in the place of its language model's: a critic as PPO begins. Errors: JOUST_INVALID (it
+ * has one already), JOUST_UNSUPPORTED (an adapter), JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_model_make_scalar(const joust_model *from, joust_model **ret, joust_error *err);
 JOUST_MUST_USE joust_status joust_model_clone(const joust_model *model, joust_model **ret, joust_error *err);
 void joust_model_free(joust_model **model);
 /* Writes config.json and model.safetensors (float32: no bit is lost) into dir (made if absent), each complete and durable

@@ -1,6 +1,7 @@
 #include "worker/engine/policy_gradient.h"
 
 #include "proto/base/math.h"
+#include "worker/engine/train.h"
 
 joust_status joust_policy_settings_check(const joust_policy_settings *p, joust_error *err)
 {
@@ -31,6 +32,8 @@ joust_status joust_policy_settings_check(const joust_policy_settings *p, joust_e
 joust_policy_shares joust_policy_shares_of(const joust_policy_settings *p, uint32_t n_tokens,
                                            uint32_t n_rows, uint64_t n_all)
 {
+    if (n_tokens == 0)
+        return (joust_policy_shares){0};
     joust_policy_shares shares = {.of_step = 1.0 / (double)n_all};
     switch (p->aggregation) {
     case JOUST_AGGREGATE_ROWS:
@@ -90,14 +93,32 @@ static double old_of(const joust_policy_tokens *x, uint32_t i)
     return x->old_logps ? (double)x->old_logps[i] : x->logps[i];
 }
 
-/* min(policy that sampled as the trainer sees it / as the sampler saw it, cap). */
-static double sampler_weight(const joust_policy_settings *p, const joust_policy_tokens *x,
-                             uint32_t i)
+static bool counts(const uint8_t *forced, uint32_t i)
+{
+    return !forced || !forced[i];
+}
+
+double joust_sampler_weight(const joust_policy_settings *p, const joust_policy_tokens *x,
+                            uint32_t i)
 {
     if (!x->sampler_logps || p->sampler_cap == 0)
         return 1;
-    const double weight = joust_exp(old_of(x, i) - (double)x->sampler_logps[i]);
+    double log_weight = 0;
+    if (p->importance == JOUST_IMPORTANCE_TOKEN)
+        log_weight = old_of(x, i) - (double)x->sampler_logps[i];
+    for (uint32_t k = 0; p->importance == JOUST_IMPORTANCE_SEQUENCE && k < x->n; k++)
+        log_weight += counts(x->forced, k) ? old_of(x, k) - (double)x->sampler_logps[k] : 0;
+    const double weight = joust_exp(log_weight);
     return weight < p->sampler_cap ? weight : p->sampler_cap;
+}
+
+/* The answer's log-ratio: the mean over the n tokens that count. */
+static double mean_log_ratio(const joust_policy_tokens *x, uint32_t n)
+{
+    double log_ratio = 0;
+    for (uint32_t i = 0; i < x->n; i++)
+        log_ratio += counts(x->forced, i) ? (x->logps[i] - old_of(x, i)) / n : 0;
+    return log_ratio;
 }
 
 joust_policy_report joust_policy_objective(const joust_policy_settings *p,
@@ -106,12 +127,16 @@ joust_policy_report joust_policy_objective(const joust_policy_settings *p,
 {
     joust_policy_report y = {0};
     const bool whole = p->importance == JOUST_IMPORTANCE_SEQUENCE;
-    double log_ratio = 0, by_sequence = 0; /* mean log-ratio; slope by it */
-    for (uint32_t i = 0; whole && i < x->n; i++)
-        log_ratio += (x->logps[i] - old_of(x, i)) / x->n;
+    const uint32_t n = joust_response_weighed(x->forced, x->n);
+    const double log_ratio = whole ? mean_log_ratio(x, n) : 0,
+                 whole_weight = whole ? joust_sampler_weight(p, x, 0) : 1;
+    double by_sequence = 0; /* slope by the mean log-ratio */
     for (uint32_t i = 0; i < x->n; i++) {
+        slopes[i] = 0;
+        if (!counts(x->forced, i))
+            continue;
         const double ratio = joust_exp(whole ? log_ratio : x->logps[i] - old_of(x, i));
-        const double weight = share * sampler_weight(p, x, i);
+        const double weight = share * (whole ? whole_weight : joust_sampler_weight(p, x, i));
         const surrogate s = surrogate_of(p, ratio, x->logps[i], x->advantages[i]);
         slopes[i] = weight * s.by_logp;
         *(whole ? &by_sequence : &slopes[i]) += weight * s.by_log_ratio;
@@ -127,7 +152,7 @@ joust_policy_report joust_policy_objective(const joust_policy_settings *p,
         slopes[i] += share * p->kl_weight * slope;
     }
     for (uint32_t i = 0; whole && i < x->n; i++)
-        slopes[i] += by_sequence / x->n;
+        slopes[i] += counts(x->forced, i) ? by_sequence / n : 0;
     return y;
 }
 
@@ -136,6 +161,9 @@ joust_value_report joust_value_objective(const joust_policy_settings *p,
 {
     joust_value_report y = {0};
     for (uint32_t i = 0; i < x->n; i++) {
+        slopes[i] = 0;
+        if (!counts(x->forced, i))
+            continue;
         const double off = x->values[i] - x->returns[i];
         double held = off;
         if (p->value_clip > 0 && x->old_values) {

@@ -13,6 +13,8 @@ typedef struct joust_policy_tokens {
     const float *ref_logps; /* under the reference; NULL where kl_weight is 0 */
     const float *sampler_logps; /* as an external sampler computed them; NULL: as old_logps */
     const double *advantages;
+    const uint8_t *
+        forced; /* a flag for each token that was no choice: it counts in nothing; NULL: all count */
 } joust_policy_tokens;
 
 /* Shares of a token in the step's loss. */
@@ -30,9 +32,13 @@ typedef struct joust_policy_report {
 /* Errors: JOUST_INVALID (a setting by name). */
 JOUST_MUST_USE joust_status joust_policy_settings_check(const joust_policy_settings *p,
                                                         joust_error *err);
-/* Shares of a row of n_tokens among n_rows rows of n_all tokens. */
+/* Shares of a row of n_tokens among n_rows rows of n_all tokens, those that count. */
 joust_policy_shares joust_policy_shares_of(const joust_policy_settings *p, uint32_t n_tokens,
                                            uint32_t n_rows, uint64_t n_all);
+/* The weight of what an external sampler drew: min(e^(old - sampler), cap) of token i, or, where `importance` is by the
+ * answer, of the sums over all its tokens that count; 1 without sampler_logps or sampler_cap. */
+double joust_sampler_weight(const joust_policy_settings *p, const joust_policy_tokens *tokens,
+                            uint32_t i);
 /* slopes (n): d loss / d logps. */
 joust_policy_report joust_policy_objective(const joust_policy_settings *p,
                                            const joust_policy_tokens *tokens, double share,
@@ -44,6 +50,7 @@ typedef struct joust_value_tokens {
     const double *values;    /* now */
     const float *old_values; /* when the step's data was made; NULL: no clip */
     const double *returns;
+    const uint8_t *forced; /* as above */
 } joust_value_tokens;
 typedef struct joust_value_report {
     double loss;        /* the row's part of the step's loss */

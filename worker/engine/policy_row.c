@@ -81,13 +81,14 @@ joust_status joust_policy_row_loss(joust_tape *t, const joust_policy_row *row,
                                         .old_logps = row->old_logps,
                                         .ref_logps = row->ref_logps,
                                         .sampler_logps = row->sampler_logps,
-                                        .advantages = row->advantages};
+                                        .advantages = row->advantages,
+                                        .forced = row->forced};
     const joust_policy_report y = joust_policy_objective(p, &tokens, shares.of_row, slopes);
     *ret =
         (joust_row_report){.loss = y.loss, .kl = y.kl, .ratio = y.ratio, .n_clipped = y.n_clipped};
     for (uint32_t i = 0; i < row->n_response; i++) {
         joust_tape_pull(t, i, row->response[i], (float)slopes[i]);
-        if (p->entropy_weight != 0)
+        if (p->entropy_weight != 0 && !(row->forced && row->forced[i]))
             ret->entropy += entropy_pull(t, i, -p->entropy_weight * shares.of_step);
     }
     ret->loss -= p->entropy_weight * shares.of_step * ret->entropy;

@@ -108,7 +108,8 @@ joust_status joust_value_row_loss(joust_tape *t, const joust_value_row *row,
         const joust_value_tokens tokens = {.n = row->n_response,
                                            .values = values,
                                            .old_values = row->old_values,
-                                           .returns = row->returns};
+                                           .returns = row->returns,
+                                           .forced = row->forced};
         const joust_value_report y = joust_value_objective(p, &tokens, share, slopes);
         *ret = (joust_row_report){.loss = y.loss, .n_clipped = y.n_clipped};
         for (uint32_t i = 0; i < row->n_response; i++)

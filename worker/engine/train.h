@@ -46,6 +46,7 @@ typedef struct joust_policy_row {
     uint32_t n_prompt, n_response;
     const float *old_logps, *ref_logps, *sampler_logps; /* each may be NULL */
     const double *advantages;
+    const uint8_t *forced; /* may be NULL */
 } joust_policy_row;
 
 /* One answer for the value loss of a critic; arrays of n_response, as in joust_value_tokens. */
@@ -54,6 +55,7 @@ typedef struct joust_value_row {
     uint32_t n_prompt, n_response;
     const float *old_values; /* may be NULL */
     const double *returns;
+    const uint8_t *forced; /* may be NULL */
 } joust_value_row;
 
 typedef struct joust_step_report {
@@ -98,7 +100,7 @@ JOUST_MUST_USE joust_status joust_trainer_step_rows(joust_trainer *t, const jous
 JOUST_MUST_USE joust_status joust_trainer_step_policy(joust_trainer *t,
                                                       const joust_policy_row *rows, uint32_t n,
                                                       joust_step_report *ret, joust_error *err);
-/* Settings' loss JOUST_LOSS_VALUE, of a model with a scalar head (PPO's critic); the loss is the mean over all tokens.
+/* Settings' loss JOUST_LOSS_VALUE, of a model with a scalar head (PPO's critic); the loss is the mean over all tokens that count.
  * Errors: the same. */
 JOUST_MUST_USE joust_status joust_trainer_step_values(joust_trainer *t, const joust_value_row *rows,
                                                       uint32_t n, joust_step_report *ret,

@@ -160,7 +160,7 @@ typedef struct step {
     const joust_policy_row *answers;
     const joust_value_row *values;
     bool of_scores;    /* the pairs' loss is */
-    uint64_t n_tokens; /* of all answers */
+    uint64_t n_tokens; /* of all answers, those that count; 1 where none does */
     uint32_t n, run;   /* rows; rows of a run, a power of two */
     double n_shares;   /* what the loss is the mean over: rows or answers */
     joust_row_report *reports;
@@ -188,11 +188,13 @@ static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, f
     else if (s->rows)
         st = joust_sft_row_loss(tape, &s->rows[row], s->pair.share, report, err);
     else
-        st = joust_policy_row_loss(tape, &s->answers[row], &t->params.policy,
-                                   joust_policy_shares_of(&t->params.policy,
-                                                          s->answers[row].n_response, s->n,
-                                                          s->n_tokens),
-                                   report, err);
+        st = joust_policy_row_loss(
+            tape, &s->answers[row], &t->params.policy,
+            joust_policy_shares_of(
+                &t->params.policy,
+                joust_response_weighed(s->answers[row].forced, s->answers[row].n_response), s->n,
+                s->n_tokens),
+            report, err);
     if (st)
         return joust_blame(err, st, "training row %u", row);
     joust_tape_backward(tape, to);
@@ -478,8 +480,9 @@ joust_status joust_trainer_step_policy(joust_trainer *t, const joust_policy_row 
             joust_policy_row_check(&t->model->config, &rows[i], &t->params.policy, i, err);
         if (st)
             return st;
-        s.n_tokens += rows[i].n_response;
+        s.n_tokens += joust_response_weighed(rows[i].forced, rows[i].n_response);
     }
+    s.n_tokens += s.n_tokens == 0;
     return step_do(&s, ret, err);
 }
 
@@ -494,8 +497,9 @@ joust_status joust_trainer_step_values(joust_trainer *t, const joust_value_row *
         joust_status st = joust_value_row_check(&t->model->config, &rows[i], i, err);
         if (st)
             return st;
-        s.n_tokens += rows[i].n_response;
+        s.n_tokens += joust_response_weighed(rows[i].forced, rows[i].n_response);
     }
+    s.n_tokens += s.n_tokens == 0;
     return step_do(&s, ret, err);
 }
 

@@ -128,7 +128,8 @@ def policy_case(surrogate, importance, kl, clip):
     else:
         loss = -adv * logps
     if s["sampler_cap"]:
-        loss = loss * torch.exp(old - sampler).clamp(max=s["sampler_cap"])
+        off = (old - sampler).sum() if importance == "sequence" else old - sampler
+        loss = loss * torch.exp(off).clamp(max=s["sampler_cap"])
     d = logps - ref
     loss = loss + s["kl_weight"] * {"k1": d, "k2": d ** 2 / 2, "k3": torch.exp(-d) + d - 1}[kl]
     value = share * loss.sum()
