@@ -37,7 +37,8 @@ typedef struct joust_lease_order {
     uint32_t model;             /* lineage index, or JOUST_NONE */
     uint64_t model_version;     /* of that lineage; INIT: 0, the folder without weights */
     uint64_t out_version;       /* INIT, TRAIN */
-    uint64_t reference_version; /* TRAIN */
+    uint64_t reference_version; /* TRAIN, of the stage's reference_model */
+    uint64_t partner_version;   /* TRAIN of PPO, of the stage's partner */
     uint64_t n_rows;            /* TRAIN: pairs of the PAIR stage; 0 for a data file */
     uint32_t resume_step;       /* TRAIN */
     joust_digest resume;

@@ -172,7 +172,7 @@ static joust_status open_sockets(joust_coordinator *c, const joust_coordinator_o
 
 static void close_all(joust_coordinator *c)
 {
-    joust_training_rows_close(&c->rows);
+    joust_coordinator_close_rows(c);
     if (c->blob_actor) {
         joust_loop_remove_actor(c->loop, c->blob_actor);
         joust_actor_free(&c->blob_actor);

@@ -61,6 +61,8 @@ typedef struct joust_served_count {
     uint64_t in_flight; /* units given out and without a result when this process took over */
 } joust_served_count;
 
+#define JOUST_OPEN_ROWS 2u /* PPO's policy and critic may be trained at once */
+
 struct joust_coordinator {
     const joust_job *job;
     joust_plan plan;
@@ -75,9 +77,9 @@ struct joust_coordinator {
     joust_pairing_count pairings[JOUST_MAX_STAGES]; /* by stage */
     joust_served_count served[JOUST_MAX_STAGES];    /* by stage */
     uint64_t served_requests[JOUST_MAX_MODELS],
-        served_tokens[JOUST_MAX_MODELS]; /* of the job so far */
-    joust_recent *recent;                /* units that were just written */
-    joust_training_rows *rows;           /* of the TRAIN unit under way, or NULL */
+        served_tokens[JOUST_MAX_MODELS];        /* of the job so far */
+    joust_recent *recent;                       /* units that were just written */
+    joust_training_rows *rows[JOUST_OPEN_ROWS]; /* of TRAIN units under way, or NULL */
     joust_core *core;
     joust_outbox *outbox;
 
@@ -125,6 +127,7 @@ void joust_coordinator_readable(void *arg, uint32_t events);
 /* links */
 joust_link *joust_coordinator_link(joust_coordinator *c, const joust_peer_id *id);
 joust_link *joust_coordinator_link_of(joust_coordinator *c, uint64_t handle);
+void joust_coordinator_close_rows(joust_coordinator *c);
 void joust_coordinator_unlink(joust_coordinator *c, uint64_t handle);
 /* Sends; a peer that can't be reached becomes an event. */
 void joust_coordinator_send(joust_coordinator *c, uint64_t peer, joust_message *message);

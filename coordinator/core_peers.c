@@ -195,7 +195,8 @@ static void add_lease_action(const joust_core *core, const joust_peer *peer,
         return;
     order->out_version = joust_plan_out_version(core->plan, core->round, stage);
     order->reference_version =
-        s->train.reference == JOUST_PICK_INITIAL ? 0 : core->lineages[s->model].start;
+        s->train.reference == JOUST_PICK_INITIAL ? 0 : core->lineages[s->reference_model].start;
+    order->partner_version = s->partner == JOUST_NONE ? 0 : core->lineages[s->partner].start;
     order->n_rows = s->pairs == JOUST_NONE ? 0 : core->runs[s->pairs].n_pairs;
     order->resume_step = core->runs[stage].resume_step;
     order->resume = core->runs[stage].resume;

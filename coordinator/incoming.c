@@ -194,19 +194,42 @@ static void take_progress(joust_coordinator *c, joust_link *link, uint64_t epoch
 
 /* Rows and chunks ------------------------------------------------------------------------------ */
 
+void joust_coordinator_close_rows(joust_coordinator *c)
+{
+    for (uint32_t i = 0; i < JOUST_OPEN_ROWS; i++)
+        joust_training_rows_close(&c->rows[i]);
+}
+
+/* The rows of a unit, opened in the place of those opened first. View. */
+static joust_status rows_of(joust_coordinator *c, const joust_unit_key *unit,
+                            joust_training_rows **ret, joust_error *err)
+{
+    for (uint32_t i = 0; i < JOUST_OPEN_ROWS; i++) {
+        const joust_unit_key *of = c->rows[i] ? joust_training_rows_unit(c->rows[i]) : NULL;
+        if (of && of->round == unit->round && of->stage == unit->stage) {
+            *ret = c->rows[i];
+            return JOUST_OK;
+        }
+    }
+    joust_training_rows *rows = NULL;
+    joust_status st = joust_training_rows_open(c->store, c->job, &c->plan, unit, &rows, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_training_rows_close(&c->rows[0]);
+    memmove(c->rows, c->rows + 1, (JOUST_OPEN_ROWS - 1) * sizeof(*c->rows));
+    *ret = c->rows[JOUST_OPEN_ROWS - 1] = rows;
+    return JOUST_OK;
+}
+
 static void send_rows(joust_coordinator *c, const joust_peer_id *from,
                       const joust_msg_rows_get *get)
 {
     joust_error err;
-    joust_status st = JOUST_OK;
-    const joust_unit_key *unit = c->rows ? joust_training_rows_unit(c->rows) : NULL;
-    if (!unit || unit->round != get->id.unit.round || unit->stage != get->id.unit.stage) {
-        joust_training_rows_close(&c->rows);
-        st = joust_training_rows_open(c->store, c->job, &c->plan, &get->id.unit, &c->rows, &err);
-    }
+    joust_training_rows *rows = NULL;
     joust_message m = {.type = JOUST_MSG_ROWS};
+    joust_status st = rows_of(c, &get->id.unit, &rows, &err);
     if (st == JOUST_OK)
-        st = joust_training_rows_get(c->rows, get->first, get->n, &m.u.rows, &err);
+        st = joust_training_rows_get(rows, get->first, get->n, &m.u.rows, &err);
     if (st != JOUST_OK) {
         joust_coordinator_send_text(c, from, JOUST_MSG_ERROR, st, err.text);
         return;

@@ -157,7 +157,7 @@ static joust_status import_model(const joust_job_model *model, joust_store *stor
         version.model.weights = joust_manifest_weights(&manifest);
         joust_manifest_fini(&manifest);
     }
-    if (model->init)
+    if (joust_job_model_is_made(model))
         return JOUST_OK;
     bool present;
     st = joust_store_check_model_version(store, &version, &present, err);

@@ -5,6 +5,7 @@
 
 #include "coordinator/training_rows.h"
 #include "proto/base/alloc.h"
+#include "storage/metrics.h"
 #include "storage/tables.h"
 
 void joust_lease_sources_fini(joust_lease_sources *s)
@@ -26,7 +27,7 @@ joust_status joust_lease_model(joust_lease_sources *s, uint32_t lineage, uint64_
     joust_status st = joust_store_get_model_version(s->store, model->name, version, &record, err);
     if (st == JOUST_OK) {
         *ret = s->model = record.model;
-    } else if (st == JOUST_NOT_FOUND && version == 0 && model->init) {
+    } else if (st == JOUST_NOT_FOUND && version == 0 && joust_job_model_is_made(model)) {
         *ret = (joust_model_ref){.version = 0, .manifest = model->content};
         snprintf(ret->lineage, sizeof(ret->lineage), "%s", model->name);
         st = JOUST_OK;
@@ -86,12 +87,34 @@ static joust_status fill_judge(joust_lease_sources *s, const joust_stage *stage,
     return st;
 }
 
+/* What the PAIR stage's figures say of its answers; JOUST_NOT_FOUND where they aren't durable yet. */
+static joust_status answers_counted(const joust_lease_sources *s, uint32_t round, uint32_t pair,
+                                    uint64_t *ret, joust_error *err)
+{
+    joust_stage_summary summary;
+    joust_status st = joust_store_get_stage_summary(s->store, round, pair, &summary, err);
+    if (st != JOUST_OK)
+        return st;
+    st = JOUST_NOT_FOUND;
+    for (uint32_t i = 0; i < summary.n_metrics; i++) {
+        if (strcmp(summary.metrics[i].name, JOUST_METRIC_ANSWERS) != 0)
+            continue;
+        *ret = (uint64_t)summary.metrics[i].value;
+        st = JOUST_OK;
+    }
+    joust_stage_summary_fini(&summary);
+    return st;
+}
+
 /* The core counts answers of decided groups; those of the others are trained on too without dynamic sampling. */
 static joust_status count_answers(const joust_lease_sources *s, const joust_unit_key *unit,
-                                  uint64_t *ret, joust_error *err)
+                                  uint32_t pair, uint64_t *ret, joust_error *err)
 {
     joust_training_rows *rows;
-    joust_status st = joust_training_rows_open(s->store, s->job, s->plan, unit, &rows, err);
+    joust_status st = answers_counted(s, unit->round, pair, ret, err);
+    if (st != JOUST_NOT_FOUND)
+        return st;
+    st = joust_training_rows_open(s->store, s->job, s->plan, unit, &rows, err);
     if (st != JOUST_OK)
         return st;
     *ret = joust_training_rows_count(rows);
@@ -113,11 +136,17 @@ static joust_status fill_train(joust_lease_sources *s, const joust_stage *stage,
         u->data = stage->train.data_content;
     else if (s->plan->stages[stage->pairs].advantage &&
              !s->plan->stages[stage->pairs].dynamic_sampling) {
-        joust_status st = count_answers(s, &u->unit, &u->n_rows, err);
+        joust_status st = count_answers(s, &u->unit, stage->pairs, &u->n_rows, err);
         if (st != JOUST_OK)
             return st;
     }
-    return joust_lease_model(s, stage->model, order->reference_version, &u->reference, err);
+    u->has_partner = stage->partner != JOUST_NONE;
+    joust_status st = JOUST_OK;
+    if (u->has_partner)
+        st = joust_lease_model(s, stage->partner, order->partner_version, &u->partner, err);
+    return st == JOUST_OK ? joust_lease_model(s, stage->reference_model, order->reference_version,
+                                              &u->reference, err)
+                          : st;
 }
 
 joust_status joust_lease_fill(joust_lease_sources *s, const joust_action *action,

@@ -139,7 +139,7 @@ static void stage_done(joust_coordinator *c, const joust_action *a)
     joust_log_info("stage", "round %u %s %s", a->id.unit.round, stage->name,
                    a->skipped ? "skipped" : "done");
     if (stage->kind == JOUST_STAGE_TRAIN)
-        joust_training_rows_close(&c->rows);
+        joust_coordinator_close_rows(c);
     joust_status st = joust_coordinator_summarise(c, a->id.unit.round, a->id.unit.stage, &err);
     if (st != JOUST_OK)
         joust_coordinator_fail(c, st, &err);

@@ -321,11 +321,14 @@ static joust_status copy_train(filler *f, joust_job_train *to)
     to->model = NULL;
     to->data = NULL;
     to->external.command = NULL;
+    to->critic.model = NULL;
     joust_status st = from->model ? put_text(f, from->model, &to->model) : JOUST_OK;
     if (!st && from->data)
         st = put_text(f, from->data, &to->data);
     if (!st && from->external.command)
         st = put_text(f, from->external.command, &to->external.command);
+    if (!st && from->critic.model)
+        st = put_text(f, from->critic.model, &to->critic.model);
     return st;
 }
 

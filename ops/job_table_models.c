@@ -191,6 +191,12 @@ static const joust_key MODEL_KEYS[] = {
      .offset = AT(init_seed),
      .present = AT(init),
      .help = "draw the weights from this seed; the folder then has no model.safetensors"},
+    {.name = "scalar_head",
+     .kind = JOUST_KEY_BOOL,
+     .offset = AT(scalar_head),
+     .help =
+         "version 0 has a scalar head of zeros in the place of the language head: a critic or a "
+         "reward model that begins as this one"},
     {.name = "endpoint",
      .kind = JOUST_KEY_SECTION,
      .offset = AT(endpoint),

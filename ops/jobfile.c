@@ -55,6 +55,48 @@ static joust_status choose_model(const joust_job *job, joust_job_train *train, j
     return train->model ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "job file: out of memory");
 }
 
+/* A critic made from the policy: its weights as the job begins, with a scalar head of zeros. */
+static joust_status add_critic(joust_job *job, uint32_t policy, joust_error *err)
+{
+    const joust_job_model *from = &job->models[policy];
+    joust_job_model critic = {.init = from->init,
+                              .init_seed = from->init_seed,
+                              .scalar_head = true,
+                              .name = joust_strdup(JOUST_CRITIC),
+                              .path = joust_strdup(from->path)};
+    joust_job_endpoint_init(&critic.endpoint);
+    joust_job_serve_init(&critic.serve);
+    joust_job_model *grown =
+        joust_realloc_array(job->models, job->n_models + 1, sizeof(*job->models));
+    if (grown)
+        job->models = grown;
+    if (!grown || !critic.name || !critic.path) {
+        joust_free(critic.name);
+        joust_free(critic.path);
+        return joust_fail(err, JOUST_NOMEM, "job file: out of memory");
+    }
+    job->models[job->n_models++] = critic;
+    return JOUST_OK;
+}
+
+/* PPO has a critic, named or made. */
+static joust_status choose_critic(joust_job *job, joust_job_train *train, joust_error *err)
+{
+    if (train->loss != JOUST_LOSS_PPO)
+        return JOUST_OK;
+    train->has_critic = true;
+    if (train->critic.model)
+        return JOUST_OK;
+    train->critic.model = joust_strdup(JOUST_CRITIC);
+    if (!train->critic.model)
+        return joust_fail(err, JOUST_NOMEM, "job file: out of memory");
+    const uint32_t policy = joust_job_find_model(job, train->model);
+    bool makes = policy != JOUST_NONE && job->models[policy].path &&
+                 joust_job_find_model(job, JOUST_CRITIC) == JOUST_NONE &&
+                 job->n_models < JOUST_MAX_MODELS;
+    return makes ? add_critic(job, policy, err) : JOUST_OK;
+}
+
 /* A yes-no judge asks for yes or no behind prompt and answer unless the file says otherwise. */
 static joust_status complete_judge(joust_job_judge *judge, joust_error *err)
 {
@@ -97,6 +139,11 @@ static joust_status assemble(joust_job_draft *draft, joust_error *err)
             st = choose_model(job, &job->stages[i].train, err);
     if (!st)
         st = choose_model(job, &job->train, err);
+    for (uint32_t i = 0; !st && i < job->n_stages; i++)
+        if (job->stages[i].has_train)
+            st = choose_critic(job, &job->stages[i].train, err);
+    if (!st)
+        st = choose_critic(job, &job->train, err);
     job->promote.gate = draft->not_worse_than != 0;
     job->evaluate.against_base = draft->against & JOUST_AGAINST_BASE;
     job->evaluate.against_previous = draft->against & JOUST_AGAINST_PREVIOUS;

@@ -65,7 +65,8 @@ static joust_status check_head(const joust_job_model *model, const joust_model_c
         return JOUST_OK;
     return joust_fail(err, JOUST_UNSUPPORTED,
                       "%s has a scalar head: nothing of a job can generate, judge or train by it "
-                      "but the losses bradley_terry, bradley_terry_margin and margin, in a stage "
+                      "but ppo, as its critic, and the losses bradley_terry, bradley_terry_margin "
+                      "and margin, in a stage "
                       "of their own ({train: {loss: bradley_terry, model: %s}})",
                       c->architecture, model->name);
 }
@@ -109,6 +110,8 @@ static joust_status check_files(preflight *p, uint32_t index, joust_error *err)
     joust_free(config);
     if (st == JOUST_OK)
         st = joust_model_config_read_stops(model->path, &ret->config, err);
+    if (st == JOUST_OK && model->scalar_head)
+        st = joust_model_config_make_scalar(&ret->config, err);
     if (st == JOUST_OK)
         st = check_use(p, index, err);
     if (st == JOUST_OK && !model->init)
@@ -294,9 +297,11 @@ static joust_status check_training_memory(const preflight *p, const joust_stage 
         p->job, &stage->train,
         stage->train.reference == JOUST_PICK_INITIAL && !stage->train.has_lora,
         threads_of(&p->job->cluster));
-    if (!stage->train.data) {
-        plan.row_tokens = model->longest_pair;
-        plan.row_answers = model->longest_answers;
+    if (!stage->train.data) { /* a critic is trained on its policy's answers */
+        const checked_model *answers =
+            stage->partner == JOUST_NONE ? model : &p->models[stage->reference_model];
+        plan.row_tokens = answers->longest_pair;
+        plan.row_answers = answers->longest_answers;
     }
     joust_status st = joust_budget_scoring(&p->budget, &model->config, &plan, err);
     return st == JOUST_OK ? joust_budget_steps(&p->budget, &model->config, &plan, &max_sums, err)

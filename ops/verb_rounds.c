@@ -9,6 +9,7 @@
 #include "ops/record_view.h"
 #include "ops/verbs.h"
 #include "proto/base/alloc.h"
+#include "proto/messages.h"
 #include "proto/plan.h"
 #include "storage/json.h"
 #include "storage/metrics.h"
@@ -148,14 +149,42 @@ static bool skipped_training(const row *r, const joust_plan *plan)
     return due;
 }
 
-static void print_heading(void)
+/* Figures that only some jobs have, each a column where a stage of the job makes them. */
+static const struct {
+    const char *name, *heading;
+    bool of_critic; /* else: of a policy loss on what servers drew */
+} COLUMNS[] = {{JOUST_METRIC_VALUE_LOSS, "value loss", true},
+               {JOUST_METRIC_EXPLAINED_VARIANCE, "explained", true},
+               {JOUST_METRIC_MEAN_WEIGHT, "importance", false},
+               {JOUST_METRIC_MAX_WEIGHT, "largest", false},
+               {JOUST_METRIC_TRUNCATED_WEIGHTS, "truncated", false}};
+enum { N_COLUMNS = sizeof(COLUMNS) / sizeof(*COLUMNS) };
+
+static bool has_column(const joust_job *job, const joust_plan *plan, int column)
 {
-    printf("%5s %6s %7s %9s %6s %19s %19s %19s %-14s %9s\n", "round", "pairs", "margin",
-           "judge acc", "AUC", "greedy accuracy %", "sampled accuracy %", "win rate vs base %",
-           "promoted next", "tokens/s");
+    for (uint32_t i = 0; i < plan->n_stages; i++) {
+        const joust_stage *s = &plan->stages[i];
+        if (s->kind == JOUST_STAGE_TRAIN &&
+            (COLUMNS[column].of_critic
+                 ? s->train.loss == JOUST_LOSS_VALUE
+                 : job->models[s->model].has_serve && joust_policy_traits_of(s->train.loss)))
+            return true;
+    }
+    return false;
 }
 
-static void print_row(const row *r, const joust_plan *plan)
+static void print_heading(const joust_job *job, const joust_plan *plan)
+{
+    printf("%5s %6s %7s %9s %6s %19s %19s %19s %-14s %9s", "round", "pairs", "margin", "judge acc",
+           "AUC", "greedy accuracy %", "sampled accuracy %", "win rate vs base %", "promoted next",
+           "tokens/s");
+    for (int i = 0; i < N_COLUMNS; i++)
+        if (has_column(job, plan, i))
+            printf(" %10s", COLUMNS[i].heading);
+    printf("\n");
+}
+
+static void print_row(const row *r, const joust_job *job, const joust_plan *plan)
 {
     char verdict[64] = "-";
     if (r->has_promotion)
@@ -173,7 +202,11 @@ static void print_row(const row *r, const joust_plan *plan)
     print_share(r, JOUST_METRIC_SAMPLED_ACCURACY);
     print_share(r, JOUST_METRIC_WIN_RATE_BASE);
     printf(" %-14s ", verdict);
-    r->tokens_per_s > 0 ? printf("%9.0f\n", r->tokens_per_s) : printf("%9s\n", "-");
+    r->tokens_per_s > 0 ? printf("%9.0f", r->tokens_per_s) : printf("%9s", "-");
+    for (int i = 0; i < N_COLUMNS; i++)
+        if (has_column(job, plan, i))
+            print_figure(r, COLUMNS[i].name, 10);
+    printf("\n");
 }
 
 static joust_status print_row_json(const row *r, const joust_plan *plan, joust_error *err)
@@ -225,7 +258,7 @@ static joust_status print_round(joust_store *store, const joust_plan *plan, row 
     if (st == JOUST_OK && json)
         st = print_row_json(r, plan, err);
     else if (st == JOUST_OK)
-        print_row(r, plan);
+        print_row(r, joust_store_job(store), plan);
     return st;
 }
 
@@ -237,7 +270,7 @@ static joust_status print_rounds(joust_store *store, bool json, joust_error *err
     joust_status st =
         r ? joust_plan_create(job, &plan, err) : joust_fail(err, JOUST_NOMEM, "out of memory");
     if (st == JOUST_OK && !json)
-        print_heading();
+        print_heading(job, plan);
     for (uint64_t i = 0; i <= job->rounds && st == JOUST_OK; i++) {
         r->round = (uint32_t)i;
         st = print_round(store, plan, r, json, err);
@@ -265,7 +298,13 @@ int joust_verb_rounds(int argc, char **argv)
             "against\n"
             "the base, whether it was promoted (-: nothing was trained) and the version the next "
             "round\n"
-            "starts from, tokens generated a second while workers were at it. Round 0 is the base.",
+            "starts from, tokens generated a second while workers were at it. Round 0 is the "
+            "base.\n"
+            "With loss: ppo also the value loss of the critic as the round began, and the share "
+            "of\n"
+            "the returns' variance that it explains; where servers draw what a policy loss trains\n"
+            "on, the mean weight of what they drew, the largest, and the share above "
+            "importance_cap.",
         .options = options,
         .n_options = sizeof(options) / sizeof(*options)};
     int n_positional = 0;

@@ -53,8 +53,9 @@ static void print_model(const joust_job_model *model)
         printf("model     %s: %s, served by %u server%s a worker\n", model->name, model->path,
                model->serve.replicas, model->serve.replicas == 1 ? "" : "s");
     else if (!model->has_endpoint)
-        printf("model     %s: %s%s\n", model->name, model->path,
-               model->init ? " (weights are drawn)" : "");
+        printf("model     %s: %s%s%s\n", model->name, model->path,
+               model->init ? " (weights are drawn)" : "",
+               model->scalar_head ? " (with a scalar head of zeros)" : "");
     else
         printf("model     %s: %s, served by %u URL%s\n", model->name, model->endpoint.model,
                model->endpoint.n_urls, model->endpoint.n_urls == 1 ? "" : "s");

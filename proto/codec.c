@@ -143,13 +143,24 @@ static bool record_present(const field_place *p)
 static joust_status build(const joust_record_type *type, const void *from, arena *a,
                           ProtobufCMessage **ret, joust_error *err);
 
+/* A bool of ours is one byte, of theirs an int. */
+static void put_number(const field_place *p)
+{
+    if (p->wire->type == PROTOBUF_C_TYPE_BOOL) {
+        protobuf_c_boolean v = bool_at(p->at);
+        memcpy(p->pb_at, &v, sizeof(v));
+        return;
+    }
+    memcpy(p->pb_at, p->at, number_size(p->wire->type));
+}
+
 /* A number that is left out where it is 0. */
 static joust_status build_value_or_0(const field_place *p)
 {
     static const uint8_t zero[8];
-    const size_t n = number_size(p->wire->type);
-    *(protobuf_c_boolean *)p->quantifier = memcmp(p->at, zero, n) != 0;
-    memcpy(p->pb_at, p->at, n);
+    put_number(p);
+    *(protobuf_c_boolean *)p->quantifier =
+        memcmp(p->pb_at, zero, number_size(p->wire->type)) != 0;
     return JOUST_OK;
 }
 
@@ -161,12 +172,7 @@ static joust_status build_value(const field_place *p, joust_error *err)
         if (!has)
             return JOUST_OK;
     }
-    if (p->wire->type == PROTOBUF_C_TYPE_BOOL) {
-        protobuf_c_boolean v = bool_at(p->at);
-        memcpy(p->pb_at, &v, sizeof(v));
-        return JOUST_OK;
-    }
-    memcpy(p->pb_at, p->at, number_size(p->wire->type));
+    put_number(p);
     if (p->field->kind == JOUST_FIELD_VALUE)
         return JOUST_OK;
     uint32_t v;
@@ -342,14 +348,8 @@ joust_status joust_record_encode(const joust_record_type *type, const void *from
 static joust_status fill(const joust_record_type *type, ProtobufCMessage *from, void *to,
                          joust_error *err);
 
-static void fill_value(const field_place *p)
+static void get_number(const field_place *p)
 {
-    if (p->optional) {
-        bool has = *(protobuf_c_boolean *)p->quantifier;
-        memcpy(p->record + p->field->count, &has, sizeof(has));
-        if (!has)
-            return;
-    }
     if (p->wire->type == PROTOBUF_C_TYPE_BOOL) {
         protobuf_c_boolean theirs;
         memcpy(&theirs, p->pb_at, sizeof(theirs));
@@ -358,6 +358,17 @@ static void fill_value(const field_place *p)
         return;
     }
     memcpy(p->at, p->pb_at, number_size(p->wire->type));
+}
+
+static void fill_value(const field_place *p)
+{
+    if (p->optional) {
+        bool has = *(protobuf_c_boolean *)p->quantifier;
+        memcpy(p->record + p->field->count, &has, sizeof(has));
+        if (!has)
+            return;
+    }
+    get_number(p);
 }
 
 static joust_status fill_text(const field_place *p, joust_error *err)
@@ -458,7 +469,7 @@ static joust_status fill_field(const field_place *p, joust_error *err)
 {
     switch (p->field->kind) {
     case JOUST_FIELD_VALUE_OR_0: /* protobuf-c's is 0 where it is absent */
-        memcpy(p->at, p->pb_at, number_size(p->wire->type));
+        get_number(p);
         return JOUST_OK;
     case JOUST_FIELD_VALUE:
     case JOUST_FIELD_ENUM:

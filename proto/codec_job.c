@@ -51,7 +51,8 @@ static const joust_field model_fields[] = {
     VALUE(joust_job_model, 4, init),
     VALUE(joust_job_model, 5, init_seed),
     RECORD_IF(joust_job_model, 6, endpoint, has_endpoint, endpoint_type),
-    RECORD_IF(joust_job_model, 7, serve, has_serve, serve_type)};
+    RECORD_IF(joust_job_model, 7, serve, has_serve, serve_type),
+    VALUE_OR_0(joust_job_model, 8, scalar_head)};
 static const joust_record_type model_type =
     RECORD_TYPE(joust_job_model, joust__wire__job_model__descriptor, model_fields);
 
@@ -137,12 +138,23 @@ static const joust_record_type lora_type =
     RECORD_TYPE(joust_lora_settings, joust__wire__job_lora__descriptor, lora_fields);
 
 static const joust_field policy_fields[] = {
-    VALUE(joust_job_policy, 1, epsilon),         VALUE(joust_job_policy, 2, epsilon_high),
-    VALUE(joust_job_policy, 3, max_ratio),       VALUE(joust_job_policy, 4, kl_weight),
-    VALUE(joust_job_policy, 5, entropy_weight),  ENUM(joust_job_policy, 6, kl, JOUST_KL_K3),
-    VALUE(joust_job_policy, 7, dynamic_sampling)};
+    VALUE(joust_job_policy, 1, epsilon),          VALUE(joust_job_policy, 2, epsilon_high),
+    VALUE(joust_job_policy, 3, max_ratio),        VALUE(joust_job_policy, 4, kl_weight),
+    VALUE(joust_job_policy, 5, entropy_weight),   ENUM(joust_job_policy, 6, kl, JOUST_KL_K3),
+    VALUE(joust_job_policy, 7, dynamic_sampling), VALUE_OR_0(joust_job_policy, 8, importance_cap)};
 static const joust_record_type policy_type =
     RECORD_TYPE(joust_job_policy, joust__wire__job_policy__descriptor, policy_fields);
+
+static const joust_field critic_fields[] = {
+    TEXT(joust_job_critic, 1, model, JOUST_MAX_NAME_BYTES - 1),
+    VALUE(joust_job_critic, 2, gamma),
+    VALUE(joust_job_critic, 3, lambda),
+    VALUE(joust_job_critic, 4, value_clip),
+    VALUE(joust_job_critic, 5, learning_rate),
+    VALUE(joust_job_critic, 6, kl_in_reward),
+    VALUE(joust_job_critic, 7, whiten)};
+static const joust_record_type critic_type =
+    RECORD_TYPE(joust_job_critic, joust__wire__job_critic__descriptor, critic_fields);
 
 static const joust_field external_fields[] = {
     TEXT(joust_job_external, 1, command, JOUST_MAX_TEXT_BYTES),
@@ -152,7 +164,7 @@ static const joust_record_type external_type =
     RECORD_TYPE(joust_job_external, joust__wire__job_external__descriptor, external_fields);
 
 static const joust_field train_fields[] = {
-    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_CISPO),
+    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_PPO),
     TEXT(joust_job_train, 2, model, JOUST_MAX_NAME_BYTES - 1),
     TEXT(joust_job_train, 3, data, MAX_PATH_BYTES),
     DIGEST(joust_job_train, 4, data_content),
@@ -177,7 +189,8 @@ static const joust_field train_fields[] = {
     VALUE_IF(joust_job_train, 23, recompute, has_recompute),
     RECORD_IF(joust_job_train, 24, external, has_external, external_type),
     VALUE_OR_0(joust_job_train, 25, forced_tokens),
-    RECORD_IF(joust_job_train, 30, policy, has_policy, policy_type)};
+    RECORD_IF(joust_job_train, 30, policy, has_policy, policy_type),
+    RECORD_IF(joust_job_train, 31, critic, has_critic, critic_type)};
 static const joust_record_type train_type =
     RECORD_TYPE(joust_job_train, joust__wire__job_train__descriptor, train_fields);
 
@@ -291,6 +304,8 @@ static void fill_train(joust_job_train *train)
         train->objective = joust_objective_neutral();
     if (!train->has_policy)
         train->policy = joust_job_policy_default();
+    if (!train->has_critic)
+        train->critic = joust_job_critic_default();
 }
 
 joust_status joust_job_decode(const void *data, size_t n, joust_job *ret, joust_error *err)

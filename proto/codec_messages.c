@@ -68,7 +68,8 @@ static const joust_field lease_unit_fields[] = {
     VALUE(joust_lease_unit, 11, n_rows),
     DIGEST(joust_lease_unit, 12, data),
     VALUE(joust_lease_unit, 13, resume_step),
-    DIGEST(joust_lease_unit, 14, resume)};
+    DIGEST(joust_lease_unit, 14, resume),
+    RECORD_IF(joust_lease_unit, 15, partner, has_partner, joust_model_ref_type)};
 const joust_record_type joust_lease_unit_type =
     RECORD_TYPE(joust_lease_unit, joust__wire__lease_unit__descriptor, lease_unit_fields);
 

@@ -33,7 +33,8 @@ joust_status joust_job_init(joust_job *job, joust_error *err)
                   .objective = joust_objective_neutral(),
                   .external = {.nodes = 1, .deadline_ms = 24 * 60 * 60 * 1000},
                   .lora = {.rank = 8, .targets = JOUST_LORA_Q | JOUST_LORA_V, .alpha = 8},
-                  .policy = joust_job_policy_default()},
+                  .policy = joust_job_policy_default(),
+                  .critic = joust_job_critic_default()},
         .promote = {.gate = true},
         .evaluate = {.sampling = {.temperature = 1.0f, .top_p = 1.0f, .max_tokens = 256}},
         .cluster = {.workers = 1,
@@ -77,6 +78,11 @@ void joust_job_endpoint_init(joust_job_endpoint *e)
 void joust_job_serve_init(joust_job_serve *s)
 {
     *s = (joust_job_serve){.replicas = 1, .deadline_ms = 10 * 60 * 1000, .tolerance = 0.02};
+}
+
+bool joust_job_model_is_made(const joust_job_model *model)
+{
+    return model->init || model->scalar_head;
 }
 
 bool joust_job_model_is_remote(const joust_job_model *model)
@@ -170,9 +176,26 @@ joust_job_policy joust_job_policy_default(void)
     return (joust_job_policy){.epsilon = 0.2, .kl = JOUST_KL_K3};
 }
 
-static joust_policy_settings policy_settings(const joust_job *job, const joust_job_policy *p,
+joust_job_critic joust_job_critic_default(void)
+{
+    return (joust_job_critic){
+        .gamma = 1, .lambda = 0.95, .value_clip = 0.2, .kl_in_reward = true, .whiten = true};
+}
+
+/* Of what servers draw, whose log-probs aren't the engine's. */
+static double sampler_cap(const joust_job *job, const joust_job_train *train)
+{
+    const uint32_t model = joust_job_find_model(job, train->model);
+    if (model == JOUST_NONE || !job->models[model].has_serve)
+        return 0;
+    return train->policy.importance_cap > 0 ? train->policy.importance_cap : JOUST_IMPORTANCE_CAP;
+}
+
+static joust_policy_settings policy_settings(const joust_job *job, const joust_job_train *train,
                                              const joust_policy_traits *traits)
 {
+    const joust_job_policy *p = &train->policy;
+    const bool in_reward = train->has_critic && train->critic.kl_in_reward;
     return (joust_policy_settings){.surrogate = traits->surrogate,
                                    .importance = traits->importance,
                                    .aggregation = traits->aggregation,
@@ -181,17 +204,20 @@ static joust_policy_settings policy_settings(const joust_job *job, const joust_j
                                        p->epsilon_high > 0 ? p->epsilon_high : p->epsilon,
                                    .max_ratio = p->max_ratio,
                                    .kl = p->kl,
-                                   .kl_weight = p->kl_weight,
+                                   .kl_weight = in_reward ? 0 : p->kl_weight,
                                    .entropy_weight = p->entropy_weight,
+                                   .sampler_cap = sampler_cap(job, train),
                                    .max_tokens = job->rollout.sampling.max_tokens};
 }
 
 joust_train_settings joust_job_train_settings(const joust_job *job, const joust_job_train *p)
 {
     const joust_policy_traits *traits = joust_policy_traits_of(p->loss);
+    const double value_clip = p->loss == JOUST_LOSS_VALUE ? p->critic.value_clip : 0;
     return (joust_train_settings){.loss = traits ? JOUST_LOSS_POLICY : p->loss,
-                                  .policy = traits ? policy_settings(job, &p->policy, traits)
-                                                   : (joust_policy_settings){0},
+                                  .policy = traits
+                                                ? policy_settings(job, p, traits)
+                                                : (joust_policy_settings){.value_clip = value_clip},
                                   .beta = p->beta,
                                   .sft_weight = p->sft_weight,
                                   .no_reference = p->reference == JOUST_PICK_NONE,

@@ -79,6 +79,7 @@ typedef struct joust_job_model {
     joust_digest content; /* manifest digest of the folder's files, filled when the job is opened */
     bool init;           /* weights are drawn from init_seed: the folder has config.json and tokenizer.json */
     uint64_t init_seed;
+    bool scalar_head;    /* version 0 has a scalar head of zeros in the place of the folder's language head */
     bool has_endpoint; /* its answers come from servers */
     joust_job_endpoint endpoint;
     bool has_serve; /* which Joust starts: has_endpoint is set too, and there is a path */
@@ -180,8 +181,24 @@ typedef struct joust_job_policy {
     double kl_weight, entropy_weight;
     joust_kl kl;
     bool dynamic_sampling; /* groups without an advantage are left out */
+    double importance_cap; /* of the weight of what servers drew; 0: JOUST_IMPORTANCE_CAP */
 } joust_job_policy;
 joust_job_policy joust_job_policy_default(void);
+#define JOUST_IMPORTANCE_CAP 2.0
+
+/* The lineage of the critic that a job is given where it names none. */
+#define JOUST_CRITIC "critic"
+
+/* PPO's critic. Its TRAIN stage follows the policy's. */
+typedef struct joust_job_critic {
+    char *model;          /* a lineage with a scalar head */
+    double gamma, lambda; /* of the generalised advantages */
+    double value_clip;    /* how far a value may go from the round's start; 0: no clip */
+    double learning_rate; /* 0: the policy's */
+    bool kl_in_reward;    /* the divergence is taken from each token's reward; else it is a term of the loss */
+    bool whiten;          /* the round's advantages get mean 0 and deviation 1 */
+} joust_job_critic;
+joust_job_critic joust_job_critic_default(void);
 
 /* train: {command: ...}: a program of others trains instead of the built-in engine (worker/external.h). */
 typedef struct joust_job_external {
@@ -214,6 +231,8 @@ typedef struct joust_job_train {
     bool has_policy; /* one of the keys below is given: else they are the defaults, and absent in the identity */
     joust_job_policy policy;
     bool forced_tokens; /* tokens of a response that nothing was drawn for weigh in the loss too */
+    bool has_critic; /* PPO alone, and there always once the job is read */
+    joust_job_critic critic;
 } joust_job_train;
 
 typedef struct joust_job_promote {
@@ -310,6 +329,8 @@ joust_train_settings joust_job_train_settings(const joust_job *job, const joust_
 /* Zeroes it and sets the defaults of its keys. */
 void joust_job_endpoint_init(joust_job_endpoint *endpoint);
 void joust_job_serve_init(joust_job_serve *serve);
+/* Whether version 0 is made by the job (an INIT stage), not taken from the folder. */
+bool joust_job_model_is_made(const joust_job_model *model);
 /* Whether it is served by others alone, so that there is no folder of it. */
 bool joust_job_model_is_remote(const joust_job_model *model);
 /* What follows from a model's `serve` for its endpoint: name, places of its servers. Errors: JOUST_NOMEM. */

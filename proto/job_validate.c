@@ -191,6 +191,9 @@ static joust_status check_models(const check *c)
         set_key(c, "models.%.100s", m->name);
         if (!joust_job_model_is_remote(m) && !m->path)
             REFUSE(c, "no path; add path: DIR, or endpoint: {urls: [...], model: ...}");
+        set_key(c, "models.%.100s.scalar_head", m->name);
+        if (m->scalar_head && m->has_endpoint)
+            REFUSE(c, "a served model has no scalar head");
     }
     return JOUST_OK;
 }
@@ -415,6 +418,43 @@ static joust_status check_lora(const check *c, const joust_job_train *t, const c
     return JOUST_OK;
 }
 
+/* PPO's critic. at: as below. */
+static joust_status check_critic(const check *c, const joust_job_train *t, const char *at)
+{
+    const joust_job *job = c->job;
+    const joust_job_critic *k = &t->critic;
+    set_key(c, "%s.critic", at);
+    if (t->loss != JOUST_LOSS_PPO && t->has_critic)
+        REFUSE(c, "is of the loss ppo; leave it out");
+    if (t->loss != JOUST_LOSS_PPO)
+        return JOUST_OK;
+    set_key(c, "%s.critic.model", at);
+    const uint32_t model = joust_job_find_model(job, k->model);
+    if (model == JOUST_NONE)
+        return refuse_model(c, k->model);
+    if (strcmp(k->model, t->model) == 0)
+        REFUSE(c, "'%s' is the policy; a critic is a model of its own, with a scalar head",
+               k->model);
+    if (job->models[model].has_endpoint)
+        REFUSE(c, "'%s' is served; the critic is trained and asked by the built-in engine",
+               k->model);
+    if (!(k->gamma >= 0 && k->gamma <= 1 && k->lambda >= 0 && k->lambda <= 1 &&
+          k->value_clip >= 0 && k->learning_rate >= 0))
+        REFUSE(c, "gamma and lambda are 0 to 1, value_clip and learning_rate 0 or above");
+    set_key(c, "%s.dynamic_sampling", at);
+    if (t->policy.dynamic_sampling)
+        REFUSE(c, "ppo takes no advantage from a group: every answer has a part");
+    set_key(c, "%s.reference", at);
+    if (k->kl_in_reward && t->policy.kl_weight > 0 && t->reference == JOUST_PICK_ROUND_START)
+        REFUSE(c, "in the reward the divergence from the round's own start is 0 at every token: "
+                  "reference: initial");
+    set_key(c, "%s.kl", at);
+    if (k->kl_in_reward && t->policy.kl == JOUST_KL_K2)
+        REFUSE(c, "in the reward it is the log-ratio (k1); with critic: {kl_in_reward: false} it "
+                  "is a term of the loss");
+    return JOUST_OK;
+}
+
 /* The keys of policy losses: theirs alone. at: as below. */
 static joust_status check_policy(const check *c, const joust_job_train *t, const char *at)
 {
@@ -428,7 +468,8 @@ static joust_status check_policy(const check *c, const joust_job_train *t, const
                 {"kl_weight", p->kl_weight, usual.kl_weight},
                 {"entropy_weight", p->entropy_weight, usual.entropy_weight},
                 {"kl", p->kl, usual.kl},
-                {"dynamic_sampling", p->dynamic_sampling, usual.dynamic_sampling}};
+                {"dynamic_sampling", p->dynamic_sampling, usual.dynamic_sampling},
+                {"importance_cap", p->importance_cap, usual.importance_cap}};
     const joust_policy_traits *traits = joust_policy_traits_of(t->loss);
     for (size_t i = 0; !traits && i < sizeof(keys) / sizeof(*keys); i++) {
         set_key(c, "%s.%s", at, keys[i].name);
@@ -448,8 +489,11 @@ static joust_status check_policy(const check *c, const joust_job_train *t, const
     if (c->job->pairs.rejected_model)
         REFUSE(c, "%s trains on the policy's own answers alone", traits->name);
     set_key(c, "rollout.samples");
-    if (c->job->rollout.samples < 2)
+    if (c->job->rollout.samples < 2 && t->loss != JOUST_LOSS_PPO)
         REFUSE(c, "%s compares a prompt's samples: it needs 2 or more", traits->name);
+    set_key(c, "%s.importance_cap", at);
+    if (p->importance_cap > 0 && !c->job->models[joust_job_find_model(c->job, t->model)].has_serve)
+        REFUSE(c, "weighs what servers drew, and '%s' has no serve: leave it out", t->model);
     return JOUST_OK;
 }
 
@@ -493,6 +537,8 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
         st = check_lora(c, t, at);
     if (st == JOUST_OK)
         st = check_policy(c, t, at);
+    if (st == JOUST_OK)
+        st = check_critic(c, t, at);
     if (st != JOUST_OK || t->data)
         return st;
     set_key(c, "%s", at);
@@ -508,7 +554,7 @@ static joust_status check_train(const check *c, const joust_job_train *t, const 
                "them isn't supported yet",
                job->pairs.rejected_model);
     set_key(c, "rollout.samples");
-    if (job->rollout.samples < 2 && !job->pairs.rejected_model)
+    if (job->rollout.samples < 2 && !job->pairs.rejected_model && t->loss != JOUST_LOSS_PPO)
         REFUSE(c, "a pair needs 2 samples of a prompt or more");
     return check_pairs(c);
 }
@@ -543,6 +589,26 @@ static joust_status check_evaluate(const check *c)
         REFUSE(c, "at most %u, not %u", JOUST_MAX_GROUP, e->samples);
     if (e->judged_by && e->samples == 0)
         REFUSE(c, "judged_by is measured on sampled answers: 1 or more are needed");
+    return JOUST_OK;
+}
+
+/* PPO's critic is of the round's start, and what it looks at is the policy that answered then. */
+static joust_status check_one_ppo(const check *c)
+{
+    const joust_job *job = c->job;
+    for (uint32_t i = 0; i < job->n_stages; i++) {
+        const joust_job_train *t = job->stages[i].has_train ? &job->stages[i].train : &job->train;
+        if (job->stages[i].kind != JOUST_DECLARED_TRAIN || t->loss != JOUST_LOSS_PPO)
+            continue;
+        for (uint32_t k = 0; k < job->n_stages; k++) {
+            const joust_job_train *other =
+                job->stages[k].has_train ? &job->stages[k].train : &job->train;
+            set_key(c, "stages[%u]", k);
+            if (k != i && job->stages[k].kind == JOUST_DECLARED_TRAIN &&
+                (strcmp(other->model, t->model) == 0 || strcmp(other->model, t->critic.model) == 0))
+                REFUSE(c, "beside ppo nothing else trains '%s' in a round", other->model);
+        }
+    }
     return JOUST_OK;
 }
 
@@ -581,7 +647,7 @@ static joust_status check_stages(const check *c)
         }
         seen[s->kind] = true;
     }
-    return JOUST_OK;
+    return check_one_ppo(c);
 }
 
 /* The checks, numbered: those of the whole job around one of each judge. */

@@ -100,6 +100,8 @@ typedef struct joust_lease_unit {
     joust_digest data;       /* manifest of the data file, or zero */
     uint32_t resume_step;    /* steps done already; 0 = from the start */
     joust_digest resume;     /* manifest of the training state at resume_step, or zero */
+    bool has_partner;
+    joust_model_ref partner; /* PPO, as the round began: the critic beside the policy, the policy beside the critic */
 } joust_lease_unit;
 
 typedef struct joust_msg_lease {
@@ -122,6 +124,16 @@ typedef struct joust_msg_units { /* REVOKE, RESULT_ACK */
  * log-prob of the training forward pass before the first step| over the tokens that the starting
  * version itself generated. 0 unless something is wrong. */
 #define JOUST_METRIC_LOGP_GAP "max_logp_gap"
+/* Of PPO's critic, as the round began, over the round's tokens: ½ mean (value - return)², and 1 - variance(return - value) /
+ * variance(return). Of its policy: the mean log-ratio to the reference, where rewards have it. */
+#define JOUST_METRIC_VALUE_LOSS         "value_loss"
+#define JOUST_METRIC_EXPLAINED_VARIANCE "explained_variance"
+#define JOUST_METRIC_MEAN_KL            "mean_kl"
+/* Of a policy loss on what servers drew, before train.importance_cap: weights e^(trainer's log-prob - server's), a token
+ * each (gspo: an answer), and the share of those above the cap. */
+#define JOUST_METRIC_MEAN_WEIGHT       "mean_importance"
+#define JOUST_METRIC_MAX_WEIGHT        "max_importance"
+#define JOUST_METRIC_TRUNCATED_WEIGHTS "truncated_importance"
 
 typedef struct joust_unit_result {
     joust_unit_id id;
@@ -135,7 +147,7 @@ typedef struct joust_unit_result {
     uint32_t n_steps;
     joust_train_step *steps; /* TRAIN: those since the last TRAIN_PROGRESS */
     uint32_t n_metrics;
-    joust_metric *metrics; /* TRAIN on pairs: JOUST_METRIC_LOGP_GAP */
+    joust_metric *metrics; /* TRAIN: those above */
 } joust_unit_result;
 
 typedef struct joust_msg_result {

@@ -92,7 +92,9 @@ static joust_stage *add_stage(compiler *c, joust_stage_kind kind, uint32_t first
                            .judge = JOUST_NONE,
                            .judge_sampled = JOUST_NONE,
                            .judged_by = JOUST_NONE,
-                           .pairs = JOUST_NONE};
+                           .pairs = JOUST_NONE,
+                           .reference_model = JOUST_NONE,
+                           .partner = JOUST_NONE};
     return stage;
 }
 
@@ -188,7 +190,7 @@ static joust_sampling greedy_of(joust_sampling sampling)
 static void compile_init(compiler *c)
 {
     for (uint32_t i = 0; i < c->job->n_models; i++) {
-        if (!c->job->models[i].init)
+        if (!joust_job_model_is_made(&c->job->models[i]))
             continue;
         joust_stage *stage = add_stage(c, JOUST_STAGE_INIT, 0);
         stage->last_round = 0;
@@ -274,11 +276,33 @@ static void use_group(compiler *c, joust_stage *pair, const joust_job_train *tra
         name_stage(c, pair, JOUST_DECLARED_PAIR, "group", "");
 }
 
+/* PPO's critic, on the same answers, by what it and the policy were as the round began: in any order with the policy's
+ * own training, or beside it. */
+static void add_critic(compiler *c, joust_stage *policy)
+{
+    const uint32_t critic = find_model(c, policy->train.critic.model, "train.critic.model");
+    joust_stage *stage = add_stage(c, JOUST_STAGE_TRAIN, 1);
+    if (c->status != JOUST_OK)
+        return;
+    policy->partner = critic;
+    stage->train = policy->train;
+    stage->train.loss = JOUST_LOSS_VALUE;
+    stage->train.model = policy->train.critic.model;
+    stage->train.has_lora = false;
+    stage->train.sft_weight = 0;
+    if (stage->train.critic.learning_rate > 0)
+        stage->train.learning_rate = stage->train.critic.learning_rate;
+    stage->model = critic;
+    stage->partner = stage->reference_model = policy->model;
+    stage->pairs = policy->pairs;
+    name_stage(c, stage, JOUST_DECLARED_TRAIN, "train", "critic");
+}
+
 static void compile_train(compiler *c, const joust_job_train *train)
 {
     joust_stage *stage = add_stage(c, JOUST_STAGE_TRAIN, 1);
     stage->train = *train;
-    stage->model = find_model(c, train->model, "train.model");
+    stage->model = stage->reference_model = find_model(c, train->model, "train.model");
     name_stage(c, stage, JOUST_DECLARED_TRAIN, "train", "");
     if (train->data)
         return;
@@ -287,6 +311,8 @@ static void compile_train(compiler *c, const joust_job_train *train)
         give_up(c, JOUST_INVALID, "stages: train needs a pair stage before it, or data:");
     else
         use_group(c, &c->plan->stages[c->paired], train);
+    if (train->loss == JOUST_LOSS_PPO)
+        add_critic(c, stage);
 }
 
 static void compile_evaluate(compiler *c)

@@ -8,7 +8,7 @@
  * verdict is.
  *
  * Default list for a job with prompts, judges and train:
- *   generate · judge (one a reward judge) · pair · train ·
+ *   generate · judge (one a reward judge) · pair · train (ppo: and train.critic, which needs nothing of it) ·
  *   evaluate = generate greedy + generate sampled + judge each by `judge` (+ sampled by judged_by) + measure ·
  *   promote  = generate greedy on the gate's set + judge + promote */
 #ifndef JOUST_PROTO_PLAN_H
@@ -35,6 +35,8 @@ typedef struct joust_stage {
     uint32_t judged_by;     /* MEASURE: JUDGE stage of the sampled answers by the judge under test, or JOUST_NONE */
     joust_job_train train;  /* TRAIN: borrowed strings, owned by the job */
     uint32_t pairs;         /* TRAIN: PAIR stage, or JOUST_NONE for a data file */
+    uint32_t reference_model; /* TRAIN: the lineage that train.reference is a version of */
+    uint32_t partner;       /* TRAIN of PPO: lineage of the critic, or of the policy where the critic is trained; else JOUST_NONE */
     joust_advantage advantage; /* PAIR: it makes no pairs but advantages of this kind, for a TRAIN stage's policy loss; 0: pairs */
     bool dynamic_sampling;     /* with that: groups without an advantage are left out */
 } joust_stage;

@@ -154,6 +154,7 @@ static void differ_models(diff *d, const joust_job *a, const joust_job *b)
         differ_content(d, "path", &x->content, &y->content);
         differ_bool(d, "init", x->init, y->init);
         differ_number(d, "init", x->init_seed, y->init_seed);
+        differ_bool(d, "scalar_head", x->scalar_head, y->scalar_head);
         differ_bool(d, "serve", x->has_serve, y->has_serve);
         if (x->has_serve && y->has_serve)
             differ_number(d, "serve.endpoint.samples_per_request", x->serve.samples_per_request,
@@ -236,6 +237,18 @@ static void differ_policy(diff *d, const joust_job_policy *x, const joust_job_po
     differ_real(d, "entropy_weight", x->entropy_weight, y->entropy_weight);
     differ_word(d, "kl", (int)x->kl, (int)y->kl, WORDS(names));
     differ_bool(d, "dynamic_sampling", x->dynamic_sampling, y->dynamic_sampling);
+    differ_real(d, "importance_cap", x->importance_cap, y->importance_cap);
+}
+
+static void differ_critic(diff *d, const joust_job_critic *x, const joust_job_critic *y)
+{
+    differ_text(d, "critic.model", x->model, y->model);
+    differ_real(d, "critic.gamma", x->gamma, y->gamma);
+    differ_real(d, "critic.lambda", x->lambda, y->lambda);
+    differ_real(d, "critic.value_clip", x->value_clip, y->value_clip);
+    differ_real(d, "critic.learning_rate", x->learning_rate, y->learning_rate);
+    differ_bool(d, "critic.kl_in_reward", x->kl_in_reward, y->kl_in_reward);
+    differ_bool(d, "critic.whiten", x->whiten, y->whiten);
 }
 
 static void differ_train(diff *d, const joust_job_train *x, const joust_job_train *y)
@@ -265,6 +278,8 @@ static void differ_train(diff *d, const joust_job_train *x, const joust_job_trai
     if (x->loss == y->loss) /* else the other loss brings its own */
         differ_objective(d, &x->objective, &y->objective);
     differ_policy(d, &x->policy, &y->policy);
+    if (x->has_critic && y->has_critic)
+        differ_critic(d, &x->critic, &y->critic);
     differ_text(d, "command", x->external.command, y->external.command);
     differ_bool(d, "lora", x->has_lora, y->has_lora);
     if (x->has_lora && y->has_lora) {

@@ -36,7 +36,7 @@
 #define JOUST_METRIC_ANSWERS     "answers"     /* with a reward and tokens */
 #define JOUST_METRIC_MEAN_REWARD "mean_reward" /* of answers that have one */
 
-/* TRAIN; on pairs also JOUST_METRIC_LOGP_GAP, which the trainer names (proto/messages.h) */
+/* TRAIN; also those that the trainer names (proto/messages.h): JOUST_METRIC_LOGP_GAP and following */
 #define JOUST_METRIC_STEPS      "steps"
 #define JOUST_METRIC_FIRST_LOSS "first_loss"
 #define JOUST_METRIC_LAST_LOSS  "last_loss"

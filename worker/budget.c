@@ -103,10 +103,13 @@ joust_memory_plan joust_budget_training_plan(const joust_job *job, const joust_j
         .n_threads = n_threads, .batch_size = train->batch_size, .recompute = settings.recompute};
     if (train->has_lora)
         plan.lora = train->lora;
+    /* PPO's critic, and the reference of its rewards, are there until they have given theirs. */
+    const bool scored = train->loss == JOUST_LOSS_PPO ||
+                        (train->loss == JOUST_LOSS_VALUE && train->policy.kl_weight > 0);
     if (joust_needs_live_reference(&settings) ||
-        (of_policy && other_reference && train->policy.kl_weight > 0))
+        (of_policy && other_reference && settings.policy.kl_weight > 0))
         plan.reference = JOUST_MEMORY_REFERENCE_KEPT;
-    else if (other_reference && !of_policy)
+    else if (scored || (other_reference && !of_policy && train->loss != JOUST_LOSS_VALUE))
         plan.reference = JOUST_MEMORY_REFERENCE_SCORED;
     return plan;
 }

@@ -1,61 +1,61 @@
 #include "worker/policy_batch.h"
 
+#include <math.h> /* isfinite */
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/generate.h"
+#include "proto/base/math.h"
+#include "worker/answer.h"
 #include "worker/engine/lora.h"
+#include "worker/engine/policy_gradient.h"
 #include "worker/trainer_internal.h"
-
-/* One answer as the engine scores it. */
-typedef struct sequence {
-    uint32_t *tokens; /* prompt, then response */
-    float *logps;     /* of the response */
-    uint32_t n, first;
-} sequence;
 
 struct joust_policy_batch {
     joust_policy_source from;
     const joust_job_train *params;
-    joust_model *loaded; /* the reference, once it was needed */
-    uint32_t n;          /* sequences in use */
-    sequence *sequences; /* (batch_size) answers that the reference scores */
-    joust_score_request *requests;
-    joust_policy_row *rows; /* (batch_size) */
-    size_t n_advantages;    /* room */
-    double *advantages;     /* of the batch's tokens, row by row */
+    joust_policy_settings settings; /* of the loss */
+    joust_model *loaded;            /* the reference, once it was needed */
+    joust_credit *credit;           /* of the round; NULL where nothing has to be known of it */
+    uint32_t n;                     /* answers in use */
+    joust_answer *answers;          /* (batch_size) that the reference scores */
+    joust_policy_row *rows;         /* (batch_size) */
+    joust_value_row *values;        /* likewise */
+    size_t n_tokens;                /* room */
+    double *advantages;             /* of the batch's tokens, row by row */
+    uint8_t *forced;                /* likewise */
 };
 
 joust_status joust_policy_batch_open(const joust_policy_source *source, joust_policy_batch **ret,
                                      joust_error *err)
 {
-    const joust_job_train *params = &source->training->stage->train;
+    const joust_training *t = source->training;
+    const joust_job_train *params = &t->stage->train;
+    const bool of_ppo = params->loss == JOUST_LOSS_PPO || source->of_critic;
     joust_policy_batch *b = joust_calloc(1, sizeof(*b));
+    joust_status st = JOUST_OK;
     if (!b)
         return joust_fail(err, JOUST_NOMEM, "train: out of memory");
-    *b = (joust_policy_batch){.from = *source, .params = params};
-    b->sequences = joust_calloc(params->batch_size, sizeof(*b->sequences));
-    b->requests = joust_calloc(params->batch_size, sizeof(*b->requests));
+    *b = (joust_policy_batch){.from = *source,
+                              .params = params,
+                              .settings = joust_job_train_settings(t->job, params).policy};
+    b->answers = joust_calloc(params->batch_size, sizeof(*b->answers));
     b->rows = joust_calloc(params->batch_size, sizeof(*b->rows));
-    if (!b->sequences || !b->requests || !b->rows) {
+    b->values = joust_calloc(params->batch_size, sizeof(*b->values));
+    if (!b->answers || !b->rows || !b->values)
+        st = joust_fail(err, JOUST_NOMEM, "train: a batch of %u", params->batch_size);
+    if (st == JOUST_OK && (of_ppo || source->served))
+        st = joust_credit_create(of_ppo, &b->credit, err);
+    if (st == JOUST_OK)
+        *ret = b;
+    else
         joust_policy_batch_close(&b);
-        return joust_fail(err, JOUST_NOMEM, "train: a batch of %u", params->batch_size);
-    }
-    *ret = b;
-    return JOUST_OK;
-}
-
-static void sequence_fini(sequence *s)
-{
-    joust_free(s->tokens);
-    joust_free(s->logps);
-    *s = (sequence){0};
+    return st;
 }
 
 static void let_go(joust_policy_batch *b)
 {
     while (b->n > 0)
-        sequence_fini(&b->sequences[--b->n]);
+        joust_answer_fini(&b->answers[--b->n]);
 }
 
 void joust_policy_batch_close(joust_policy_batch **batch)
@@ -63,30 +63,17 @@ void joust_policy_batch_close(joust_policy_batch **batch)
     joust_policy_batch *b = *batch;
     if (!b)
         return;
-    let_go(b);
-    joust_free(b->sequences);
-    joust_free(b->requests);
+    if (b->answers)
+        let_go(b);
+    joust_free(b->answers);
     joust_free(b->rows);
+    joust_free(b->values);
     joust_free(b->advantages);
+    joust_free(b->forced);
+    joust_credit_free(&b->credit);
     joust_model_free(&b->loaded);
     joust_free(b);
     *batch = NULL;
-}
-
-static joust_status sequence_make(const joust_train_row_pair *row, sequence *ret, joust_error *err)
-{
-    uint32_t n = row->n_prompt_tokens + row->n_chosen;
-    *ret = (sequence){.tokens = joust_calloc(n, sizeof(*ret->tokens)),
-                      .logps = joust_calloc(row->n_chosen, sizeof(*ret->logps)),
-                      .n = n,
-                      .first = row->n_prompt_tokens};
-    if (!ret->tokens || !ret->logps) {
-        sequence_fini(ret);
-        return joust_fail(err, JOUST_NOMEM, "train: %u tokens", n);
-    }
-    memcpy(ret->tokens, row->prompt_tokens, row->n_prompt_tokens * sizeof(*ret->tokens));
-    memcpy(ret->tokens + row->n_prompt_tokens, row->chosen, row->n_chosen * sizeof(*ret->tokens));
-    return JOUST_OK;
 }
 
 /* An answer without tokens has nothing to train; the coordinator sends none. */
@@ -98,18 +85,101 @@ static joust_status check_row(const joust_train_row_pair *row, uint64_t index, j
                       (unsigned long long)index, row->n_chosen, row->n_rejected);
 }
 
-/* Comparison ----------------------------------------------------------------------------------- */
-
-static joust_status compare_row(joust_trainer *trainer, const joust_train_row_pair *row,
-                                double *max_gap, joust_error *err)
+static joust_status find_forced(const joust_policy_batch *b, const joust_train_row_pair *row,
+                                uint8_t *ret, joust_error *err)
 {
-    sequence s;
-    joust_status st = sequence_make(row, &s, err);
+    return joust_forced_find(b->from.training->forced, row->chosen, row->n_chosen, ret, err);
+}
+
+/* Survey --------------------------------------------------------------------------------------- */
+
+/* The look at one answer. */
+typedef struct look {
+    joust_policy_batch *batch;
+    joust_trainer *trainer;
+    const joust_train_row_pair *row;
+    uint8_t *forced; /* (n_chosen) */
+    joust_answer
+        own; /* as the model that training starts from has it; without tokens where nobody asks */
+    joust_policy_survey *survey;
+} look;
+
+/* Weights of what a server drew: a token each, or one of the answer. */
+static joust_status weigh(look *k, joust_error *err)
+{
+    const joust_train_row_pair *row = k->row;
+    const joust_policy_tokens tokens = {.n = row->n_chosen,
+                                        .old_logps = k->own.numbers,
+                                        .sampler_logps = row->chosen_logps,
+                                        .forced = k->forced};
+    joust_policy_settings free = k->batch->settings;
+    const double cap = free.sampler_cap;
+    bool whole = free.importance == JOUST_IMPORTANCE_SEQUENCE;
+    free.sampler_cap = HUGE_VAL;
+    joust_policy_survey *s = k->survey;
+    for (uint32_t i = 0; i < row->n_chosen; i++) {
+        if (!isfinite(row->chosen_logps[i]))
+            return joust_fail(err, JOUST_INVALID,
+                              "answer %llu has no log-prob of token %u: the server must give "
+                              "token ids with log-probs (vLLM, llama.cpp), and "
+                              "endpoint.logprobs must ask for them",
+                              (unsigned long long)row->ordinal, i);
+        if (k->forced[i] || (whole && i > 0))
+            continue;
+        const double weight = joust_sampler_weight(&free, &tokens, i);
+        s->mean_weight += weight; /* a sum until the end */
+        s->max_weight = weight > s->max_weight ? weight : s->max_weight;
+        s->truncated += weight > cap;
+        s->n_weights++;
+    }
+    return JOUST_OK;
+}
+
+static joust_status compare(look *k, joust_error *err)
+{
+    const joust_policy_batch *b = k->batch;
+    const joust_train_row_pair *row = k->row;
+    bool drew = row->chosen_policy == b->from.unit->model.version;
+    if (b->from.of_critic || !(drew || b->from.served))
+        return JOUST_OK;
+    joust_status st = joust_answer_make(row, &k->own, err);
     if (st == JOUST_OK)
-        st = joust_trainer_logps(trainer, s.tokens, s.n, s.first, s.logps, err);
+        st = joust_trainer_logps(k->trainer, k->own.tokens, k->own.n, k->own.first, k->own.numbers,
+                                 err);
+    if (st == JOUST_OK && b->from.served)
+        st = weigh(k, err);
+    if (st == JOUST_OK && drew) {
+        st = joust_logp_gap(row->chosen_logps, k->own.numbers, row->n_chosen, &k->survey->max_gap,
+                            err);
+        k->survey->n_compared += row->n_chosen;
+    }
+    return st;
+}
+
+static joust_status look_at(joust_policy_batch *b, joust_trainer *trainer, uint64_t index,
+                            joust_policy_survey *s, joust_error *err)
+{
+    joust_status st = joust_pair_feed_need(b->from.feed, index, 1, err);
+    if (st != JOUST_OK)
+        return st;
+    const joust_train_row_pair *row = joust_pair_feed_row(b->from.feed, index);
+    look k = {.batch = b, .trainer = trainer, .row = row, .survey = s};
+    const uint32_t tokens = row->n_prompt_tokens + row->n_chosen;
+    s->row_tokens = tokens > s->row_tokens ? tokens : s->row_tokens;
+    s->row_answers = row->n_chosen > s->row_answers ? row->n_chosen : s->row_answers;
+    st = check_row(row, index, err);
+    if (st == JOUST_OK && !(k.forced = joust_calloc(row->n_chosen, 1)))
+        st = joust_fail(err, JOUST_NOMEM, "train: %u tokens", row->n_chosen);
     if (st == JOUST_OK)
-        st = joust_logp_gap(row->chosen_logps, s.logps, row->n_chosen, max_gap, err);
-    sequence_fini(&s);
+        st = find_forced(b, row, k.forced, err);
+    if (st == JOUST_OK)
+        st = compare(&k, err);
+    if (st == JOUST_OK && b->credit)
+        st = joust_credit_add(b->credit, row, k.forced,
+                              b->from.served && k.own.numbers ? k.own.numbers : row->chosen_logps,
+                              err);
+    joust_answer_fini(&k.own);
+    joust_free(k.forced);
     return st;
 }
 
@@ -120,20 +190,15 @@ joust_status joust_policy_batch_survey(joust_policy_batch *b, joust_trainer *tra
     joust_policy_survey s = {0};
     joust_status st = JOUST_OK;
     for (uint64_t i = 0; st == JOUST_OK && i < n; i++) {
-        st = joust_pair_feed_need(b->from.feed, i, 1, err);
-        if (st != JOUST_OK)
-            break;
-        const joust_train_row_pair *row = joust_pair_feed_row(b->from.feed, i);
-        const uint32_t tokens = row->n_prompt_tokens + row->n_chosen;
-        s.row_tokens = tokens > s.row_tokens ? tokens : s.row_tokens;
-        s.row_answers = row->n_chosen > s.row_answers ? row->n_chosen : s.row_answers;
-        st = check_row(row, i, err);
-        if (st == JOUST_OK && row->chosen_policy == b->from.unit->model.version) {
-            st = compare_row(trainer, row, &s.max_gap, err);
-            s.n_compared += row->n_chosen;
-        }
+        st = look_at(b, trainer, i, &s, err);
         if (st == JOUST_OK)
             st = up->check(up->context, i, err);
+    }
+    if (st == JOUST_OK && b->credit)
+        st = joust_credit_complete(b->credit, &b->from, &s.ppo, err);
+    if (s.n_weights > 0) {
+        s.mean_weight /= (double)s.n_weights;
+        s.truncated /= (double)s.n_weights;
     }
     *ret = s;
     return st;
@@ -141,10 +206,10 @@ joust_status joust_policy_batch_survey(joust_policy_batch *b, joust_trainer *tra
 
 /* Batches -------------------------------------------------------------------------------------- */
 
-/* Whether the reference itself drew the answer: then its log-probs came with it. */
+/* Whether the reference itself drew the answer, so that its log-probs came with it. */
 static bool drew(const joust_policy_batch *b, const joust_train_row_pair *row)
 {
-    return row->chosen_policy == b->from.unit->reference.version;
+    return !b->from.served && row->chosen_policy == b->from.unit->reference.version;
 }
 
 static joust_status load_reference(joust_policy_batch *b, joust_error *err)
@@ -157,20 +222,14 @@ static joust_status load_reference(joust_policy_batch *b, joust_error *err)
 /* Log-probs under the reference, of the rows that it did not draw. */
 static joust_status score_batch(joust_policy_batch *b, joust_error *err)
 {
-    const joust_training *t = b->from.training;
     if (b->n == 0)
         return JOUST_OK;
     joust_status st = load_reference(b, err);
     if (st != JOUST_OK)
         return st;
-    for (uint32_t i = 0; i < b->n; i++)
-        b->requests[i] = (joust_score_request){.tokens = b->sequences[i].tokens,
-                                               .n = b->sequences[i].n,
-                                               .first = b->sequences[i].first,
-                                               .ret_logps = b->sequences[i].logps};
     joust_model *reference = b->from.reference_is_base ? b->from.model : b->loaded;
     joust_model_adapter_switch(reference, !b->from.reference_is_base);
-    st = joust_score(t->engine, reference, b->requests, b->n, NULL, NULL, err);
+    st = joust_answers_score(b->from.training->engine, reference, b->answers, b->n, err);
     joust_model_adapter_switch(reference, true);
     return st;
 }
@@ -180,42 +239,59 @@ static joust_status make_room(joust_policy_batch *b, uint64_t first, uint32_t n,
     size_t n_tokens = 0;
     for (uint32_t i = 0; i < n; i++)
         n_tokens += joust_pair_feed_row(b->from.feed, first + i)->n_chosen;
-    if (n_tokens <= b->n_advantages)
+    if (n_tokens <= b->n_tokens)
         return JOUST_OK;
-    double *grown = joust_realloc_array(b->advantages, n_tokens, sizeof(*grown));
-    if (!grown)
+    double *advantages = joust_realloc_array(b->advantages, n_tokens, sizeof(*advantages));
+    if (advantages)
+        b->advantages = advantages;
+    uint8_t *forced = joust_realloc_array(b->forced, n_tokens, 1);
+    if (forced)
+        b->forced = forced;
+    if (!advantages || !forced)
         return joust_fail(err, JOUST_NOMEM, "train: a batch of %zu tokens", n_tokens);
-    b->advantages = grown;
-    b->n_advantages = n_tokens;
+    b->n_tokens = n_tokens;
     return JOUST_OK;
 }
 
-static joust_status fill_row(joust_policy_batch *b, const joust_train_row_pair *row,
-                             double *advantages, joust_policy_row *ret, joust_error *err)
+/* Old log-probs, and the credit of each token; `at` is where the batch's arrays have the row. */
+static joust_status credit_row(joust_policy_batch *b, const joust_train_row_pair *row, size_t at,
+                               joust_policy_row *ret, joust_error *err)
 {
-    uint8_t *forced = joust_calloc((size_t)row->n_chosen + 1, 1);
-    joust_status st = forced ? joust_forced_find(b->from.training->forced, row->chosen,
-                                                 row->n_chosen, forced, err)
-                             : joust_fail(err, JOUST_NOMEM, "train: %u tokens", row->n_chosen);
-    for (uint32_t i = 0; st == JOUST_OK && i < row->n_chosen; i++)
-        advantages[i] = forced[i] ? 0 : row->margin;
-    joust_free(forced);
+    joust_credit_tokens known = {0};
+    double *advantages = b->advantages + at;
+    uint8_t *forced = b->forced + at;
+    joust_status st = b->credit
+                          ? joust_credit_find(b->credit, row->ordinal, row->n_chosen, &known, err)
+                          : find_forced(b, row, forced, err);
     if (st != JOUST_OK)
         return st;
+    if (b->credit)
+        memcpy(forced, known.forced, row->n_chosen);
+    for (uint32_t i = 0; i < row->n_chosen; i++)
+        advantages[i] = known.advantages ? known.advantages[i] : forced[i] ? 0 : row->margin;
+    ret->old_logps = b->credit ? known.logps : row->chosen_logps;
+    ret->sampler_logps = b->from.served ? row->chosen_logps : NULL;
+    ret->advantages = advantages;
+    ret->forced = forced;
+    return JOUST_OK;
+}
+
+static joust_status fill_row(joust_policy_batch *b, const joust_train_row_pair *row, size_t at,
+                             joust_policy_row *ret, joust_error *err)
+{
     *ret = (joust_policy_row){.prompt = row->prompt_tokens,
                               .response = row->chosen,
                               .n_prompt = row->n_prompt_tokens,
-                              .n_response = row->n_chosen,
-                              .old_logps = row->chosen_logps,
-                              .advantages = advantages};
-    if (b->params->policy.kl_weight <= 0)
-        return JOUST_OK;
+                              .n_response = row->n_chosen};
+    joust_status st = credit_row(b, row, at, ret, err);
+    if (st != JOUST_OK || b->settings.kl_weight <= 0)
+        return st;
     ret->ref_logps = row->chosen_logps;
     if (drew(b, row))
         return JOUST_OK;
-    st = sequence_make(row, &b->sequences[b->n], err);
+    st = joust_answer_make(row, &b->answers[b->n], err);
     if (st == JOUST_OK)
-        ret->ref_logps = b->sequences[b->n++].logps;
+        ret->ref_logps = b->answers[b->n++].numbers;
     return st;
 }
 
@@ -227,17 +303,39 @@ joust_status joust_policy_batch_get(joust_policy_batch *b, uint64_t first, uint3
     joust_status st = joust_pair_feed_need(b->from.feed, first, n, err);
     if (st == JOUST_OK)
         st = make_room(b, first, n, err);
-    double *advantages = b->advantages;
+    size_t at = 0;
     for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
         const joust_train_row_pair *row = joust_pair_feed_row(b->from.feed, first + i);
         st = check_row(row, first + i, err);
         if (st == JOUST_OK)
-            st = fill_row(b, row, advantages, &b->rows[i], err);
-        advantages += row->n_chosen;
+            st = fill_row(b, row, at, &b->rows[i], err);
+        at += row->n_chosen;
         ret_ordinals[i] = row->ordinal;
     }
     if (st == JOUST_OK)
         st = score_batch(b, err);
     *ret_rows = b->rows;
+    return st;
+}
+
+joust_status joust_policy_batch_values(joust_policy_batch *b, uint64_t first, uint32_t n,
+                                       const joust_value_row **ret_rows, uint64_t *ret_ordinals,
+                                       joust_error *err)
+{
+    joust_status st = joust_pair_feed_need(b->from.feed, first, n, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
+        const joust_train_row_pair *row = joust_pair_feed_row(b->from.feed, first + i);
+        joust_credit_tokens known = {0};
+        st = joust_credit_find(b->credit, row->ordinal, row->n_chosen, &known, err);
+        b->values[i] = (joust_value_row){.prompt = row->prompt_tokens,
+                                         .response = row->chosen,
+                                         .n_prompt = row->n_prompt_tokens,
+                                         .n_response = row->n_chosen,
+                                         .old_values = known.values,
+                                         .returns = known.returns,
+                                         .forced = known.forced};
+        ret_ordinals[i] = row->ordinal;
+    }
+    *ret_rows = b->values;
     return st;
 }

@@ -1,26 +1,19 @@
-/* Batches for a policy loss: the feed's answers with their advantages, and what they are compared with.
+/* Batches for a policy loss, or for the value loss of PPO's critic: the feed's answers with what each token is worth, and what
+ * they are compared with.
  *
  *   feed ─▶ answer: tokens, log-probs as they were drawn ─▶ old_logps
- *                   advantage (the row's margin)          ─▶ advantages, the same for each token
+ *                   advantage (the row's margin)          ─▶ advantages, the same for each token that was drawn
+ *           servers' answers: log-probs before the first step ─▶ old_logps, those of the draw ─▶ sampler_logps
+ *           PPO: worker/credit.h                              ─▶ advantages; of the critic: old_values, returns
  *           reference's log-probs: those of the draw where the reference drew it, else computed here a batch at a time
  *
- * Memory: a batch's answers, and a reference model if one is needed. Thread: the compute thread. */
+ * Memory: a batch's answers, and a reference model if one is needed; the round's credit. Thread: the compute thread. */
 #ifndef JOUST_WORKER_POLICY_BATCH_H
 #define JOUST_WORKER_POLICY_BATCH_H
 
-#include "worker/engine/train.h"
-#include "worker/pair_feed.h"
-#include "worker/trainer.h"
+#include "worker/credit.h"
 
 typedef struct joust_policy_batch joust_policy_batch;
-
-typedef struct joust_policy_source {
-    const joust_training *training;
-    const joust_lease_unit *unit;
-    joust_pair_feed *feed;
-    joust_model *model;     /* the one trained */
-    bool reference_is_base; /* of its adapter: no other model is needed */
-} joust_policy_source;
 
 /* Everything is borrowed until the close. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_policy_batch_open(const joust_policy_source *source,
@@ -31,8 +24,14 @@ typedef struct joust_policy_survey {
     double max_gap;      /* between recorded log-probs and those of the training forward pass */
     uint64_t n_compared; /* tokens */
     uint32_t row_tokens, row_answers; /* of the longest row: with its prompt; alone */
+    /* Of the weights of what servers drew, before the cap: mean, largest, share above the cap; n of them. */
+    double mean_weight, max_weight, truncated;
+    uint64_t n_weights;
+    joust_credit_figures ppo; /* n is 0 for other losses */
 } joust_policy_survey;
-/* Looks at rows [0, n) before any step: their lengths, and the log-probs that rollouts of the unit's model recorded. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, those of the feed and the engine. */
+/* Looks at rows [0, n) before any step: their lengths, the log-probs that rollouts of the unit's model recorded, and what
+ * every step needs to know of them. Errors: JOUST_NOT_FINITE, JOUST_INTERRUPTED, JOUST_INVALID (a server gave no
+ * log-probs), those of the feed and the engine. */
 JOUST_MUST_USE joust_status joust_policy_batch_survey(joust_policy_batch *batch,
                                                       joust_trainer *trainer, uint64_t n,
                                                       joust_policy_survey *ret, joust_error *err);
@@ -42,5 +41,9 @@ JOUST_MUST_USE joust_status joust_policy_batch_survey(joust_policy_batch *batch,
 JOUST_MUST_USE joust_status joust_policy_batch_get(joust_policy_batch *batch, uint64_t first,
                                                    uint32_t n, const joust_policy_row **ret_rows,
                                                    uint64_t *ret_ordinals, joust_error *err);
+/* The same for the critic. */
+JOUST_MUST_USE joust_status joust_policy_batch_values(joust_policy_batch *batch, uint64_t first,
+                                                      uint32_t n, const joust_value_row **ret_rows,
+                                                      uint64_t *ret_ordinals, joust_error *err);
 
 #endif

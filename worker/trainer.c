@@ -19,7 +19,7 @@ typedef struct run {
     joust_model *model;
     joust_trainer *trainer;
     joust_unit_result *result;
-    size_t steps_capacity;
+    size_t steps_capacity, metrics_capacity;
     /* pairs */
     joust_pair_feed *feed;
     joust_pair_scores scores;
@@ -28,7 +28,7 @@ typedef struct run {
     size_t n_forced_flags;
     joust_forced forced;
     bool reference_is_base;     /* of the policy's adapter */
-    joust_policy_batch *policy; /* of a policy loss: answers with advantages from the feed */
+    joust_policy_batch *policy; /* of a policy loss or its critic: answers from the feed */
     joust_memory_plan plan;     /* of memory, where there is a budget */
     /* rows of a data file */
     joust_tokenizer *tokenizer;
@@ -96,17 +96,22 @@ static joust_status score_pairs(run *r, uint64_t n_rows, joust_error *err)
     return st;
 }
 
+static joust_status report_figure(run *r, const char *name, double value, uint64_t n,
+                                  joust_error *err)
+{
+    joust_unit_result *result = r->result;
+    if (!joust_grow(&result->metrics, result->n_metrics, &r->metrics_capacity,
+                    sizeof(*result->metrics)))
+        return joust_fail(err, JOUST_NOMEM, "train: more than %u figures", result->n_metrics);
+    joust_metric *m = &result->metrics[result->n_metrics++];
+    *m = (joust_metric){.value = value, .low = value, .high = value, .n = n};
+    snprintf(m->name, sizeof(m->name), "%s", name);
+    return JOUST_OK;
+}
+
 static joust_status report_gap(run *r, double max_gap, uint64_t n_compared, joust_error *err)
 {
-    joust_metric *m = joust_calloc(1, sizeof(*m));
-    if (!m)
-        return joust_fail(err, JOUST_NOMEM, "train: metric");
-    snprintf(m->name, sizeof(m->name), "%s", JOUST_METRIC_LOGP_GAP);
-    m->value = m->low = m->high = max_gap;
-    m->n = n_compared;
-    r->result->metrics = m;
-    r->result->n_metrics = 1;
-    return JOUST_OK;
+    return report_figure(r, JOUST_METRIC_LOGP_GAP, max_gap, n_compared, err);
 }
 
 /* The longest pair, where none is scored before the first step. */
@@ -199,22 +204,74 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
     return st == JOUST_OK ? joust_trainer_step_pairs(r->trainer, r->pairs, n, report, err) : st;
 }
 
-/* ---- answers, for a policy loss -------------------------------------------------------------- */
+/* ---- answers, for a policy loss and for PPO's critic ----------------------------------------- */
+
+/* Whether servers draw the answers of the policy that is trained, or whose critic is. */
+static bool of_servers(const run *r)
+{
+    const char *policy =
+        r->params->loss == JOUST_LOSS_VALUE ? r->unit->partner.lineage : r->unit->model.lineage;
+    const uint32_t model = joust_job_find_model(r->t->job, policy);
+    return model != JOUST_NONE && r->t->job->models[model].has_serve;
+}
+
+static joust_status report_survey(run *r, const joust_policy_survey *s, joust_error *err)
+{
+    const joust_credit_figures *ppo = &s->ppo;
+    joust_status st = JOUST_OK;
+    if (r->params->loss == JOUST_LOSS_VALUE) {
+        st = report_figure(r, JOUST_METRIC_VALUE_LOSS, ppo->value_loss, ppo->n, err);
+        return st == JOUST_OK ? report_figure(r, JOUST_METRIC_EXPLAINED_VARIANCE,
+                                              ppo->explained_variance, ppo->n, err)
+                              : st;
+    }
+    st = report_gap(r, s->max_gap, s->n_compared, err);
+    if (st == JOUST_OK && ppo->n > 0 && r->params->critic.kl_in_reward &&
+        r->params->policy.kl_weight > 0)
+        st = report_figure(r, JOUST_METRIC_MEAN_KL, ppo->kl, ppo->n, err);
+    const struct {
+        const char *name;
+        double value;
+    } weights[] = {{JOUST_METRIC_MEAN_WEIGHT, s->mean_weight},
+                   {JOUST_METRIC_MAX_WEIGHT, s->max_weight},
+                   {JOUST_METRIC_TRUNCATED_WEIGHTS, s->truncated}};
+    for (size_t i = 0; st == JOUST_OK && s->n_weights > 0 && i < 3; i++)
+        st = report_figure(r, weights[i].name, weights[i].value, s->n_weights, err);
+    return st;
+}
 
 static joust_status open_answers(run *r, uint64_t n_distinct, joust_error *err)
 {
+    const bool of_critic = r->params->loss == JOUST_LOSS_VALUE;
     const joust_policy_source source = {.training = r->t,
                                         .unit = r->unit,
                                         .feed = r->feed,
                                         .model = r->model,
-                                        .reference_is_base = r->reference_is_base};
+                                        .reference_is_base = r->reference_is_base && !of_critic,
+                                        .served = of_servers(r),
+                                        .of_critic = of_critic};
+    if ((of_critic || r->params->loss == JOUST_LOSS_PPO) && !r->unit->has_partner)
+        return joust_fail(err, JOUST_INVALID, "ppo: the unit names no critic beside the policy");
     joust_policy_survey survey = {0};
     joust_status st = joust_policy_batch_open(&source, &r->policy, err);
     if (st == JOUST_OK)
         st = joust_policy_batch_survey(r->policy, r->trainer, n_distinct, &survey, err);
     r->plan.row_tokens = survey.row_tokens;
     r->plan.row_answers = survey.row_answers;
-    return st == JOUST_OK ? report_gap(r, survey.max_gap, survey.n_compared, err) : st;
+    return st == JOUST_OK ? report_survey(r, &survey, err) : st;
+}
+
+static joust_status step_values(run *r, uint64_t first, joust_train_step *step,
+                                joust_step_report *report, joust_error *err)
+{
+    const joust_value_row *rows = NULL;
+    const uint32_t n = r->params->batch_size;
+    joust_status st = joust_policy_batch_values(r->policy, first, n, &rows, step->rows, err);
+    if (st != JOUST_OK)
+        return st;
+    for (uint32_t i = 0; i < n; i++)
+        r->result->provenance.n_tokens += rows[i].n_prompt + rows[i].n_response;
+    return joust_trainer_step_values(r->trainer, rows, n, report, err);
 }
 
 static joust_status step_answers(run *r, uint64_t first, joust_train_step *step,
@@ -222,6 +279,8 @@ static joust_status step_answers(run *r, uint64_t first, joust_train_step *step,
 {
     const joust_policy_row *rows = NULL;
     uint32_t n = r->params->batch_size;
+    if (r->params->loss == JOUST_LOSS_VALUE)
+        return step_values(r, first, step, report, err);
     joust_status st = joust_policy_batch_get(r->policy, first, n, &rows, step->rows, err);
     if (st != JOUST_OK)
         return st;
@@ -238,7 +297,7 @@ static joust_status open_rollouts(run *r, joust_error *err)
     uint64_t n_distinct = n_used < r->unit->n_rows ? n_used : r->unit->n_rows;
     if (r->unit->n_rows == 0)
         return joust_fail(err, JOUST_INVALID, "nothing to train on");
-    bool answers = joust_policy_traits_of(r->params->loss) != NULL;
+    bool answers = joust_policy_traits_of(r->params->loss) || r->params->loss == JOUST_LOSS_VALUE;
     joust_status st = joust_pair_feed_open(
         r->t->up, r->unit, answers ? UINT64_MAX : r->unit->n_rows, n_used, &r->feed, err);
     if (st != JOUST_OK)
@@ -533,43 +592,4 @@ joust_status joust_training_run(const joust_training *t, const joust_lease_unit 
     }
     *ret = result;
     return JOUST_OK;
-}
-
-/* ---- first weights -------------------------------------------------------------------------- */
-
-static joust_status draw(const joust_training *t, const joust_lease_unit *unit, joust_model **ret,
-                         joust_error *err)
-{
-    uint32_t lineage = joust_job_find_model(t->job, unit->model.lineage);
-    if (lineage == JOUST_NONE)
-        return joust_fail(err, JOUST_INVALID, "no model '%s' in the job", unit->model.lineage);
-    const char *dir = NULL;
-    joust_model_config config;
-    joust_status st = joust_cache_fetch(t->cache, t->up, &unit->model.manifest, &dir, err);
-    if (st != JOUST_OK)
-        return st;
-    char *path = joust_path_join(dir, "config.json");
-    if (!path)
-        return joust_fail(err, JOUST_NOMEM, "init: out of memory");
-    st = joust_model_config_read(path, &config, err);
-    joust_free(path);
-    if (st == JOUST_OK)
-        st = joust_model_config_read_stops(dir, &config, err);
-    if (st == JOUST_OK)
-        st = joust_model_init(&config, t->job->models[lineage].init_seed, ret, err);
-    return st;
-}
-
-joust_status joust_training_init(const joust_training *t, const joust_lease_unit *unit,
-                                 joust_unit_result *ret, joust_error *err)
-{
-    joust_model *model = NULL;
-    joust_unit_result result = {.id = {unit->unit, unit->lease, unit->attempt}};
-    joust_status st = draw(t, unit, &model, err);
-    if (st == JOUST_OK)
-        st = joust_version_publish(t, unit, model, 0, &result, err);
-    joust_model_free(&model);
-    if (st == JOUST_OK)
-        *ret = result;
-    return st;
 }

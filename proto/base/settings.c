@@ -50,11 +50,13 @@ static const joust_policy_traits POLICIES[] = {
      JOUST_ADVANTAGE_STANDARDISED},
     {"cispo", JOUST_SURROGATE_TRUNCATED, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_TOKENS,
      JOUST_ADVANTAGE_STANDARDISED},
+    {"ppo", JOUST_SURROGATE_CLIPPED, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_TOKENS,
+     JOUST_ADVANTAGE_REWARD},
 };
 
 const joust_policy_traits *joust_policy_traits_of(joust_loss loss)
 {
-    bool named = loss >= JOUST_LOSS_REINFORCE && loss <= JOUST_LOSS_CISPO;
+    bool named = loss >= JOUST_LOSS_REINFORCE && loss <= JOUST_LOSS_PPO;
     return named ? &POLICIES[loss - JOUST_LOSS_REINFORCE] : NULL;
 }
 

@@ -91,6 +91,11 @@ bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, d
 {
     double mean = 0, squares = 0;
     bool any = false;
+    if (kind == JOUST_ADVANTAGE_REWARD) {
+        for (uint32_t i = 0; i < n; i++)
+            ret[i] = rewards[i];
+        return n > 0;
+    }
     for (uint32_t i = 0; i < n; i++)
         mean += rewards[i] / n;
     for (uint32_t i = 0; i < n; i++) {

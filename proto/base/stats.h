@@ -25,7 +25,8 @@ joust_interval joust_paired_difference(uint64_t n_minus, uint64_t n_zero, uint64
 double joust_auc(const double *scores, const uint8_t *labels, size_t n);
 
 /* Advantages of a group's n rewards into ret (n). A group of one, and one whose rewards are equal, has none: all 0.
- * Returns whether any differs from 0 (what dynamic sampling keeps). */
+ * JOUST_ADVANTAGE_REWARD: the rewards themselves. Returns whether any differs from 0 (what dynamic sampling keeps), for that
+ * kind whether there is any. */
 bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, double *ret);
 
 #endif

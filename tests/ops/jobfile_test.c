@@ -139,7 +139,7 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "
                  "reference_sync_steps, reference_mixup, gradient_checkpointing, command, nodes, "
                  "gpus, deadline_ms, lora, epsilon, epsilon_high, max_ratio, kl_weight, kl, "
-                 "entropy_weight, dynamic_sampling, mix\n");
+                 "entropy_weight, dynamic_sampling, importance_cap, critic, mix\n");
     refused_line(9, "  - {name: self, kind: yes-no, modle: policy}",
                  "j.yaml:9:32: judges[0].modle: unknown key; did you mean 'model'?\n");
 }
@@ -147,7 +147,7 @@ static void a_wrong_key_names_the_nearest(void **state)
 #define LOSSES                                                                                     \
     "dpo, sft, hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, "  \
     "discopop, sigmoid_norm, simpo, orpo, kto, dno, rebel, reinforce, rloo, grpo, dr_grpo, dapo, " \
-    "gspo, cispo, bradley_terry, bradley_terry_margin, margin"
+    "gspo, cispo, ppo, bradley_terry, bradley_terry_margin, margin"
 
 static void a_wrong_type_says_what_was_expected(void **state)
 {

@@ -182,6 +182,37 @@ static void test_values_survive(void **state)
     joust_buf_fini(&bytes);
 }
 
+/* A bool that is left out where it is false says nothing of what stands beside it in memory. */
+static void test_bools_survive(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    for (int beside = 0; beside < 2; beside++)
+        for (int on = 0; on < 2; on++) {
+            joust_job job, back;
+            joust_buf bytes = {0};
+            check_ok(joust_job_init(&job, &err));
+            job.train.forced_tokens = on;
+            job.train.has_critic = beside;
+            job.models = joust_calloc(1, sizeof(*job.models));
+            job.n_models = 1;
+            job.models[0].name = joust_strdup("policy");
+            job.models[0].scalar_head = on;
+            job.models[0].has_endpoint = beside;
+            joust_job_endpoint_init(&job.models[0].endpoint);
+            job.models[0].endpoint.model = joust_strdup("theirs");
+            check_ok(joust_job_encode(&job, false, &bytes, &err));
+            check_ok(joust_job_decode(bytes.data, bytes.n, &back, &err));
+            assert_int_equal(back.train.forced_tokens, on);
+            assert_int_equal(back.train.has_critic, beside);
+            assert_int_equal(back.models[0].scalar_head, on);
+            assert_int_equal(back.models[0].has_endpoint, beside);
+            joust_job_fini(&back);
+            joust_job_fini(&job);
+            joust_buf_fini(&bytes);
+        }
+}
+
 /* -------------------------------------------------------------------------------- hostile bytes */
 
 /* What is accepted must be canonical: it encodes to the same bytes. */
@@ -373,7 +404,7 @@ int main(void)
         cmocka_unit_test(test_values_survive), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_not_canonical),  cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_encode_refuses), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_digests),
+        cmocka_unit_test(test_digests),        cmocka_unit_test(test_bools_survive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
