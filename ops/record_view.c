@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/cli.h"
+#include "ops/credit_view.h"
 #include "ops/pair_view.h"
 #include "proto/base/alloc.h"
 #include "storage/json.h"
@@ -74,16 +75,36 @@ static joust_status list_pair(joust_store *store, joust_cursor *cursor, joust_er
     return JOUST_OK;
 }
 
-static joust_status list_trajectory(joust_cursor *cursor, joust_error *err)
+static void print_number(bool has, double value)
+{
+    if (has)
+        printf("%9.4f ", value);
+    else
+        printf("%9s ", "-");
+}
+
+/* credit: NULL where no policy loss trains on answers. */
+static joust_status list_trajectory(joust_cursor *cursor, joust_credit_view *credit,
+                                    joust_error *err)
 {
     joust_trajectory r;
+    joust_answer_credit got = {0};
     char id[JOUST_RECORD_ID_TEXT], policy[JOUST_MAX_NAME_BYTES + 24];
     joust_status st = joust_cursor_next_trajectory(cursor, &r, err);
     if (st != JOUST_OK)
         return st;
+    if (credit && (st = joust_credit_view_get(credit, &r, &got, err)) != JOUST_OK) {
+        joust_trajectory_fini(&r);
+        return st;
+    }
     snprintf(policy, sizeof(policy), "%s@%" PRIu64, r.policy.lineage, r.policy.version);
     printf("%-16s %-12s %6" PRIu32 " %-11s %9.3f  ", id_text(joust_trajectory_id(&r), id), policy,
            r.n_tokens, joust_finish_name(r.finish), logp_of(&r));
+    if (credit) {
+        print_number(got.has_reward, got.reward);
+        print_number(got.has_advantage, got.advantage);
+        putchar(' ');
+    }
     print_excerpt(r.text);
     joust_trajectory_fini(&r);
     return JOUST_OK;
@@ -107,14 +128,14 @@ static joust_status list_verdict(joust_cursor *cursor, joust_error *err)
     return JOUST_OK;
 }
 
-static void list_heading(joust_family family)
+static void list_heading(joust_family family, bool credit)
 {
     if (family == JOUST_FAMILY_PAIRS)
         printf("%-16s %8s %8s %8s %7s %8s  %s\n", "id", "margin", "chosen", "rejected", "sample",
                "against", "prompt");
     else if (family == JOUST_FAMILY_TRAJECTORIES)
-        printf("%-16s %-12s %6s %-11s %9s  %s\n", "id", "policy", "tokens", "finish", "logp",
-               "response");
+        printf("%-16s %-12s %6s %-11s %9s  %s%s\n", "id", "policy", "tokens", "finish", "logp",
+               credit ? "   reward advantage  " : "", "response");
     else
         printf("%-20s %-12s %-8s %-10s %9s  %s\n", "id", "judge", "kind", "outcome", "value",
                "trajectory");
@@ -124,15 +145,20 @@ joust_status joust_view_list(joust_store *store, joust_family family, const jous
                              uint64_t limit, joust_error *err)
 {
     joust_cursor *cursor;
+    joust_credit_view *credit = NULL;
     joust_error why = {0};
     joust_status st = joust_cursor_open(store, family, range, &cursor, err);
+    if (st == JOUST_OK && family == JOUST_FAMILY_TRAJECTORIES &&
+        (st = joust_credit_view_open(store, &credit, err)) != JOUST_OK)
+        joust_cursor_close(&cursor);
     if (st != JOUST_OK)
         return st;
-    list_heading(family);
+    list_heading(family, credit != NULL);
     for (uint64_t n = 0; st == JOUST_OK && (limit == 0 || n < limit); n++)
         st = family == JOUST_FAMILY_PAIRS          ? list_pair(store, cursor, &why)
-             : family == JOUST_FAMILY_TRAJECTORIES ? list_trajectory(cursor, &why)
+             : family == JOUST_FAMILY_TRAJECTORIES ? list_trajectory(cursor, credit, &why)
                                                    : list_verdict(cursor, &why);
+    joust_credit_view_close(&credit);
     joust_cursor_close(&cursor);
     return st == JOUST_OK || st == JOUST_END ? JOUST_OK : joust_fail(err, st, "%s", why.text);
 }
@@ -268,6 +294,8 @@ static joust_status show_trajectory(joust_store *store, const joust_plan *plan,
                joust_finish_name(t.finish), logp_of(&t), t.text);
         joust_prompt_fini(&prompt);
         st = show_verdicts_about(store, plan, &t, err);
+        if (st == JOUST_OK)
+            st = joust_credit_explain(store, &t, err);
     }
     joust_trajectory_fini(&t);
     return st;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "ops/cli.h"
+#include "ops/credit_view.h"
 #include "ops/pair_view.h"
 #include "ops/record_view.h"
 #include "ops/verbs.h"
@@ -50,6 +51,38 @@ static joust_status run_export(const request *r, joust_store *store, joust_error
     return joust_export(store, r->family, &options, to_stdout_limited, &l, NULL, err);
 }
 
+/* What run_export gives, each answer with what a policy loss made of it. */
+typedef struct credited {
+    joust_store *store;
+    joust_credit_view *credit;
+    limited limit;
+} credited;
+
+static joust_status to_stdout_credited(void *user, const joust_trajectory *t, joust_buf *line,
+                                       joust_error *err)
+{
+    credited *c = user;
+    joust_status st = joust_credit_add_json(c->credit, t, line, err);
+    joust_buf_u8(line, '\n');
+    if (st == JOUST_OK)
+        st = joust_buf_status(line, err);
+    return st == JOUST_OK ? to_stdout_limited(&c->limit, line->data, line->n, err) : st;
+}
+
+static joust_status run_list_json(const request *r, joust_store *store, joust_error *err)
+{
+    credited c = {.store = store, .limit = {r->limit ? r->limit : UINT64_MAX}};
+    joust_key_range range =
+        r->round == JOUST_NONE ? joust_range_all() : joust_range_round(r->round);
+    joust_status st = joust_credit_view_open(store, &c.credit, err);
+    if (st == JOUST_OK && !c.credit)
+        return run_export(r, store, err);
+    if (st == JOUST_OK)
+        st = joust_credit_each_json(store, &range, r->provenance, to_stdout_credited, &c, err);
+    joust_credit_view_close(&c.credit);
+    return st;
+}
+
 static joust_status run_show(const request *r, joust_store *store, joust_error *err)
 {
     joust_record_id id;
@@ -62,6 +95,8 @@ static joust_status run_show(const request *r, joust_store *store, joust_error *
     st = joust_export_one(store, r->family, &id, true, &line, err);
     if (st == JOUST_OK && r->family == JOUST_FAMILY_PAIRS)
         st = joust_pair_explain_json(store, &id, &line, err);
+    if (st == JOUST_OK && r->family == JOUST_FAMILY_TRAJECTORIES)
+        st = joust_credit_explain_json(store, &id, &line, err);
     joust_buf_u8(&line, '\n');
     if (st == JOUST_OK && (st = joust_buf_status(&line, err)) == JOUST_OK)
         st = to_stdout(NULL, line.data, line.n, err);
@@ -77,6 +112,8 @@ static joust_status run(const request *r, joust_store *store, joust_error *err)
         return run_show(r, store, err);
     if (strcmp(r->action, "stats") == 0)
         return joust_view_stats(store, r->family, &range, r->json, err);
+    if (strcmp(r->action, "list") == 0 && r->json && r->family == JOUST_FAMILY_TRAJECTORIES)
+        return run_list_json(r, store, err);
     if (strcmp(r->action, "export") == 0 || r->json)
         return run_export(r, store, err);
     return joust_view_list(store, r->family, &range, r->limit, err);
@@ -125,7 +162,10 @@ static const char *about(joust_family family)
                "raw_logps\n"
                "of the model's own distribution, logps of the one it was drawn from (after\n"
                "temperature, top_p and the like). list and show print logp, the sum of "
-               "raw_logps.\n";
+               "raw_logps,\n"
+               "and, where a policy loss trains on answers, reward and advantage; show has the "
+               "credit\n"
+               "of each token and the steps that used the answer.\n";
     default:
         return "A verdict is a judge's result about an answer, or about two: its outcome, and a "
                "value\n"

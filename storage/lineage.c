@@ -112,13 +112,21 @@ joust_status joust_lineage_get_uses(joust_store *store, const joust_plan *plan,
                                     uint32_t *ret_n, joust_error *err)
 {
     uint64_t ordinal;
-    uint32_t n = 0;
     joust_status st = pair_ordinal(store, pair, &ordinal, err);
-    if (st != JOUST_OK)
-        return st;
-    joust_key_range range = joust_range_round_field_of(JOUST_ROUND_STEP, pair->key.round);
+    return st == JOUST_OK
+               ? joust_lineage_get_row_uses(store, plan, pair->key.round, pair->key.stage, ordinal,
+                                            max, ret, ret_n, err)
+               : st;
+}
+
+joust_status joust_lineage_get_row_uses(joust_store *store, const joust_plan *plan, uint32_t round,
+                                        uint32_t pair_stage, uint64_t ordinal, uint32_t max,
+                                        joust_use *ret, uint32_t *ret_n, joust_error *err)
+{
+    uint32_t n = 0;
+    joust_key_range range = joust_range_round_field_of(JOUST_ROUND_STEP, round);
     joust_cursor *cursor;
-    st = joust_cursor_open(store, JOUST_FAMILY_ROUNDS, &range, &cursor, err);
+    joust_status st = joust_cursor_open(store, JOUST_FAMILY_ROUNDS, &range, &cursor, err);
     if (st != JOUST_OK)
         return st;
     joust_train_step step;
@@ -126,7 +134,7 @@ joust_status joust_lineage_get_uses(joust_store *store, const joust_plan *plan,
     while ((st = joust_cursor_next_train_step(cursor, &step, &why)) == JOUST_OK) {
         bool uses = step.stage < plan->n_stages &&
                     plan->stages[step.stage].kind == JOUST_STAGE_TRAIN &&
-                    plan->stages[step.stage].pairs == pair->key.stage && count_row(&step, ordinal);
+                    plan->stages[step.stage].pairs == pair_stage && count_row(&step, ordinal);
         if (uses && n < max)
             ret[n] = (joust_use){step.round, step.stage, step.step};
         n += uses;

@@ -39,5 +39,11 @@ JOUST_MUST_USE joust_status joust_lineage_get_uses(joust_store *store, const jou
                                                    const joust_pair *pair, uint32_t max,
                                                    joust_use *ret, uint32_t *ret_n,
                                                    joust_error *err);
+/* The same of whatever a PAIR stage gives its TRAIN stages, by ordinal: an answer's is position * samples + sample. */
+JOUST_MUST_USE joust_status joust_lineage_get_row_uses(joust_store *store, const joust_plan *plan,
+                                                       uint32_t round, uint32_t pair_stage,
+                                                       uint64_t ordinal, uint32_t max,
+                                                       joust_use *ret, uint32_t *ret_n,
+                                                       joust_error *err);
 
 #endif
