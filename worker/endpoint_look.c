@@ -251,7 +251,9 @@ static joust_status prove(const joust_endpoint_proof *proof, joust_endpoint_serv
         if (a->choices[i].n_tokens == 0)
             return joust_fail(
                 why, JOUST_STALE,
-                "it gives no token ids with log-probs, so its weights can't be proved");
+                "it gives no token ids with log-probs, so its weights can't be proved, nor "
+                "what it answers trained on; vLLM and llama.cpp give both, and without serve "
+                "the built-in engine answers itself");
     joust_status st = proof->fits(proof->context, s->n_proved, a, why);
     s->n_proved += st == JOUST_OK;
     return st;

@@ -212,7 +212,8 @@ static bool has_tokens(const task *t, const joust_endpoint_answer *a, const char
     if (!ids)
         (void)joust_fail(why, JOUST_UNSUPPORTED,
                          "%.100s gives no token ids with log-probs of its answer: a model that is "
-                         "trained needs them",
+                         "trained needs them; vLLM and llama.cpp give both, and without serve the "
+                         "built-in engine answers itself",
                          url);
     else if (a->n_prompt_tokens &&
              (a->n_prompt_tokens != t->ids.n ||

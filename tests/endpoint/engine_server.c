@@ -1,11 +1,12 @@
 /* An OpenAI-compatible server of a real checkpoint, by the built-in engine, for tests of managed servers. What it answers
  * and its log-probs follow from the weights that it has loaded, so weights that aren't those that it should have show.
- *   engine_server --model DIR --port N --name NAME [--log FILE] [--deaf] [--mute] [--die-after N] [--gate FILE]
+ *   engine_server --model DIR --port N --name NAME [--log FILE] [--deaf] [--mute] [--die-after N] [--gate FILE] [--off X] [--no-ids]
  * GET /health, /v1/models; POST /v1/completions (prompt: text or token ids), and the calls by which servers are given
  * weights: /reload {"model_path"} of its own; vLLM's /collective_rpc {"method": "reload_weights"}, /reset_prefix_cache,
  * /sleep, /wake_up; SGLang's /update_weights_from_disk, /flush_cache, /release_memory_occupation,
  * /resume_memory_occupation. --deaf: answers those calls and does nothing. --mute: is never healthy.
- * --gate: what isn't a probe is answered once that file is there.
+ * --gate: what isn't a probe is answered once that file is there. --off: its log-probs are off by X nats, up and down by
+ * turns, as another engine's precision would have them. --no-ids: it gives no token ids.
  * --log: "WEIGHTS WHAT" a line is appended: what was asked, and the digest of the weights. */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -29,7 +30,8 @@
 typedef struct server {
     const char *dir, *name, *gate;
     uint16_t port;
-    bool deaf, mute;
+    bool deaf, mute, no_ids;
+    double off;
     uint32_t die_after, n_answers;
     int log;
     joust_engine *engine;
@@ -95,15 +97,18 @@ static joust_status generated(void *context, uint32_t request, uint32_t sample,
     joust_status st = joust_tokenizer_decode(a->s->tokenizer, g->tokens, n_text, true, &text, err);
     for (uint32_t i = 0; i < g->n; i++) {
         json_array_append_new(tokens, json_string("?"));
-        json_array_append_new(logps, json_real((double)g->raw_logps[i]));
+        const double logp = (double)g->raw_logps[i] + (i % 2 ? a->s->off : -a->s->off);
+        json_array_append_new(logps, json_real(logp < 0 ? logp : 0));
     }
-    json_array_append_new(
-        a->choices,
-        json_pack("{s:i,s:s,s:s,s:{s:o,s:o},s:o,s:o}", "index", (int)sample, "text",
-                  text.data ? (const char *)text.data : "", "finish_reason",
-                  g->finish == JOUST_FINISH_STOP ? "stop" : "length", "logprobs", "tokens", tokens,
-                  "token_logprobs", logps, "token_ids", ids_of(g->tokens, g->n), "prompt_token_ids",
-                  ids_of(a->prompt->ids, a->prompt->n)));
+    json_t *choice = json_pack("{s:i,s:s,s:s,s:{s:o,s:o}}", "index", (int)sample, "text",
+                               text.data ? (const char *)text.data : "", "finish_reason",
+                               g->finish == JOUST_FINISH_STOP ? "stop" : "length", "logprobs",
+                               "tokens", tokens, "token_logprobs", logps);
+    if (!a->s->no_ids) {
+        json_object_set_new(choice, "token_ids", ids_of(g->tokens, g->n));
+        json_object_set_new(choice, "prompt_token_ids", ids_of(a->prompt->ids, a->prompt->n));
+    }
+    json_array_append_new(a->choices, choice);
     joust_buf_fini(&text);
     return st;
 }
@@ -280,6 +285,10 @@ static bool parse(server *s, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
+        if (!strcmp(argv[i], "--no-ids")) {
+            s->no_ids = true;
+            continue;
+        }
         if (!strcmp(argv[i], "--deaf") || !strcmp(argv[i], "--mute")) {
             *(argv[i][2] == 'd' ? &s->deaf : &s->mute) = true;
             continue;
@@ -292,6 +301,8 @@ static bool parse(server *s, int argc, char **argv)
             s->port = (uint16_t)strtoul(value, NULL, 10);
         else if (!strcmp(argv[i], "--die-after"))
             s->die_after = (uint32_t)strtoul(value, NULL, 10);
+        else if (!strcmp(argv[i], "--off"))
+            s->off = strtod(value, NULL);
         else if (!strcmp(argv[i], "--gate"))
             s->gate = value;
         else if (!strcmp(argv[i], "--log"))
