@@ -24,6 +24,18 @@ set_train kl_weight=0.05 kl=k2 epsilon_high=0.3 reference=initial dynamic_sampli
 begin "$dir/one" --workers 1 --judges 1 --threads 1
 finish 0
 [ "$(rounds "$dir/one" | grep -c '"max_logp_gap":{"value":0,')" = 2 ] || fail "a gap of log-probs: $(rounds "$dir/one")"
+# What it trained on: each answer's reward and advantage, which sum to 0 in a group; each token's credit, and the steps.
+"$joust" trajectories list --store "$dir/one" --round 1 | head -n 1 | grep -q "reward advantage" || fail "no advantages are listed"
+[ "$("$joust" trajectories export --store "$dir/one" | grep -c '"advantage"')" = 0 ] || fail "an export has what isn't recorded"
+"$joust" trajectories list --store "$dir/one" --round 1 --json >"$dir/listed"
+[ "$(wc -l <"$dir/listed")" = 96 ] || fail "$(wc -l <"$dir/listed") answers are listed"
+sed -n 's/.*"id":"r1.s[0-9]*.p\([0-9]*\)[.].*"advantage":\([^}]*\)}$/\1 \2/p' "$dir/listed" |
+    awk '$2 != "null" { sum[$1] += $2; size += $2 * $2; n++ } END { for (g in sum) if (sum[g] * sum[g] > 1e-12) exit 1; exit !(n && size > 1) }' ||
+    fail "the advantages of a group don't sum to 0"
+used=$(grep -v '"advantage":null' "$dir/listed" | head -n 1 | sed 's/.*"id":"\([^"]*\)".*/\1/')
+"$joust" trajectories show "$used" --store "$dir/one" >"$dir/shown"
+grep -q "^reward .*, advantage " "$dir/shown" && grep -q "^trained on in [1-9]" "$dir/shown" || fail "$used: $(cat "$dir/shown")"
+"$joust" trajectories show "$used" --store "$dir/one" --json | grep -q '"credit":\[-*[0-9].*"n_steps":[1-9]' || fail "$used as JSON"
 begin "$dir/many" --workers 3 --judges 2 --threads 2
 finish 0
 same "$dir/one" "$dir/many"
