@@ -28,7 +28,7 @@ static const shape SHAPES[] = {{"15m", 6, 288, 6, 768}, {"110m", 12, 768, 12, 20
 typedef struct wish {
     joust_bench_engine_size size;
     uint32_t threads, repeat;
-    const char *model, *save, *shape;
+    const char *model, *save, *shape, *precision;
     joust_text_list figures;
     bool json;
 } wish;
@@ -255,9 +255,11 @@ static joust_status shape_measure(const wish *w, joust_engine *e, const shape *s
 
 static joust_status run(const wish *w, joust_error *err)
 {
-    const joust_engine_options options = {.n_threads = w->threads};
+    joust_engine_options options = {.n_threads = w->threads};
     joust_engine *e;
-    joust_status st = joust_engine_create(&options, &e, err);
+    joust_status st = joust_engine_options_device(&options, NULL, w->precision, err);
+    if (!st)
+        st = joust_engine_create(&options, &e, err);
     if (st)
         return st;
     if (!w->json && !w->save)
@@ -280,6 +282,7 @@ int joust_bench_engine(int argc, char **argv)
               .repeat = 5};
     const joust_option options[] = {
         {"--threads", JOUST_OPTION_U32, &w.threads, "N", "(the processors this process may use)"},
+        {"--precision", JOUST_OPTION_TEXT, &w.precision, "P", "of weights: f32 (default) or bf16"},
         {"--model", JOUST_OPTION_TEXT, &w.model, "DIR", "a checkpoint instead of the two shapes"},
         {"--shape", JOUST_OPTION_TEXT, &w.shape, "NAME", "15m or 110m alone"},
         {"--figure", JOUST_OPTION_LIST, &w.figures, "NAME", "generate, decode or train alone"},

@@ -22,6 +22,7 @@ typedef struct joust_job_draft {
     int not_worse_than;                       /* 1: best, 0: nothing */
     int shaping;                              /* only one choice so far */
     int device;                               /* cluster.device: 2: cuda, 3: cuda:each */
+    int precision;                            /* cluster.precision: 1: f32, 2: bf16 */
     uint32_t against;                         /* bits of joust_against */
     char *status_endpoint;
     char *notify_command;

@@ -10,6 +10,8 @@ static const joust_choice DEVICES[] = {{"auto", 0, false},
                                        {"cuda", 2, false},
                                        {"cuda:each", 3, false},
                                        {NULL, 0, false}};
+static const joust_choice PRECISIONS[] = {
+    {"auto", 0, false}, {"f32", 1, false}, {"bf16", 2, false}, {NULL, 0, false}};
 
 static const joust_key PROMOTE_KEYS[] = {
     {.name = "prompts",
@@ -108,6 +110,11 @@ static const joust_key CLUSTER_KEYS[] = {
      .choices = DEVICES,
      .help =
          "what the built-in engine computes on; cuda:each: worker and judge number i have GPU i"},
+    {.name = "precision",
+     .kind = JOUST_KEY_CHOICE,
+     .offset = DRAFT(precision),
+     .choices = PRECISIONS,
+     .help = "of its weights: f32, or bf16, half the bytes; auto: f32 on a CPU, bf16 on a GPU"},
     {.name = "heartbeat_ms",
      .kind = JOUST_KEY_U32,
      .offset = JOB(cluster.heartbeat_ms),

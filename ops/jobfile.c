@@ -284,6 +284,9 @@ joust_status joust_jobfile_parse(const void *data, size_t n, const char *name, c
                                .device = draft.device == 3   ? "cuda:each"
                                          : draft.device == 2 ? "cuda"
                                                              : NULL,
+                               .precision = draft.precision == 2   ? "bf16"
+                                            : draft.precision == 1 ? "f32"
+                                                                   : NULL,
                                .tree = root};
         root = NULL;
         draft.job = (joust_job){0};

@@ -13,6 +13,7 @@ typedef struct joust_jobfile {
     char *status_endpoint; /* status: {endpoint: ...}, or NULL */
     char *notify_command;  /* notify: {command: ...}, or NULL */
     const char *device;    /* cluster: {device: ...} as --device takes it, NULL: cpu */
+    const char *precision; /* cluster: {precision: ...} as --precision takes it, NULL: the device's own */
     struct joust_yaml_node *tree; /* what the file says, for places */
 } joust_jobfile;
 

@@ -14,7 +14,7 @@ typedef struct joust_launch_options {
     uint32_t worker_threads, judge_threads;
     uint32_t kv_memory_mb;          /* of a process; 0: the engine's default */
     uint32_t memory_mb;             /* of a worker; 0: no bound */
-    const char *device, *precision; /* of workers and judges; NULL: the CPU's */
+    const char *device, *precision; /* of workers and judges; NULL: the CPU, the device's own */
     const char *program;            /* started as roles: "/proc/self/exe", another in tests */
 } joust_launch_options;
 

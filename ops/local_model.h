@@ -32,7 +32,7 @@ typedef struct joust_local_place {
          "cpu (default), cuda or cuda:N"},                                                         \
     {                                                                                              \
         "--precision", JOUST_OPTION_TEXT, &(place)->precision, "P",                                \
-            "on a GPU: bf16 (default) or f32"                                                      \
+            "of weights: f32 (default), or bf16 (a GPU's default)"                                 \
     }
 
 /* Loads the folder, or the hub id, called name. Errors name the file, or say what is missing of the device. ret is

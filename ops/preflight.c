@@ -440,6 +440,8 @@ static joust_status check_all(preflight *p, joust_error *err)
                            (uint64_t)p->job->cluster.kv_memory_mb << 20, &why);
     if (st != JOUST_OK)
         return report(p, st, &why, err, "cluster.memory_mb");
+    if (p->jobfile->precision && strcmp(p->jobfile->precision, "bf16") == 0)
+        p->budget.precision = JOUST_PRECISION_BF16;
     for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++)
         st = check_stage(p, i, err);
     return st;

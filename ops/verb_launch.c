@@ -147,7 +147,8 @@ int joust_verb_launch(int argc, char **argv)
         {"--threads", JOUST_OPTION_U32, &threads, "N", "threads of each (cores / processes)"},
         {"--device", JOUST_OPTION_TEXT, &device, "DEVICE",
          "of workers and judges: cpu (default), cuda, cuda:N, or cuda:each, one GPU each"},
-        {"--precision", JOUST_OPTION_TEXT, &precision, "P", "on a GPU: bf16 (default) or f32"},
+        {"--precision", JOUST_OPTION_TEXT, &precision, "P",
+         "of weights: f32 (default), or bf16 (a GPU's default)"},
         {"--set", JOUST_OPTION_LIST, &sets, "KEY=VALUE", "override a key of the job file"},
         {"--on", JOUST_OPTION_TEXT, &on, "WHERE", "local"},
         {"--program", JOUST_OPTION_TEXT, &program, "FILE", "start this as roles, for tests"},
@@ -176,11 +177,16 @@ int joust_verb_launch(int argc, char **argv)
                 MAX_PROCESSES);
         return JOUST_EXIT_USAGE;
     }
+    if (precision && strcmp(precision, "f32") != 0 && strcmp(precision, "bf16") != 0) {
+        fprintf(stderr, "joust launch: --precision %s: must be f32 or bf16\n", precision);
+        return JOUST_EXIT_USAGE;
+    }
     joust_jobfile jobfile;
     status = joust_jobfile_open("launch", path[0], &sets, &jobfile);
     if (status >= 0)
         return status;
     device = device ? device : jobfile.device;
+    jobfile.precision = precision ? precision : jobfile.precision;
     if (device && strcmp(device, "cpu") != 0 && jobfile.job.has_train) {
         fprintf(
             stderr,
@@ -197,7 +203,7 @@ int joust_verb_launch(int argc, char **argv)
                                     .workers = workers != UINT32_MAX ? workers : cluster->workers,
                                     .judges = judges != UINT32_MAX ? judges : cluster->judges,
                                     .device = device,
-                                    .precision = precision,
+                                    .precision = jobfile.precision,
                                     .program = program};
     warn_of_absent(&jobfile.job, options.workers, options.judges);
     threads = threads ? threads : cluster->threads;

@@ -191,16 +191,27 @@ static joust_status plan_adapter(joust_memory_plan *plan, const char *targets,
     return st;
 }
 
+/* As --precision takes it. */
+static joust_status plan_precision(joust_memory_plan *plan, const char *name, joust_error *err)
+{
+    joust_engine_options of = {.n_threads = 1};
+    joust_status st = joust_engine_options_device(&of, NULL, name, err);
+    plan->precision = of.on_device.precision;
+    return st;
+}
+
 static int model_info(int argc, char **argv)
 {
     bool json = false;
-    const char *name = NULL, *targets = "q_proj,v_proj";
+    const char *name = NULL, *targets = "q_proj,v_proj", *precision = NULL;
     uint32_t cache_mb = 256;
     joust_memory_plan plan = {.batch_size = 16};
     const joust_option options[] = {
         {"--json", JOUST_OPTION_FLAG, &json, NULL, "as one line of JSON"},
         {"--threads", JOUST_OPTION_U32, &plan.n_threads, "N",
          "memory for so many threads; the processor's by default"},
+        {"--precision", JOUST_OPTION_TEXT, &precision, "P",
+         "memory with weights packed so: f32 (default) or bf16"},
         {"--cache-mb", JOUST_OPTION_U32, &cache_mb, "N", "keys and values of rollouts; 256"},
         {"--batch-size", JOUST_OPTION_U32, &plan.batch_size, "N", "pairs of a training step; 16"},
         {"--row-tokens", JOUST_OPTION_U32, &plan.row_tokens, "N",
@@ -230,7 +241,9 @@ static int model_info(int argc, char **argv)
     joust_model *model = NULL;
     joust_tokenizer *tokenizer = NULL;
     char *dir = NULL;
-    joust_status st = joust_hub_resolve(name, &dir, &err);
+    joust_status st = plan_precision(&plan, precision, &err);
+    if (st == JOUST_OK)
+        st = joust_hub_resolve(name, &dir, &err);
     if (st == JOUST_OK)
         st = joust_model_load(dir, &model, &err);
     if (st == JOUST_OK && has_tokenizer(dir))

@@ -81,7 +81,7 @@ joust_status joust_budget_rollout(const joust_budget *b, const joust_model_confi
                                   uint32_t n_threads, uint32_t n_positions, uint64_t *ret_cache,
                                   joust_error *err)
 {
-    joust_memory_plan plan = {.n_threads = n_threads, .batch_size = 1};
+    joust_memory_plan plan = {.precision = b->precision, .n_threads = n_threads, .batch_size = 1};
     *ret_cache = b->cache_bytes;
     if (b->bytes == 0)
         return JOUST_OK;
@@ -118,6 +118,7 @@ joust_status joust_budget_scoring(const joust_budget *b, const joust_model_confi
                                   joust_memory_plan *plan, joust_error *err)
 {
     plan->cache_bytes = b->cache_bytes;
+    plan->precision = b->precision;
     if (b->bytes == 0)
         return JOUST_OK;
     plan->cache_bytes = 1;
@@ -145,7 +146,7 @@ joust_status joust_budget_steps(const joust_budget *b, const joust_model_config 
     *ret = 0;
     if (b->bytes == 0)
         return JOUST_OK;
-    joust_memory_plan smallest = *plan;
+    joust_memory_plan smallest = *plan; /* of joust_budget_scoring: the precision is in it */
     if (smallest.reference == JOUST_MEMORY_REFERENCE_SCORED) /* it has, and is gone */
         smallest.reference = JOUST_MEMORY_REFERENCE_SAME;
     *ret = joust_memory_fit_training(config, &smallest, b->bytes);

@@ -11,6 +11,7 @@ typedef struct joust_budget {
     uint64_t bytes;       /* of models and of what is computed with them; 0: no budget */
     uint64_t cache_bytes; /* of keys and values at most; 0: the engine's default */
     uint32_t memory_mb;   /* as it was given */
+    joust_precision precision; /* of the engine that computes; float32 unless who opens the budget says otherwise */
 } joust_budget;
 
 /* A budget of memory_mb MiB (0: none) for this process, what it holds by now and a margin for messages included. Errors:

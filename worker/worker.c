@@ -386,6 +386,8 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
         st = joust_model_cache_create(options->memory_mb ? 1 : RESIDENT_MODELS, &w.models, err);
     if (st == JOUST_OK)
         st = joust_budget_init(&w.budget, options->memory_mb, engine.cache_bytes, err);
+    if (!engine.device)
+        w.budget.precision = engine.on_device.precision;
     if (st == JOUST_OK)
         st = joust_cache_create(options->cache, options->cache_bytes, &w.cache, err);
     if (st == JOUST_OK)

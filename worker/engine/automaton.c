@@ -1,5 +1,4 @@
-/* From a pattern to a nondeterministic automaton by fragments (Thompson 1968), then by sets of its nodes to a
- * deterministic one, without the states from which nothing matches. */
+/* From a pattern to a nondeterministic automaton by fragments (Thompson 1968). */
 #include "automaton_internal.h"
 
 #include <string.h>
@@ -9,31 +8,20 @@
 
 #define MAX_PATTERN_BYTES 4096u
 #define MAX_NODES         8192u
-#define MAX_STATES        4096u
 #define MAX_DEPTH         64u
 #define MAX_REPEAT        256u
 #define MAX_WORK          (1u << 20) /* atoms read, those of repetitions again */
-#define N_SLOTS           (4 * MAX_STATES)
-#define NONE              UINT32_MAX
-
-typedef enum node_kind { NODE_GO, NODE_SPLIT, NODE_BYTES, NODE_MATCH } node_kind;
-
-typedef struct node {
-    node_kind kind;
-    uint8_t low, high; /* NODE_BYTES */
-    uint32_t to, other;
-} node;
 
 typedef struct parser {
     const char *pattern;
     size_t at, n;
     uint32_t depth, work;
-    node *nodes;
+    joust_node *nodes;
     uint32_t n_nodes;
     joust_error *err;
 } parser;
 
-/* A part of the automaton: entered at start, left from end (a NODE_GO that leads nowhere yet). */
+/* A part of the automaton: entered at start, left from end (a JOUST_NODE_GO that leads nowhere yet). */
 typedef struct fragment {
     uint32_t start, end;
 } fragment;
@@ -43,7 +31,7 @@ static joust_status fail(const parser *p, joust_status st, const char *what)
     return joust_fail(p->err, st, "byte %zu: %s", p->at, what);
 }
 
-static joust_status add(parser *p, node n, uint32_t *ret)
+static joust_status add(parser *p, joust_node n, uint32_t *ret)
 {
     if (p->n_nodes == MAX_NODES)
         return fail(p, JOUST_TOO_LARGE, "the pattern is too large: repeat less");
@@ -55,7 +43,7 @@ static joust_status add(parser *p, node n, uint32_t *ret)
 static joust_status empty(parser *p, fragment *ret)
 {
     uint32_t at = 0;
-    joust_status st = add(p, (node){.kind = NODE_GO, .to = NONE}, &at);
+    joust_status st = add(p, (joust_node){.kind = JOUST_NODE_GO, .to = JOUST_NO_NODE}, &at);
     *ret = (fragment){at, at};
     return st;
 }
@@ -64,9 +52,10 @@ static joust_status empty(parser *p, fragment *ret)
 static joust_status then_bytes(parser *p, fragment *f, uint8_t low, uint8_t high)
 {
     uint32_t bytes = 0, end = 0;
-    joust_status st = add(p, (node){.kind = NODE_GO, .to = NONE}, &end);
+    joust_status st = add(p, (joust_node){.kind = JOUST_NODE_GO, .to = JOUST_NO_NODE}, &end);
     if (st == JOUST_OK)
-        st = add(p, (node){.kind = NODE_BYTES, .low = low, .high = high, .to = end}, &bytes);
+        st = add(p, (joust_node){.kind = JOUST_NODE_BYTES, .low = low, .high = high, .to = end},
+                 &bytes);
     if (st != JOUST_OK)
         return st;
     p->nodes[f->end].to = bytes;
@@ -83,9 +72,10 @@ static void append(parser *p, fragment *f, fragment next)
 static joust_status either(parser *p, fragment a, fragment b, fragment *ret)
 {
     uint32_t start = 0, end = 0;
-    joust_status st = add(p, (node){.kind = NODE_SPLIT, .to = a.start, .other = b.start}, &start);
+    joust_status st =
+        add(p, (joust_node){.kind = JOUST_NODE_SPLIT, .to = a.start, .other = b.start}, &start);
     if (st == JOUST_OK)
-        st = add(p, (node){.kind = NODE_GO, .to = NONE}, &end);
+        st = add(p, (joust_node){.kind = JOUST_NODE_GO, .to = JOUST_NO_NODE}, &end);
     if (st != JOUST_OK)
         return st;
     p->nodes[a.end].to = p->nodes[b.end].to = end;
@@ -97,9 +87,9 @@ static joust_status either(parser *p, fragment a, fragment b, fragment *ret)
 static joust_status loop(parser *p, fragment f, bool once, fragment *ret)
 {
     uint32_t split = 0, end = 0;
-    joust_status st = add(p, (node){.kind = NODE_GO, .to = NONE}, &end);
+    joust_status st = add(p, (joust_node){.kind = JOUST_NODE_GO, .to = JOUST_NO_NODE}, &end);
     if (st == JOUST_OK)
-        st = add(p, (node){.kind = NODE_SPLIT, .to = f.start, .other = end}, &split);
+        st = add(p, (joust_node){.kind = JOUST_NODE_SPLIT, .to = f.start, .other = end}, &split);
     if (st != JOUST_OK)
         return st;
     p->nodes[f.end].to = split;
@@ -323,13 +313,13 @@ static joust_status read_atom(parser *p, fragment *ret)
     return st == JOUST_OK ? one_of(p, &s, ret) : st;
 }
 
-/* A repetition at p->at, if there is one: *ret_most NONE: without end. */
+/* A repetition at p->at, if there is one: *ret_most JOUST_NO_NODE: without end. */
 static joust_status read_times(parser *p, uint32_t *ret_least, uint32_t *ret_most)
 {
     const char c = p->at < p->n ? p->pattern[p->at] : 0;
     uint32_t times[2] = {0, 0};
     *ret_least = c == '*' || c == '?' ? 0 : 1;
-    *ret_most = c == '*' || c == '+' ? NONE : 1;
+    *ret_most = c == '*' || c == '+' ? JOUST_NO_NODE : 1;
     p->at += c == '*' || c == '+' || c == '?';
     if (c != '{')
         return JOUST_OK;
@@ -348,7 +338,7 @@ static joust_status read_times(parser *p, uint32_t *ret_least, uint32_t *ret_mos
             return fail(p, JOUST_TOO_LARGE, "at most 256 repetitions can be counted");
     }
     *ret_least = times[0];
-    *ret_most = !comma ? times[0] : digits[1] ? times[1] : NONE;
+    *ret_most = !comma ? times[0] : digits[1] ? times[1] : JOUST_NO_NODE;
     if (p->at >= p->n || !digits[0] || *ret_most < *ret_least)
         return fail(p, JOUST_INVALID, "expected {m}, {m,} or {m,n}");
     p->at++;
@@ -377,7 +367,7 @@ static joust_status read_repeated(parser *p, fragment *ret)
         if (st == JOUST_OK)
             append(p, &all, one);
     }
-    if (st == JOUST_OK && most == NONE) {
+    if (st == JOUST_OK && most == JOUST_NO_NODE) {
         fragment more;
         p->at = from;
         st = read_atom(p, &one);
@@ -386,7 +376,7 @@ static joust_status read_repeated(parser *p, fragment *ret)
         if (st == JOUST_OK)
             append(p, &all, more);
     }
-    for (uint32_t i = least; st == JOUST_OK && most != NONE && i < most; i++) {
+    for (uint32_t i = least; st == JOUST_OK && most != JOUST_NO_NODE && i < most; i++) {
         fragment nothing, maybe;
         p->at = from;
         st = read_atom(p, &one);
@@ -425,146 +415,6 @@ static joust_status read_choice(parser *p, fragment *ret)
     }
 }
 
-/* ---- sets of nodes --------------------------------------------------------------------------- */
-
-typedef struct builder {
-    const node *nodes;
-    uint32_t n_nodes, n_words; /* 64-bit words of a set */
-    joust_automaton *a;
-    uint8_t of_class[256]; /* a byte of each class */
-    uint64_t *sets;        /* (MAX_STATES, n_words) */
-    uint32_t *slots;       /* (N_SLOTS) state + 1, or 0 */
-    uint32_t *stack;       /* (n_nodes) */
-} builder;
-
-/* Adds a node, and what it leads to without a byte. */
-static void include(const builder *b, uint64_t *of, uint32_t at)
-{
-    uint32_t n = 0;
-    b->stack[n++] = at;
-    of[at / 64] |= (uint64_t)1 << (at % 64);
-    while (n > 0) {
-        const node *x = &b->nodes[b->stack[--n]];
-        const uint32_t to[] = {x->kind <= NODE_SPLIT ? x->to : NONE,
-                               x->kind == NODE_SPLIT ? x->other : NONE};
-        for (int i = 0; i < 2; i++)
-            if (to[i] != NONE && !(of[to[i] / 64] >> (to[i] % 64) & 1)) {
-                of[to[i] / 64] |= (uint64_t)1 << (to[i] % 64);
-                b->stack[n++] = to[i];
-            }
-    }
-}
-
-/* The state of a set, made if it is new. */
-static joust_status state_of(const builder *b, const uint64_t *of, uint32_t *ret, joust_error *err)
-{
-    uint64_t hash = 14695981039346656037u;
-    for (uint32_t i = 0; i < b->n_words; i++)
-        hash = (hash ^ of[i]) * 1099511628211u;
-    uint32_t slot = (uint32_t)(hash >> 32) % N_SLOTS;
-    for (; b->slots[slot]; slot = (slot + 1) % N_SLOTS) {
-        *ret = b->slots[slot] - 1;
-        if (memcmp(b->sets + (size_t)*ret * b->n_words, of, b->n_words * sizeof(*of)) == 0)
-            return JOUST_OK;
-    }
-    if (b->a->n_states == MAX_STATES)
-        return joust_fail(err, JOUST_TOO_LARGE,
-                          "the pattern has more than %u states: make it simpler", MAX_STATES);
-    *ret = b->a->n_states++;
-    b->slots[slot] = *ret + 1;
-    memcpy(b->sets + (size_t)*ret * b->n_words, of, b->n_words * sizeof(*of));
-    return JOUST_OK;
-}
-
-static void find_classes(builder *b)
-{
-    bool begins[257] = {[0] = true};
-    for (uint32_t i = 0; i < b->n_nodes; i++)
-        if (b->nodes[i].kind == NODE_BYTES)
-            begins[b->nodes[i].low] = begins[b->nodes[i].high + 1] = true;
-    for (unsigned byte = 0; byte < 256; byte++) {
-        if (begins[byte])
-            b->of_class[b->a->n_classes++] = (uint8_t)byte;
-        b->a->class_of[byte] = (uint8_t)(b->a->n_classes - 1);
-    }
-}
-
-static joust_status determine(builder *b, uint32_t start, joust_error *err)
-{
-    uint64_t *of = joust_calloc(b->n_words, sizeof(*of));
-    if (!of)
-        return joust_fail(err, JOUST_NOMEM, "pattern: out of memory");
-    uint32_t first;
-    include(b, of, start);
-    joust_status st = state_of(b, of, &first, err);
-    for (uint32_t s = 0; st == JOUST_OK && s < b->a->n_states; s++)
-        for (uint32_t c = 0; st == JOUST_OK && c < b->a->n_classes; c++) {
-            const uint64_t *from = b->sets + (size_t)s * b->n_words;
-            uint32_t *to = &b->a->next[(size_t)s * b->a->n_classes + c];
-            bool any = false;
-            memset(of, 0, b->n_words * sizeof(*of));
-            for (uint32_t i = 0; i < b->n_nodes; i++) {
-                const node *x = &b->nodes[i];
-                if (!(from[i / 64] >> (i % 64) & 1))
-                    continue;
-                b->a->accepts[s] |= x->kind == NODE_MATCH;
-                if (x->kind == NODE_BYTES && b->of_class[c] >= x->low &&
-                    b->of_class[c] <= x->high) {
-                    include(b, of, x->to);
-                    any = true;
-                }
-            }
-            *to = JOUST_DEAD;
-            if (any)
-                st = state_of(b, of, to, err);
-        }
-    joust_free(of);
-    return st;
-}
-
-/* Cuts the ways into states from which nothing matches. */
-static joust_status cut_dead(joust_automaton *a, joust_error *err)
-{
-    bool *live = joust_memdup(a->accepts, a->n_states * sizeof(*live)), more = true;
-    if (!live)
-        return joust_fail(err, JOUST_NOMEM, "pattern: out of memory");
-    const size_t n = (size_t)a->n_states * a->n_classes;
-    while (more) {
-        more = false;
-        for (size_t i = n; i-- > 0;)
-            if (a->next[i] != JOUST_DEAD && live[a->next[i]] && !live[i / a->n_classes])
-                live[i / a->n_classes] = more = true;
-    }
-    for (size_t i = 0; i < n; i++)
-        if (a->next[i] != JOUST_DEAD && !live[a->next[i]])
-            a->next[i] = JOUST_DEAD;
-    joust_free(live);
-    return JOUST_OK;
-}
-
-static joust_status build(const parser *p, uint32_t start, joust_automaton *a, joust_error *err)
-{
-    builder b = {
-        .nodes = p->nodes, .n_nodes = p->n_nodes, .n_words = (p->n_nodes + 63) / 64, .a = a};
-    find_classes(&b);
-    b.sets = joust_calloc((size_t)MAX_STATES * b.n_words, sizeof(*b.sets));
-    b.slots = joust_calloc(N_SLOTS, sizeof(*b.slots));
-    b.stack = joust_calloc(b.n_nodes, sizeof(*b.stack));
-    a->next = joust_calloc((size_t)MAX_STATES * a->n_classes, sizeof(*a->next));
-    a->accepts = joust_calloc(MAX_STATES, sizeof(*a->accepts));
-    joust_status st = JOUST_OK;
-    if (!b.sets || !b.slots || !b.stack || !a->next || !a->accepts)
-        st = joust_fail(err, JOUST_NOMEM, "pattern: out of memory");
-    if (st == JOUST_OK)
-        st = determine(&b, start, err);
-    if (st == JOUST_OK)
-        st = cut_dead(a, err);
-    joust_free(b.sets);
-    joust_free(b.slots);
-    joust_free(b.stack);
-    return st;
-}
-
 joust_status joust_automaton_compile(const char *pattern, joust_automaton **ret, joust_error *err)
 {
     parser p = {.pattern = pattern, .n = strlen(pattern), .err = err};
@@ -582,10 +432,10 @@ joust_status joust_automaton_compile(const char *pattern, joust_automaton **ret,
     if (st == JOUST_OK && p.at < p.n)
         st = fail(&p, JOUST_INVALID, ") closes nothing");
     if (st == JOUST_OK)
-        st = add(&p, (node){.kind = NODE_MATCH}, &match);
+        st = add(&p, (joust_node){.kind = JOUST_NODE_MATCH}, &match);
     if (st == JOUST_OK) {
         p.nodes[all.end].to = match;
-        st = build(&p, all.start, a, err);
+        st = joust_automaton_build(a, p.nodes, p.n_nodes, all.start, err);
     }
     joust_free(p.nodes);
     if (st == JOUST_OK)
@@ -593,14 +443,4 @@ joust_status joust_automaton_compile(const char *pattern, joust_automaton **ret,
     else
         joust_automaton_free(&a);
     return st;
-}
-
-void joust_automaton_free(joust_automaton **a)
-{
-    if (*a) {
-        joust_free((*a)->next);
-        joust_free((*a)->accepts);
-    }
-    joust_free(*a);
-    *a = NULL;
 }

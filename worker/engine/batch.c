@@ -99,11 +99,17 @@ static joust_lane *lane_emptiest(const batch *b)
     return best;
 }
 
+static bool lanes_full(const batch *b)
+{
+    const joust_pass *pass = lane_emptiest(b)->pass;
+    return pass->n == pass->room;
+}
+
 /* Lists what the emptiest lane has room for of a sequence's rows, and memory for. */
 static joust_status rows_list(batch *b, joust_sequence *s, joust_error *err)
 {
     joust_lane *lane = lane_emptiest(b);
-    uint32_t n = s->n_known - s->n_kv, room = JOUST_PASS_ROWS - lane->pass->n;
+    uint32_t n = s->n_known - s->n_kv, room = lane->pass->room - lane->pass->n;
     n = n < room ? n : room;
     joust_status st = pages_reserve(b, s, s->n_kv + n, err);
     if (st)
@@ -198,7 +204,7 @@ static void sample_begun(batch *b, joust_sequence *s)
 /* Lets in who waits, as long as there are rows and pages: those known; new requests too. */
 static joust_status admit(batch *b, bool may_open, joust_error *err)
 {
-    while (lane_emptiest(b)->pass->n < JOUST_PASS_ROWS && !b->starved) {
+    while (!lanes_full(b) && !b->starved) {
         joust_sequence **at;
         joust_status st = candidate_find(b, may_open, &at, err);
         if (st || !at)
@@ -309,7 +315,8 @@ static joust_status lanes_run(batch *b, joust_error *err)
     }
     if (b->engine->api)
         return joust_batch_device_run(b, err);
-    if (joust_pass_worth_sharing(b->engine, b->model, n_rows, n_busy))
+    if (n_rows <= b->lanes[0].pass->room &&
+        joust_pass_worth_sharing(b->engine, b->model, n_rows, n_busy))
         lanes_run_shared(b);
     else if (n_busy > 1)
         joust_pool_run(b->engine->pool, lane_run, b);
@@ -439,13 +446,29 @@ static joust_status batch_steps(batch *b, joust_error *err)
 
 /* ---- the call --------------------------------------------------------------------------------- */
 
+/* Rows of a step, all requests in: their prompts', then their samples'. A pass may be smaller or larger and changes no bit;
+ * memory for what never comes would be cleared for nothing. */
+static uint32_t rows_most(const joust_batch *of)
+{
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < of->n_requests && n < JOUST_PASS_ROWS; i++) {
+        const joust_generate_request *r = &of->requests[i];
+        const uint64_t n_prompt = (uint64_t)r->n_prompt + r->n_forced;
+        n += n_prompt > r->n_samples ? n_prompt : r->n_samples;
+    }
+    for (uint32_t i = 0; i < of->n_scores && n < JOUST_PASS_ROWS; i++)
+        n += of->scores[i].n;
+    return n == 0 ? 1 : n < JOUST_PASS_ROWS ? (uint32_t)n : JOUST_PASS_ROWS;
+}
+
 /* By its own thread, since clearing a pass takes some milliseconds. */
 static void lane_create(void *context, uint32_t thread)
 {
     batch *b = context;
     joust_lane *lane = &b->lanes[thread];
     lane->model = b->model;
-    lane->status = joust_pass_create(b->engine, b->model, &lane->pass, &lane->error);
+    lane->status =
+        joust_pass_create(b->engine, b->model, rows_most(b->of), &lane->pass, &lane->error);
     if (!lane->status)
         lane->status = joust_sampler_init(&lane->sampler, b->engine->kernels,
                                           b->model->config.vocab_size, &lane->error);

@@ -7,7 +7,7 @@
 
 /* FLOP/s (a multiply-add counts two) of multiply-adds that never leave the registers, on all threads for about `seconds`. */
 double joust_bound_multiply(joust_engine *engine, double seconds);
-/* Seconds that all threads need to read the weights as the forward pass lays them out, each byte once, in order: the mean of
+/* Seconds that all threads need to read the weights as the forward pass lays them out, in its precision, each byte once, in order: the mean of
  * whole reads for about `seconds`. Prepares the model. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_bound_read(joust_engine *engine, joust_model *model,
                                              double seconds, double *ret, joust_error *err);

@@ -114,9 +114,6 @@ joust_status joust_engine_options_device(joust_engine_options *options, const ch
         on.precision = JOUST_PRECISION_BF16;
     else if (precision)
         return joust_fail(err, JOUST_INVALID, "--precision %s: must be f32 or bf16", precision);
-    if (cpu && on.precision != JOUST_PRECISION_F32)
-        return joust_fail(err, JOUST_INVALID,
-                          "--precision bf16: a CPU computes in f32; or add --device cuda");
     const joust_device_api *api = NULL;
     joust_status st = cpu ? JOUST_OK : joust_device_load(NULL, &api, err);
     if (st)

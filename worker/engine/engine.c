@@ -71,13 +71,13 @@ static uint32_t processors_count(void)
     return (uint32_t)CPU_COUNT(&set);
 }
 
-/* Opens the device that the options name, if any. */
+/* Opens the device that the options name, if any, and takes their precision. */
 static joust_status device_open(joust_engine *e, const joust_engine_options *o, joust_error *err)
 {
-    if (!o->device)
-        return o->on_device.precision == JOUST_PRECISION_F32
-                   ? JOUST_OK
-                   : joust_fail(err, JOUST_UNSUPPORTED, "engine: bf16 is for GPUs; a CPU computes in f32");
+    if (!o->device) {
+        e->precision = o->on_device.precision;
+        return JOUST_OK;
+    }
     joust_status st = o->device->open(&o->on_device, &e->device, err);
     if (st)
         return st;
@@ -135,7 +135,9 @@ void joust_engine_free(joust_engine **engine)
 
 const char *joust_engine_numeric_class(const joust_engine *engine)
 {
-    return engine->api ? engine->api->numeric_class(engine->device) : "cpu-f32-1";
+    if (engine->api)
+        return engine->api->numeric_class(engine->device);
+    return engine->precision == JOUST_PRECISION_BF16 ? "cpu-bf16-1" : "cpu-f32-1";
 }
 
 const char *joust_engine_device_name(const joust_engine *engine)

@@ -1,4 +1,4 @@
-/* The engine: a decoder-only transformer, in float32 on CPU threads or on a GPU. One engine a process, shared by its models.
+/* The engine: a decoder-only transformer, on CPU threads or on a GPU. One engine a process, shared by its models.
  * Results never depend on the number of threads, the instruction set, or what else is in a batch: a row's
  * result is a function of that row and the weights alone, to the last bit.
  * Thread: an engine and its models are used by one thread at a time; the engine's own threads are inside. */
@@ -22,7 +22,7 @@ typedef enum joust_isa {
 
 typedef enum joust_precision {
     JOUST_PRECISION_F32,
-    JOUST_PRECISION_BF16 /* weights, keys, values and factors of products; sums in float32. On a GPU only */
+    JOUST_PRECISION_BF16 /* on a CPU: weights; on a GPU: weights, keys, values and factors of products. The rest is float32 */
 } joust_precision;
 
 struct joust_device_api; /* worker/engine/device.h */
@@ -37,11 +37,11 @@ typedef struct joust_engine_options {
     joust_isa isa;
     uint64_t cache_bytes; /* key-value memory at most, of all models together; 0: 256 MiB, a quarter of a GPU's */
     const struct joust_device_api *device; /* what models compute on; NULL: the CPU. Kept */
-    joust_device_options on_device;
+    joust_device_options on_device; /* its precision is the CPU's, too */
 } joust_engine_options;
 
 /* Sets options' device by what a command line says: device "cpu", "cuda" or "cuda:N" (NULL: cpu), precision "f32" or "bf16"
- * (NULL: bf16 on a GPU). Loads the plugin. Errors: JOUST_INVALID (the words), those of joust_device_load. */
+ * (NULL: bf16 on a GPU, f32 on a CPU). Loads the plugin. Errors: JOUST_INVALID (the words), those of joust_device_load. */
 JOUST_MUST_USE joust_status joust_engine_options_device(joust_engine_options *options, const char *device,
                                                         const char *precision, joust_error *err);
 
@@ -50,7 +50,7 @@ JOUST_MUST_USE joust_status joust_engine_options_device(joust_engine_options *op
 JOUST_MUST_USE joust_status joust_engine_create(const joust_engine_options *options,
                                                 joust_engine **ret, joust_error *err);
 void joust_engine_free(joust_engine **engine);
-/* "cpu-f32-1", "cuda-sm90-bf16-1": backend, precision, kernel version. The same for every instruction set, since the bits
+/* "cpu-f32-1", "cpu-bf16-1", "cuda-sm90-bf16-1": backend, precision, kernel version. The same for every instruction set, since the bits
  * are. */
 const char *joust_engine_numeric_class(const joust_engine *engine);
 const char *joust_engine_isa_name(const joust_engine *engine); /* "portable", "avx2", "avx512" */

@@ -10,6 +10,7 @@
 struct joust_engine {
     joust_pool *pool;
     const joust_kernels *kernels;
+    joust_precision precision; /* of weights on the CPU */
     uint64_t cache_bytes; /* most bytes of key-value memory */
     uint64_t cache_used, cache_ticks;
     joust_cache_stats cache_stats;

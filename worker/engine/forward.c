@@ -211,7 +211,10 @@ static void multiply_chunk(void *context, uint64_t item)
     const uint32_t first = (uint32_t)item * w->chunk;
     joust_gemm part = *w->g;
     part.n = part.n - first < w->chunk ? part.n - first : w->chunk;
-    part.b += first / JOUST_LANES * part.b_panel;
+    if (part.pairs)
+        part.pairs += first / JOUST_LANES * part.b_panel;
+    else
+        part.b += first / JOUST_LANES * part.b_panel;
     part.c += first;
     w->kernels->gemm(&part);
 }
@@ -231,7 +234,9 @@ void joust_forward_multiply(const joust_forward *f, const float *x, uint32_t x_l
                           .a_row = x_ld,
                           .a_step = 1,
                           .b = pack->data,
-                          .b_panel = (size_t)pack->k * JOUST_LANES,
+                          .pairs = pack->pairs,
+                          .b_panel = pack->pairs ? joust_pairs_panel(pack->k)
+                                                 : (size_t)pack->k * JOUST_LANES,
                           .b_step = JOUST_LANES,
                           .c = y,
                           .c_row = y_ld,
@@ -249,8 +254,13 @@ void joust_forward_embed(const joust_forward *f, const joust_row *rows, uint32_t
 {
     const uint32_t d = f->model->config.d_model;
     const float *table = f->model->weights + f->model->embedding;
-    for (uint32_t r = 0; r < n; r++)
-        memcpy(x + (size_t)r * f->w.d_ld, table + (size_t)rows[r].token * d, d * sizeof(float));
+    for (uint32_t r = 0; r < n; r++) {
+        const float *from = table + (size_t)rows[r].token * d;
+        float *to = x + (size_t)r * f->w.d_ld;
+        memcpy(to, from, d * sizeof(float));
+        for (uint32_t i = 0; i < d && f->model->precision == JOUST_PRECISION_BF16; i++)
+            to[i] = joust_bf16_rounded(to[i]);
+    }
 }
 
 typedef struct norms {
@@ -474,12 +484,15 @@ static uint32_t low_ld(const joust_model *m)
     return n;
 }
 
-joust_status joust_pass_create(const joust_engine *engine, const joust_model *m, joust_pass **ret,
-                               joust_error *err)
+joust_status joust_pass_create(const joust_engine *engine, const joust_model *m, uint32_t room,
+                               joust_pass **ret, joust_error *err)
 {
+    assert(room >= 1 && room <= JOUST_PASS_ROWS);
+    room = joust_lanes_up(room);
     joust_pass *pass = joust_calloc(1, sizeof(*pass));
     if (!pass)
         return joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
+    pass->room = room;
     joust_status st = joust_forward_init(&pass->forward, engine, m, err);
     const joust_widths w = pass->forward.w;
     joust_activations *a = &pass->a;
@@ -492,12 +505,11 @@ joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
     const size_t n_parts = sizeof(parts) / sizeof(*parts);
     size_t size = 0;
     for (size_t i = 0; i < n_parts; i++)
-        size += parts[i].ld * JOUST_PASS_ROWS;
+        size += parts[i].ld * room;
     if (!st) {
         pass->block = joust_calloc_aligned(size, sizeof(float));
         if (!pass->block)
-            st = joust_fail(err, JOUST_NOMEM, "forward pass: no memory for %u rows",
-                            JOUST_PASS_ROWS);
+            st = joust_fail(err, JOUST_NOMEM, "forward pass: no memory for %u rows", room);
     }
     if (st) {
         joust_pass_free(&pass);
@@ -506,7 +518,7 @@ joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
     float *at = pass->block;
     for (size_t i = 0; i < n_parts; i++) {
         *parts[i].place = at;
-        at += parts[i].ld * JOUST_PASS_ROWS;
+        at += parts[i].ld * room;
     }
     a->low[1] = a->low[2] = a->low[3] = a->low[0];
     a->x_mid = a->x_out = a->x;
@@ -519,7 +531,10 @@ joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
 joust_status joust_pass_create_list(joust_pass **ret, joust_error *err)
 {
     *ret = joust_calloc(1, sizeof(**ret));
-    return *ret ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
+    if (!*ret)
+        return joust_fail(err, JOUST_NOMEM, "forward pass: out of memory");
+    (*ret)->room = JOUST_PASS_ROWS;
+    return JOUST_OK;
 }
 
 void joust_pass_free(joust_pass **pass)

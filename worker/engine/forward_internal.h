@@ -96,14 +96,15 @@ typedef struct joust_pass {
     joust_forward forward;
     joust_activations a;
     joust_row rows[JOUST_PASS_ROWS];
-    uint32_t n;
+    uint32_t n, room; /* rows listed; at most */
     float *block;  /* all activations */
     float *logits; /* (rows that want them, vocab_ld), in the order of rows */
     joust_pool *pool; /* of joust_pass_run_shared */
 } joust_pass;
 
+/* For room rows or a few more, 1 to JOUST_PASS_ROWS, which memory goes with. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_pass_create(const joust_engine *engine, const joust_model *m,
-                                              joust_pass **ret, joust_error *err);
+                                              uint32_t room, joust_pass **ret, joust_error *err);
 /* A list of rows alone, for a device to compute. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_pass_create_list(joust_pass **ret, joust_error *err);
 void joust_pass_free(joust_pass **pass);

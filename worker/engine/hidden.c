@@ -54,7 +54,7 @@ static joust_status progress(reading *g, uint32_t thread, uint32_t n, joust_erro
 static uint32_t rows_list(joust_pass *pass, const joust_hidden_request *r, joust_kv *kv,
                           uint32_t done)
 {
-    while (done < r->n && pass->n < JOUST_PASS_ROWS) {
+    while (done < r->n && pass->n < pass->room) {
         bool wanted = ((r->ret_states || r->ret_scores) && done >= r->first) ||
                       (r->ret_score && done + 1 == r->n);
         pass->rows[pass->n++] = (joust_row){
@@ -126,7 +126,7 @@ static void reading_thread(void *context, uint32_t thread)
     joust_error error = {0};
     joust_pass *pass = NULL;
     const joust_hidden_request *r;
-    joust_status st = joust_pass_create(g->engine, g->model, &pass, &error);
+    joust_status st = joust_pass_create(g->engine, g->model, JOUST_PASS_ROWS, &pass, &error);
     while (!st && (r = request_next(g)))
         st = request_read(g, thread, pass, r, &error);
     joust_pass_free(&pass);

@@ -11,8 +11,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
-#define JOUST_LANES 16u
+#define JOUST_LANES     16u
+#define JOUST_MARK_STEP 512u
 
 #if defined(__clang__)
 #define LANES_UNROLL     _Pragma("unroll")
@@ -27,20 +29,46 @@ static inline uint32_t joust_lanes_up(uint32_t n)
     return (n + JOUST_LANES - 1) / JOUST_LANES * JOUST_LANES;
 }
 
-/* A matrix (n, k) as panels of 16 rows, each panel (k, 16): lanes over n. Rows past n are zero. */
+/* A matrix (n, k) as panels of 16 rows, lanes over n. Rows past n are zero. Either `data`, each panel (k, 16), or `pairs`:
+ * its elements rounded to bf16, each panel (ceil(k / 2), 16) words of two neighbours in k, the even one in the lower half. */
 typedef struct joust_pack {
     float *data;
+    uint32_t *pairs;
     uint32_t n, k;
 } joust_pack;
+
+/* Words of a panel of pairs. */
+static inline size_t joust_pairs_panel(uint32_t k)
+{
+    return ((size_t)k + 1) / 2 * JOUST_LANES;
+}
+
+/* To the nearest bf16, ties to even; a NaN stays one. */
+static inline uint16_t joust_bf16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline float joust_bf16_rounded(float x)
+{
+    const uint32_t bits = (uint32_t)joust_bf16(x) << 16;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
 
 /* c[i][j] = (add ? c[i][j] : 0) + sum over s = 0 .. k-1, in this order, one FMA each, of
  *   a[i * a_row + s * a_step] * b[(j / 16) * b_panel + s * b_step + j % 16]
  * for i < m, j < n; c[i][j] is c[i * c_row + j]. b is read in whole panels (what lies past n isn't
- * used). */
+ * used). Or b is `pairs`, as joust_pack has them; then b_panel counts words, b_step isn't read and a_step is 1. */
 typedef struct joust_gemm {
     const float *a;
     size_t a_row, a_step;
     const float *b;
+    const uint32_t *pairs; /* or NULL */
     size_t b_panel, b_step;
     float *c;
     size_t c_row;
@@ -121,8 +149,13 @@ typedef struct joust_kernels {
     joust_log_sum (*log_sum)(const float *x, uint32_t n);
     /* d[i] += factor * softmax(x)[i]. */
     void (*softmax_add)(const float *x, uint32_t n, joust_log_sum sum, float factor, float *d);
-    /* e[i] = exp((x[i] - max) * scale). e padded. */
-    void (*exponentials)(const float *x, uint32_t n, float max, float scale, float *e);
+    /* e[i] = exp((x[i] - max) * scale), padded; returns their sum by i, in double, of which marks keep what it was before
+     * every JOUST_MARK_STEP-th. */
+    double (*exponentials)(const float *x, uint32_t n, float max, float scale, float *e,
+                           double *marks);
+    /* log_sum, and exponentials with its max and a scale of 1. */
+    joust_log_sum (*log_sum_keep)(const float *x, uint32_t n, float *e, double *marks,
+                                  double *ret_sum);
     void (*add)(float *to, const float *from, size_t n);
     double (*square_sum)(const float *x, size_t n);
     void (*adam)(const joust_adam *a, const float *gradient, float *m, float *v, float *w,

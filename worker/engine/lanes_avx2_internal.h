@@ -36,6 +36,22 @@ LANES_INLINE lanes lanes_load(const float *p)
 {
     return LANES_BOTH(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8));
 }
+/* Sixteen pairs of bf16: the lower halves, the upper halves. */
+LANES_INLINE __m256i lanes_words(const uint32_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+LANES_INLINE lanes lanes_low_half(const uint32_t *p)
+{
+    return LANES_BOTH(_mm256_castsi256_ps(_mm256_slli_epi32(lanes_words(p), 16)),
+                      _mm256_castsi256_ps(_mm256_slli_epi32(lanes_words(p + 8), 16)));
+}
+LANES_INLINE lanes lanes_high_half(const uint32_t *p)
+{
+    const __m256i high = _mm256_set1_epi32((int)0xffff0000u);
+    return LANES_BOTH(_mm256_castsi256_ps(_mm256_and_si256(lanes_words(p), high)),
+                      _mm256_castsi256_ps(_mm256_and_si256(lanes_words(p + 8), high)));
+}
 /* All bits set in the lanes first .. first + 7 that are below n. */
 LANES_INLINE __m256i lanes_mask(uint32_t first, uint32_t n)
 {

@@ -36,6 +36,16 @@ LANES_INLINE lanes lanes_load(const float *p)
 {
     return _mm512_loadu_ps(p);
 }
+/* Sixteen pairs of bf16: the lower halves, the upper halves. */
+LANES_INLINE lanes lanes_low_half(const uint32_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+LANES_INLINE lanes lanes_high_half(const uint32_t *p)
+{
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000u);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high));
+}
 LANES_INLINE lanes lanes_load_n(const float *p, uint32_t n, float fill)
 {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1), p);

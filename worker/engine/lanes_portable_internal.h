@@ -51,6 +51,21 @@ LANES_INLINE lanes lanes_load(const float *p)
 {
     LANES_EACH(floats4_load(p + 4 * i));
 }
+/* Sixteen pairs of bf16, as floats: the lower halves, the upper halves. */
+LANES_INLINE words4 words4_load(const uint32_t *p)
+{
+    words4 x;
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+LANES_INLINE lanes lanes_low_half(const uint32_t *p)
+{
+    LANES_EACH((floats4)(words4_load(p + 4 * i) << 16));
+}
+LANES_INLINE lanes lanes_high_half(const uint32_t *p)
+{
+    LANES_EACH((floats4)(words4_load(p + 4 * i) & 0xffff0000u));
+}
 /* The first n of 16; the others are fill. */
 LANES_INLINE lanes lanes_load_n(const float *p, uint32_t n, float fill)
 {

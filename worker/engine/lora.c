@@ -248,11 +248,12 @@ static uint64_t packs_lay_out(joust_lora *l, uint32_t n_layers, float *block)
     uint64_t at = 0;
     for (uint32_t i = 0; i < JOUST_N_PRODUCTS * n_layers; i++) {
         joust_lora_product *p = &l->products[i];
-        p->pack = (joust_pack){block ? block + at : NULL, p->low, p->in};
+        p->pack = (joust_pack){.data = block ? block + at : NULL, .n = p->low, .k = p->in};
         at += (uint64_t)p->low_ld * p->in;
         for (uint32_t k = 0; k < p->n_parts; k++) {
             joust_lora_part *part = &p->parts[k];
-            part->pack = (joust_pack){block ? block + at : NULL, part->n, l->settings.rank};
+            part->pack = (joust_pack){
+                .data = block ? block + at : NULL, .n = part->n, .k = l->settings.rank};
             at += (uint64_t)joust_lanes_up(part->n) * l->settings.rank;
         }
     }

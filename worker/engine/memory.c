@@ -6,7 +6,7 @@
 #include "lora_internal.h"
 #include "trainer_internal.h"
 
-static uint64_t model_bytes(const joust_model_config *c)
+static uint64_t model_bytes(const joust_model_config *c, joust_precision precision)
 {
     const joust_widths w = joust_model_widths(c);
     const uint64_t d = c->d_model;
@@ -15,6 +15,8 @@ static uint64_t model_bytes(const joust_model_config *c)
                      joust_lanes_up(c->d_model) * (uint64_t)c->d_ff;
     uint64_t packed = c->n_layers * layer + (uint64_t)w.vocab_ld * d;
     uint64_t rope = (uint64_t)c->context * c->d_head;
+    if (precision == JOUST_PRECISION_BF16)
+        packed = (packed + 1) / 2;
     return (joust_model_config_parameters(c) + packed + rope) * sizeof(float);
 }
 
@@ -80,7 +82,7 @@ static uint64_t gradient_bytes(const joust_model_config *c, const joust_memory_p
 /* The trained model: with an adapter, that and its packed copy. */
 static uint64_t policy_bytes(const joust_model_config *c, const joust_memory_plan *p)
 {
-    return model_bytes(c) + (p->lora.rank ? 2 * gradient_bytes(c, p) : 0);
+    return model_bytes(c, p->precision) + (p->lora.rank ? 2 * gradient_bytes(c, p) : 0);
 }
 
 /* A model that generates or scores, without its keys and values. */
@@ -121,7 +123,7 @@ joust_memory_need joust_memory_predict(const joust_model_config *c, const joust_
 {
     const uint64_t scoring = scoring_bytes(c, p), steps = steps_bytes(c, p);
     return (joust_memory_need){.model = policy_bytes(c, p),
-                               .reference = p->lora.rank ? 0 : model_bytes(c),
+                               .reference = p->lora.rank ? 0 : model_bytes(c, p->precision),
                                .rollout = resident_bytes(c, p) + cache_bytes(p),
                                .training = scoring > steps ? scoring : steps};
 }

@@ -13,6 +13,7 @@ typedef enum joust_memory_reference {
 } joust_memory_reference;
 
 typedef struct joust_memory_plan {
+    joust_precision precision; /* of the engine; a GPU's memory isn't predicted */
     uint32_t n_threads;
     uint64_t cache_bytes; /* key-value memory, as joust_engine_options has it; 0: its default */
     uint32_t batch_size;  /* rows (pairs) of a training step */

@@ -38,8 +38,9 @@ struct joust_model {
     /* Made by joust_model_prepare. */
     joust_layer_packs *packs; /* (n_layers) */
     joust_pack head_pack;
-    float *packed; /* (n_packed) the one block that the packs lie in */
+    void *packed; /* (n_packed words of 4 bytes) the one block that the packs lie in */
     uint64_t n_packed;
+    joust_precision precision; /* of the packs, and of the embedding as the forward pass reads it */
     float *rope; /* (context, d_head): cos then sin of d_head / 2 angles */
     bool ready;
     /* Made by joust_model_upload: the weights on a device; whose functions those are. */

@@ -1,5 +1,5 @@
-/* The copies of a model's weights that the forward pass reads: matrices as panels, and the table
- * of angles. */
+/* The copies of a model's weights that the forward pass reads: matrices as panels, in the engine's precision, and the
+ * table of angles. */
 #include <string.h>
 
 #include "engine_internal.h"
@@ -40,24 +40,45 @@ static matrix matrix_of(joust_model *m, uint64_t i)
     return of_layer[i % 4];
 }
 
-/* A place for every matrix; all sizes are multiples of 64 bytes. Returns the elements needed. */
-static uint64_t packs_lay_out(joust_model *m, float *block)
+/* A place for every matrix; all sizes are multiples of 64 bytes. Returns the words needed. */
+static uint64_t packs_lay_out(joust_model *m, joust_precision precision, void *block)
 {
+    const bool bf16 = precision == JOUST_PRECISION_BF16;
     uint64_t at = 0;
     for (uint64_t i = 0; i < matrices_count(m); i++) {
         matrix x = matrix_of(m, i);
-        *x.pack = (joust_pack){block ? block + at : NULL, x.n, x.k};
-        at += (uint64_t)joust_lanes_up(x.n) * x.k;
+        *x.pack = (joust_pack){.data = block && !bf16 ? (float *)block + at : NULL,
+                               .pairs = block && bf16 ? (uint32_t *)block + at : NULL,
+                               .n = x.n,
+                               .k = x.k};
+        at += (uint64_t)joust_lanes_up(x.n) * (bf16 ? (x.k + 1) / 2 : x.k);
     }
     return at;
+}
+
+/* n rows of a matrix, from `row` on, as the pairs of a panel. */
+static void pack_pairs(const float *from, const joust_pack *pack, uint32_t row, uint32_t n)
+{
+    uint32_t *to = pack->pairs + row / JOUST_LANES * joust_pairs_panel(pack->k);
+    for (uint32_t lane = 0; lane < n; lane++) {
+        const float *w = from + (size_t)(row + lane) * pack->k;
+        for (uint32_t k = 0; k < pack->k; k += 2) {
+            const uint32_t high = k + 1 < pack->k ? joust_bf16(w[k + 1]) : 0;
+            to[(size_t)k / 2 * JOUST_LANES + lane] = high << 16 | joust_bf16(w[k]);
+        }
+    }
 }
 
 static void pack_panels(const float *from, const joust_pack *pack, uint32_t first, uint32_t end)
 {
     for (uint32_t panel = first; panel < end; panel++) {
-        float *to = pack->data + (size_t)panel * JOUST_LANES * pack->k;
         uint32_t row = panel * JOUST_LANES;
         uint32_t n = pack->n - row < JOUST_LANES ? pack->n - row : JOUST_LANES;
+        if (pack->pairs) {
+            pack_pairs(from, pack, row, n);
+            continue;
+        }
+        float *to = pack->data + (size_t)panel * JOUST_LANES * pack->k;
         for (uint32_t lane = 0; lane < n; lane++) {
             const float *w = from + (size_t)(row + lane) * pack->k;
             for (uint32_t k = 0; k < pack->k; k++)
@@ -180,18 +201,21 @@ joust_status joust_model_angles(joust_model *m, joust_error *err)
 
 static joust_status weights_prepare(joust_engine *engine, joust_model *m, joust_error *err)
 {
+    if (m->precision != engine->precision)
+        joust_model_unprepare(m);
     if (m->ready)
         return JOUST_OK;
+    m->precision = engine->precision;
     if (!m->packed) {
         m->packs = joust_calloc(m->config.n_layers, sizeof(*m->packs));
         if (m->packs && joust_model_angles(m, NULL) == JOUST_OK)
-            m->packed =
-                joust_calloc_aligned(m->n_packed = packs_lay_out(m, NULL), sizeof(*m->packed));
+            m->packed = joust_calloc_aligned(m->n_packed = packs_lay_out(m, m->precision, NULL),
+                                             sizeof(uint32_t));
         if (!m->packs || !m->packed) {
             joust_model_unprepare(m);
             return joust_fail(err, JOUST_NOMEM, "model: no memory for the packed weights");
         }
-        packs_lay_out(m, m->packed);
+        packs_lay_out(m, m->precision, m->packed);
     }
     joust_pool_each(engine->pool, pack_items_count(m), pack_item, m);
     m->ready = true;

@@ -6,8 +6,6 @@
 #include "proto/base/alloc.h"
 #include "proto/base/math.h"
 
-#define MARK_STEP 512u /* ids between two marks of the running sum of weights */
-
 joust_status joust_sampling_check(const joust_sampling *s, joust_error *err)
 {
     if (!(s->temperature >= 0 && isfinite(s->temperature)) ||
@@ -40,7 +38,7 @@ joust_status joust_sampler_init(joust_sampler *s, const joust_kernels *kernels, 
     *s = (joust_sampler){.kernels = kernels, .n = n};
     s->weights = joust_calloc_aligned(joust_lanes_up(n), sizeof(*s->weights));
     s->candidates = joust_calloc(n, sizeof(*s->candidates));
-    s->marks = joust_calloc(n / MARK_STEP + 1, sizeof(*s->marks));
+    s->marks = joust_calloc(n / JOUST_MARK_STEP + 1, sizeof(*s->marks));
     if (s->weights && s->candidates && s->marks)
         return JOUST_OK;
     joust_sampler_fini(s);
@@ -71,13 +69,13 @@ joust_status joust_log_sum_check(joust_log_sum sum, joust_error *err)
         "the model's logits are not finite: its weights are damaged or training diverged");
 }
 
-static uint32_t likeliest(const float *logits, uint32_t n)
+/* The first of the largest logits; max is one of them. */
+static uint32_t likeliest(const float *logits, float max)
 {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return best;
+    uint32_t i = 0;
+    while (logits[i] < max)
+        i++;
+    return i;
 }
 
 /* Whether candidate a comes before b. */
@@ -130,13 +128,13 @@ static void keep_likeliest(joust_sampler *s, const float *logits, uint32_t top_k
     }
 }
 
-/* The sum of the weights by id, in double; marks keep it as it was before every MARK_STEP ids. */
+/* The sum of the weights by id, in double, once some were left out; marks as the kernel's. */
 static double weights_sum(joust_sampler *s)
 {
     double sum = 0;
-    for (uint32_t first = 0; first < s->n; first += MARK_STEP) {
-        const uint32_t end = s->n - first < MARK_STEP ? s->n : first + MARK_STEP;
-        s->marks[first / MARK_STEP] = sum;
+    for (uint32_t first = 0; first < s->n; first += JOUST_MARK_STEP) {
+        const uint32_t end = s->n - first < JOUST_MARK_STEP ? s->n : first + JOUST_MARK_STEP;
+        s->marks[first / JOUST_MARK_STEP] = sum;
         for (uint32_t i = first; i < end; i++)
             sum += (double)s->weights[i];
     }
@@ -148,7 +146,7 @@ static double weights_sum(joust_sampler *s)
 static uint32_t pick(const joust_sampler *s, float uniform, double total)
 {
     const double at = (double)uniform * total;
-    uint32_t block = (s->n - 1) / MARK_STEP;
+    uint32_t block = (s->n - 1) / JOUST_MARK_STEP;
     if (!(total > at)) {
         uint32_t last = s->n - 1;
         while (last > 0 && !(s->weights[last] > 0))
@@ -158,7 +156,7 @@ static uint32_t pick(const joust_sampler *s, float uniform, double total)
     while (s->marks[block] > at)
         block--;
     double sum = s->marks[block];
-    uint32_t i = block * MARK_STEP;
+    uint32_t i = block * JOUST_MARK_STEP;
     while (!((sum += (double)s->weights[i]) > at))
         i++;
     return i;
@@ -204,35 +202,49 @@ static joust_status edit(joust_sampler *s, const float *logits, const joust_draw
     return st;
 }
 
-/* Draws from logits whose log-sum is `sum`; *ret_total is what the weights of those left in sum to. */
-static uint32_t draw_by_weight(joust_sampler *s, const float *logits, joust_log_sum sum,
-                               const joust_sampling *sampling, float uniform, double *ret_total)
+/* The log-sum of logits; at temperature 1 the weights come with it, and *total, what they sum to. */
+static joust_log_sum sum_of(joust_sampler *s, const float *logits, const joust_sampling *sampling,
+                            double *total)
 {
-    const float scale = 1.0f / sampling->temperature;
-    s->kernels->exponentials(logits, s->n, sum.max, scale, s->weights);
+    return sampling->temperature == 1
+               ? s->kernels->log_sum_keep(logits, s->n, s->weights, s->marks, total)
+               : s->kernels->log_sum(logits, s->n);
+}
+
+/* Draws from logits whose log-sum is sum_of's, the last that it was asked for; *total becomes what the weights of those left
+ * in sum to. */
+static uint32_t draw_by_weight(joust_sampler *s, const float *logits, joust_log_sum sum,
+                               const joust_sampling *sampling, float uniform, double *total)
+{
+    if (sampling->temperature != 1)
+        *total = s->kernels->exponentials(logits, s->n, sum.max, 1.0f / sampling->temperature,
+                                          s->weights, s->marks);
     if (sampling->top_k || sampling->top_p < 1)
         keep_likeliest(s, logits, sampling->top_k, sampling->top_p);
     for (uint32_t i = 0; sampling->min_p > 0 && i < s->n; i++)
         if (s->weights[i] < sampling->min_p) /* the likeliest weighs 1 */
             s->weights[i] = 0;
-    *ret_total = weights_sum(s);
-    return pick(s, uniform, *ret_total);
+    if (sampling->top_k || sampling->top_p < 1 || sampling->min_p > 0)
+        *total = weights_sum(s);
+    return pick(s, uniform, *total);
 }
 
 joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
                                 const joust_draw_rules *rules, const joust_sampling *sampling,
                                 float uniform, joust_draw *ret, joust_error *err)
 {
-    const joust_log_sum raw = s->kernels->log_sum(logits, s->n);
-    joust_log_sum sum = raw;
-    joust_status st = joust_log_sum_check(raw, err);
     const float *from = logits;
     bool edited = rules && (sampling->repetition_penalty > 0 || rules->guide || rules->n_banned);
+    double total = 0;
+    const joust_log_sum raw =
+        edited ? s->kernels->log_sum(logits, s->n) : sum_of(s, logits, sampling, &total);
+    joust_log_sum sum = raw;
+    joust_status st = joust_log_sum_check(raw, err);
     if (!st && edited) {
         st = edit(s, logits, rules, sampling->repetition_penalty, err);
         from = s->edited;
         if (!st)
-            sum = s->kernels->log_sum(from, s->n);
+            sum = sum_of(s, from, sampling, &total);
         if (!st && sum.max == -INFINITY) {
             *ret = (joust_draw){.none = true};
             return JOUST_OK;
@@ -244,10 +256,9 @@ joust_status joust_sampler_draw(joust_sampler *s, const float *logits,
         return st;
     joust_draw draw = {0};
     if (sampling->temperature == 0) {
-        draw.token = likeliest(from, s->n);
+        draw.token = likeliest(from, sum.max);
         draw.raw_logp = joust_logp(logits, raw, draw.token);
     } else {
-        double total;
         draw.token = draw_by_weight(s, from, sum, sampling, uniform, &total);
         draw.logp = draw.raw_logp = joust_logp(logits, raw, draw.token);
         if (edited || sampling->top_k || sampling->top_p < 1 || sampling->min_p > 0 ||

@@ -169,16 +169,21 @@ static void test_exponential(void **state)
     float *x = joust_calloc_aligned(N + JOUST_LANES, sizeof(*x)),
           *y = joust_calloc_aligned(N + JOUST_LANES, sizeof(*y));
     float *other = joust_calloc_aligned(N + JOUST_LANES, sizeof(*y));
+    double marks[N / JOUST_MARK_STEP + 1];
     for (uint32_t i = 0; i < N; i++)
         x[i] = -87.3f + 175.6f * (float)i / N;
     for (uint32_t i = 0; i < n_kernels; i++) {
-        all[i]->exponentials(x, N, 0, 1, y);
-        for (uint32_t k = 0; k < N; k++)
+        double total = all[i]->exponentials(x, N, 0, 1, y, marks), sum = 0;
+        for (uint32_t k = 0; k < N; k++) {
             assert_true(fabs((double)y[k] / exp((double)x[k]) - 1) < 2e-7);
-        all[0]->exponentials(x, N, 0, 1, other);
+            assert_true(k % JOUST_MARK_STEP || marks[k / JOUST_MARK_STEP] == sum);
+            sum += (double)y[k];
+        }
+        assert_true(total == sum);
+        (void)all[0]->exponentials(x, N, 0, 1, other, marks);
         assert_memory_equal(y, other, N * sizeof(*y));
         float edges[] = {-1e30f, -INFINITY, -88, NAN, 0}, of_edges[JOUST_LANES];
-        all[i]->exponentials(edges, 5, 0, 1, of_edges);
+        (void)all[i]->exponentials(edges, 5, 0, 1, of_edges, marks);
         assert_true(of_edges[0] == 0 && of_edges[1] == 0 && of_edges[2] == 0 && isnan(of_edges[3]));
         assert_true(of_edges[4] == 1);
     }
@@ -195,7 +200,8 @@ static void test_log_sum(void **state)
     const uint32_t sizes[] = {1, 2, 15, 16, 17, 130, 1000};
     for (uint32_t w = 0; w < sizeof(sizes) / sizeof(*sizes); w++) {
         uint32_t n = sizes[w];
-        float *x = numbers(n, n, 5);
+        float *x = numbers(n, n, 5), *e = numbers(n, 1, 1), *kept = numbers(n, 1, 1);
+        double marks[4], kept_marks[4], total;
         double largest = -INFINITY, sum = 0;
         for (uint32_t i = 0; i < n; i++)
             largest = fmax(largest, (double)x[i]);
@@ -206,6 +212,11 @@ static void test_log_sum(void **state)
             assert_true((double)got.max == largest);
             assert_true(fabs((double)got.log_sum - log(sum)) < 1e-6);
             assert_memory_equal(&got, &first, sizeof(got));
+            first = all[i]->log_sum_keep(x, n, kept, kept_marks, &total);
+            assert_memory_equal(&got, &first, sizeof(got));
+            assert_true(total == all[i]->exponentials(x, n, got.max, 1, e, marks));
+            assert_memory_equal(e, kept, n * sizeof(*e));
+            assert_memory_equal(marks, kept_marks, (n + 511) / 512 * sizeof(*marks));
             for (uint32_t bad = 0; bad < n; bad += 7) { /* a NaN anywhere is noticed */
                 float keep = x[bad];
                 x[bad] = NAN;
@@ -215,6 +226,8 @@ static void test_log_sum(void **state)
             }
         }
         joust_free_aligned(x);
+        joust_free_aligned(e);
+        joust_free_aligned(kept);
     }
 }
 

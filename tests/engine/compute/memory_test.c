@@ -1,5 +1,5 @@
 /* Predicted against resident memory: a full cache of generation, and training steps. One run a process, since freed
- * memory isn't always given back: memory_test rollout | training | adapter | recompute | reference. */
+ * memory isn't always given back: memory_test rollout | training | adapter | recompute | reference | bf16. */
 #include "engine/compute/fixture.h"
 
 #include <stdio.h>
@@ -62,14 +62,16 @@ static joust_status drop(void *context, uint32_t request, uint32_t sample, const
 }
 
 /* Requests that together want more keys than the cache holds. */
-static void test_rollout(void **state)
+static void check_rollout(joust_precision precision)
 {
-    (void)state;
     enum { N = 40 };
     joust_error err = {0};
     const joust_model_config c = medium_config();
-    const joust_memory_plan plan = {.n_threads = N_THREADS, .cache_bytes = UINT64_C(64) << 20};
-    joust_engine_options options = {.n_threads = N_THREADS, .cache_bytes = plan.cache_bytes};
+    const joust_memory_plan plan = {
+        .precision = precision, .n_threads = N_THREADS, .cache_bytes = UINT64_C(64) << 20};
+    joust_engine_options options = {.n_threads = N_THREADS,
+                                    .cache_bytes = plan.cache_bytes,
+                                    .on_device = {.precision = precision}};
     uint32_t *tokens = fixture_tokens(600 + N, c.vocab_size, 1);
     joust_stream streams[N];
     joust_generate_request requests[N];
@@ -92,6 +94,25 @@ static void test_rollout(void **state)
     joust_free(tokens);
     joust_engine_free(&e);
     joust_model_free(&m);
+}
+
+static void test_rollout(void **state)
+{
+    (void)state;
+    check_rollout(JOUST_PRECISION_F32);
+}
+
+/* The packed copy has half the bytes. */
+static void test_bf16(void **state)
+{
+    (void)state;
+    const joust_model_config c = medium_config();
+    const joust_memory_plan f32 = {.n_threads = N_THREADS},
+                            bf16 = {.precision = JOUST_PRECISION_BF16, .n_threads = N_THREADS};
+    const double share = (double)joust_memory_predict(&c, &bf16).model /
+                         (double)joust_memory_predict(&c, &f32).model;
+    assert_true(share > 0.75 && share < 0.82); /* the embedding isn't packed here */
+    check_rollout(JOUST_PRECISION_BF16);
 }
 
 /* Steps of n pairs; of an adapter alone where the settings have one. */
@@ -196,7 +217,10 @@ int main(int argc, char **argv)
                             training[] = {cmocka_unit_test(test_training)},
                             adapter[] = {cmocka_unit_test(test_adapter)},
                             recompute[] = {cmocka_unit_test(test_recompute)};
-    const struct CMUnitTest reference[] = {cmocka_unit_test(test_reference)};
+    const struct CMUnitTest reference[] = {cmocka_unit_test(test_reference)},
+                            bf16[] = {cmocka_unit_test(test_bf16)};
+    if (argc == 2 && strcmp(argv[1], "bf16") == 0)
+        return cmocka_run_group_tests(bf16, NULL, NULL);
     if (argc == 2 && strcmp(argv[1], "reference") == 0)
         return cmocka_run_group_tests(reference, NULL, NULL);
     if (argc == 2 && strcmp(argv[1], "adapter") == 0)

@@ -35,7 +35,7 @@ static run run_make(joust_engine *e, joust_model *m, bool shared)
     joust_error err = {0};
     run r = {.shared = shared};
     check_ok(joust_model_prepare(e, m, &err));
-    check_ok(joust_pass_create(e, m, &r.pass, &err));
+    check_ok(joust_pass_create(e, m, JOUST_PASS_ROWS, &r.pass, &err));
     if (shared)
         check_ok(joust_pass_share(r.pass, e, &err));
     check_ok(joust_kv_init(&r.first, m, 512, 2, &err));
@@ -166,7 +166,7 @@ static joust_status pass_make(void *context, joust_error *err)
 {
     const sharing *s = context;
     joust_pass *pass;
-    joust_status st = joust_pass_create(s->engine, s->model, &pass, err);
+    joust_status st = joust_pass_create(s->engine, s->model, JOUST_PASS_ROWS, &pass, err);
     if (st)
         return st;
     const int64_t live = joust_alloc_live();

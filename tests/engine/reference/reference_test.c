@@ -14,7 +14,8 @@
 #include "worker/engine/safetensors_internal.h"
 #include "worker/engine/trainer_internal.h"
 
-#define TOLERANCE 1e-4 /* of the largest value of a position */
+#define TOLERANCE      1e-4 /* of the largest value of a position */
+#define TOLERANCE_BF16 5e-2 /* likewise, with weights rounded to bf16 that a file has in float32 */
 
 static const char *const names[] = {"llama2",       "llama3",       "llama3-tied",  "llama-linear",
                                     "smollm2",      "mistral",      "mistral-null", "qwen2",
@@ -30,6 +31,7 @@ typedef struct checkpoint {
     joust_model *model;
     joust_safetensors expected;
     uint32_t *tokens, n;
+    double tolerance;
 } checkpoint;
 
 /* What expected() reads from: other values of the same checkpoint. */
@@ -58,14 +60,16 @@ static float *expected(const checkpoint *c, const char *name, uint64_t n)
     return NULL;
 }
 
-static checkpoint checkpoint_open(const char *name)
+static checkpoint checkpoint_open_in(const char *name, joust_precision precision)
 {
     joust_error err = {0};
-    checkpoint c = {.dir = joust_path_join(JOUST_SOURCE_DIR "/tests/engine/reference", name)};
+    const joust_engine_options options = {.n_threads = 2, .on_device = {.precision = precision}};
+    checkpoint c = {.dir = joust_path_join(JOUST_SOURCE_DIR "/tests/engine/reference", name),
+                    .tolerance = TOLERANCE};
     char *path = joust_path_join(c.dir, "expected.safetensors");
     check_ok(joust_safetensors_open(path, &c.expected, &err));
     check_ok(joust_model_load(c.dir, &c.model, &err));
-    check_ok(joust_engine_create(&(joust_engine_options){.n_threads = 2}, &c.engine, &err));
+    check_ok(joust_engine_create(&options, &c.engine, &err));
     float *tokens = expected(&c, "tokens", 0);
     for (uint32_t i = 0; i < c.expected.n; i++)
         if (strcmp(c.expected.items[i].name, "tokens") == 0)
@@ -76,6 +80,11 @@ static checkpoint checkpoint_open(const char *name)
     joust_free(tokens);
     joust_free(path);
     return c;
+}
+
+static checkpoint checkpoint_open(const char *name)
+{
+    return checkpoint_open_in(name, JOUST_PRECISION_F32);
 }
 
 static void checkpoint_close(checkpoint *c)
@@ -105,8 +114,9 @@ static double gap(const float *got, const float *wanted, uint32_t n_rows, uint32
 static void check_gap(const checkpoint *c, const char *what, double share)
 {
     print_message("%s: %s within %.2g\n", strrchr(c->dir, '/') + 1, what, share);
-    if (!(share <= TOLERANCE))
-        fail_msg("%s: %s: %.3g of the largest value, at most %g", c->dir, what, share, TOLERANCE);
+    if (!(share <= c->tolerance))
+        fail_msg("%s: %s: %.3g of the largest value, at most %g", c->dir, what, share,
+                 c->tolerance);
 }
 
 /* Logits after each token, in one pass. */
@@ -118,7 +128,7 @@ static void check_logits(const checkpoint *c)
     joust_pass *pass;
     joust_kv kv;
     check_ok(joust_model_prepare(c->engine, c->model, &err));
-    check_ok(joust_pass_create(c->engine, c->model, &pass, &err));
+    check_ok(joust_pass_create(c->engine, c->model, JOUST_PASS_ROWS, &pass, &err));
     check_ok(joust_kv_init(&kv, c->model, c->n, joust_model_get_config(c->model)->n_layers, &err));
     assert_true(c->n <= JOUST_PASS_ROWS && vocab % JOUST_LANES == 0);
     for (uint32_t i = 0; i < c->n; i++)
@@ -180,6 +190,34 @@ static void test_families(void **state)
         check_hidden(&c);
         checkpoint_close(&c);
     }
+}
+
+static bool holds_bf16(joust_model *m)
+{
+    uint64_t n;
+    const float *weights = joust_model_weights(m, &n);
+    bool holds = true;
+    for (uint64_t i = 0; i < n && holds; i++)
+        holds = weights[i] == joust_bf16_rounded(weights[i]);
+    return holds;
+}
+
+/* With weights in bf16: a file that is bf16 loses nothing, another as much as rounding takes. */
+static void test_bf16(void **state)
+{
+    (void)state;
+    uint32_t n_exact = 0;
+    for (size_t i = 0; i < N_NAMES && strncmp(names[i], "lora-", 5) != 0; i++) {
+        checkpoint c = checkpoint_open_in(names[i], JOUST_PRECISION_BF16);
+        const bool exact = holds_bf16(c.model);
+        c.tolerance = exact ? TOLERANCE : TOLERANCE_BF16;
+        n_exact += exact;
+        if (!joust_model_get_config(c.model)->scalar_head)
+            check_logits(&c);
+        check_hidden(&c);
+        checkpoint_close(&c);
+    }
+    assert_true(n_exact > 5 && n_exact < 15);
 }
 
 /* The trainer's last gradients against PyTorch's, tensor by tensor: what:NAME of the expected file. */
@@ -383,8 +421,9 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families), cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_scalar_training), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_bf16),
+                                       cmocka_unit_test(test_adapters),
+                                       cmocka_unit_test(test_scalar_training),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
