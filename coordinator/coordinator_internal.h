@@ -53,7 +53,7 @@ typedef struct joust_pairing_count {
     double best, worst; /* among those: the largest reward, the smallest */
 } joust_pairing_count;
 
-/* What a served model's GENERATE stage has been asked in a round, with what came before this process. */
+/* What a served stage has been asked in a round, with what came before this process. */
 typedef struct joust_served_count {
     uint32_t round;
     uint64_t leases;    /* units given out, each time counted */
@@ -62,6 +62,7 @@ typedef struct joust_served_count {
 } joust_served_count;
 
 #define JOUST_OPEN_ROWS 2u /* PPO's policy and critic may be trained at once */
+#define JOUST_FINGERPRINTS 4u
 
 struct joust_coordinator {
     const joust_job *job;
@@ -78,6 +79,8 @@ struct joust_coordinator {
     joust_served_count served[JOUST_MAX_STAGES];    /* by stage */
     uint64_t served_requests[JOUST_MAX_MODELS],
         served_tokens[JOUST_MAX_MODELS];        /* of the job so far */
+    joust_digest fingerprints[JOUST_MAX_MODELS]
+                             [JOUST_FINGERPRINTS]; /* that a served model's verdicts had last */
     joust_recent *recent;                       /* units that were just written */
     joust_training_rows *rows[JOUST_OPEN_ROWS]; /* of TRAIN units under way, or NULL */
     joust_core *core;

@@ -222,7 +222,7 @@ static uint32_t credit_for(const joust_core *core, const joust_peer *peer, uint3
     if (!joust_stage_is_served(core->job, s))
         return peer->credit;
     const joust_job_endpoint *e = &core->job->models[s->model].endpoint;
-    uint64_t requests = joust_job_endpoint_requests(e, s->samples);
+    uint64_t requests = joust_stage_requests(core->job, s);
     uint64_t units = (2ull * e->concurrency * e->n_urls + requests - 1) / requests;
     return units < peer->credit ? (uint32_t)units : peer->credit;
 }

@@ -128,10 +128,13 @@ static joust_status check_judge(joust_lease_sources *s, const joust_stage *stage
     const joust_job_judge *judge = &s->job->judges[stage->judge];
     uint32_t samples = s->plan->stages[stage->of].samples;
     const joust_model_ref none = {.version = 0};
-    bool asks_model = judge->kind == JOUST_JUDGE_YES_NO || judge->kind == JOUST_JUDGE_COMPARE;
-    const joust_model_ref *asked = asks_model ? policy : &none;
+    const joust_model_ref *asked = joust_job_judge_asks(judge) ? policy : &none;
+    const bool served = joust_stage_is_served(s->job, stage);
     if (r->n_trajectories || r->has_model || !r->n_verdicts)
         return joust_fail(err, JOUST_INVALID, "expected verdicts and nothing else");
+    if (r->provenance.n_served > (served ? r->n_verdicts : 0))
+        return joust_fail(err, JOUST_INVALID, "%u answers of servers for %u verdicts",
+                          r->provenance.n_served, r->n_verdicts);
     for (uint32_t i = 0; i < r->n_verdicts; i++) {
         const joust_verdict *v = &r->verdicts[i];
         joust_status st = joust_verdict_validate(v, err);
@@ -143,6 +146,9 @@ static joust_status check_judge(joust_lease_sources *s, const joust_stage *stage
             return joust_fail(err, JOUST_INVALID, "verdict about something else");
         if (i && verdict_order(&r->verdicts[i - 1], v) >= 0)
             return joust_fail(err, JOUST_INVALID, "verdicts out of order");
+        if (!served && !joust_digest_is_zero(&v->fingerprint))
+            return joust_fail(err, JOUST_INVALID,
+                              "the fingerprint of a server, and none was asked");
         if (!same_model(&v->model, asked))
             return joust_fail(err, JOUST_STALE,
                               "verdict of model '%s' version %llu, expected '%s' version %llu",

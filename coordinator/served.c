@@ -15,8 +15,7 @@ bool joust_served_stage(const joust_coordinator *c, uint32_t stage)
 
 uint32_t joust_served_requests_a_unit(const joust_coordinator *c, uint32_t stage)
 {
-    const joust_stage *s = &c->plan.stages[stage];
-    return joust_job_endpoint_requests(&c->job->models[s->model].endpoint, s->samples);
+    return joust_stage_requests(c->job, &c->plan.stages[stage]);
 }
 
 static joust_status open_stage(joust_coordinator *c, uint32_t round, uint32_t stage,
@@ -90,10 +89,36 @@ joust_status joust_served_record_leases(joust_coordinator *c, const joust_action
     return st;
 }
 
+/* Says so when a judge's verdicts begin to come from another model than before. */
+static void watch_fingerprint(joust_coordinator *c, uint32_t model, const joust_verdict *v)
+{
+    joust_digest *known = c->fingerprints[model];
+    char before[JOUST_DIGEST_HEX], now[JOUST_DIGEST_HEX];
+    bool seen = joust_digest_is_zero(&v->fingerprint);
+    for (uint32_t i = 0; i < JOUST_FINGERPRINTS; i++) /* several judges may not notice at once */
+        seen = seen || joust_digest_equal(&known[i], &v->fingerprint);
+    if (seen)
+        return;
+    if (!joust_digest_is_zero(known))
+        joust_log_warn(
+            "served",
+            "round %u judge '%s': the model behind models.%s answers its probe otherwise "
+            "than before: verdicts from position %llu on have the fingerprint %.12s, "
+            "those before %.12s",
+            v->key.round, v->judge, c->job->models[model].name, (unsigned long long)v->key.position,
+            joust_digest_hex(&v->fingerprint, now), joust_digest_hex(known, before));
+    memmove(known + 1, known, (JOUST_FINGERPRINTS - 1) * sizeof(*known));
+    *known = v->fingerprint;
+}
+
 void joust_served_count_result(joust_coordinator *c, const joust_unit_result *r)
 {
-    if (r->n_trajectories && joust_served_stage(c, r->id.unit.stage))
-        c->served_tokens[c->plan.stages[r->id.unit.stage].model] += r->provenance.n_tokens;
+    if (!(r->n_trajectories || r->n_verdicts) || !joust_served_stage(c, r->id.unit.stage))
+        return;
+    const uint32_t model = c->plan.stages[r->id.unit.stage].model;
+    c->served_tokens[model] += r->provenance.n_tokens;
+    for (uint32_t i = 0; i < r->n_verdicts; i++)
+        watch_fingerprint(c, model, &r->verdicts[i]);
 }
 
 /* What is over the budget has not left yet, or was answered before it was known. */

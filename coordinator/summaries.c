@@ -150,6 +150,10 @@ static joust_status count_judge(joust_coordinator *c, uint32_t round, uint32_t s
     add(f, JOUST_METRIC_FAILED_VERDICTS, (double)failed, n);
     add(f, JOUST_METRIC_MEAN_VALUE, share(sum, n - failed), n - failed);
     joust_shortfall_of_verdicts(c, round, stage, &count);
+    if (st == JOUST_END && joust_served_stage(c, stage)) {
+        joust_status counted = count_served(c, round, stage, f, err);
+        st = counted == JOUST_OK ? st : counted;
+    }
     return st;
 }
 

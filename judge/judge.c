@@ -6,6 +6,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/log.h"
 #include "proto/cache.h"
+#include "worker/endpoint/endpoint.h"
 #include "worker/engine/model_cache.h"
 
 #define RESIDENT_MODELS 2u
@@ -17,6 +18,7 @@ typedef struct judge {
     joust_model_cache *models;
     const joust_job *job;
     joust_plan *plan;
+    joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
 } judge;
 
 /* One batch under way. */
@@ -24,6 +26,8 @@ typedef struct batch {
     judge *j;
     joust_peer *peer;
     const joust_stage *stage;
+    const uint32_t *places; /* of the units that servers are asked about, among all of the batch */
+    const joust_lease_unit *const *asked; /* those */
 } batch;
 
 static joust_status begin(void *context, const joust_job *job, joust_error *err)
@@ -122,6 +126,101 @@ static joust_status judge_units(batch *b, const joust_lease_unit *units, uint32_
     return st;
 }
 
+/* ---- by servers ---- */
+
+static joust_status unit_done(void *context, uint32_t unit, joust_unit_result *result,
+                              joust_error *err)
+{
+    batch *b = context;
+    const joust_lease_unit *u = b->asked[unit];
+    result->id = (joust_unit_id){u->unit, u->lease, u->attempt};
+    return joust_peer_deliver(b->peer, result, err);
+}
+
+static joust_status unit_failed(void *context, uint32_t unit, const joust_error *why,
+                                joust_error *err)
+{
+    batch *b = context;
+    return joust_peer_fail(b->peer, &b->asked[unit]->unit, why, err);
+}
+
+static bool unit_wanted(void *context, uint32_t unit)
+{
+    const batch *b = context;
+    return joust_peer_wants(b->peer, b->places[unit]);
+}
+
+static joust_status check(void *context, uint64_t n_answered, joust_error *err)
+{
+    batch *b = context;
+    const joust_upstream *up = joust_peer_upstream(b->peer);
+    return up->check(up->context, n_answered, err);
+}
+
+static joust_status open_endpoint(const batch *b, joust_endpoint **ret, joust_error *err)
+{
+    const joust_job_model *model = &b->j->job->models[b->stage->model];
+    joust_endpoint **endpoint = &b->j->endpoints[b->stage->model];
+    joust_error why;
+    if (!*endpoint) {
+        joust_status st = joust_endpoint_create(&model->endpoint, endpoint, &why);
+        if (st != JOUST_OK) /* a missing variable is the job's fault: tried elsewhere, then named */
+            return joust_fail(err, st == JOUST_NOT_FOUND ? JOUST_INVALID : st,
+                              "models.%s.endpoint.%s", model->name, why.text);
+        joust_endpoint_score_labels(*endpoint);
+    }
+    *ret = *endpoint;
+    return JOUST_OK;
+}
+
+/* Whole groups are asked about; the others fail. */
+static joust_status choose_whole(batch *b, const joust_lease_unit *units, uint32_t n,
+                                 const joust_lease_unit **whole, uint32_t *places, uint32_t *ret_n,
+                                 joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
+        joust_error why;
+        if (check_group(&units[i], &why) != JOUST_OK) {
+            st = joust_peer_fail(b->peer, &units[i].unit, &why, err);
+            continue;
+        }
+        places[*ret_n] = i;
+        whole[(*ret_n)++] = &units[i];
+    }
+    return st;
+}
+
+static joust_status ask_units(batch *b, const joust_lease_unit *units, uint32_t n, joust_error *err)
+{
+    const joust_judging_calls calls = {.done = unit_done,
+                                       .failed = unit_failed,
+                                       .wanted = unit_wanted,
+                                       .step = check,
+                                       .context = b};
+    joust_endpoint *endpoint = NULL;
+    joust_judging *judging = NULL;
+    uint32_t n_whole = 0;
+    const joust_lease_unit **whole = joust_calloc(n, sizeof(*whole));
+    uint32_t *places = joust_calloc(n, sizeof(*places));
+    joust_status st =
+        whole && places ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "judge: %u units", n);
+    if (st == JOUST_OK)
+        st = open_endpoint(b, &endpoint, err);
+    if (st == JOUST_OK)
+        st = joust_judging_create(b->j->job, b->stage, NULL, &judging, err);
+    if (st == JOUST_OK)
+        st = choose_whole(b, units, n, whole, places, &n_whole, err);
+    b->asked = whole;
+    b->places = places;
+    if (st == JOUST_OK && n_whole > 0)
+        st = joust_judging_ask(judging, endpoint, whole, n_whole, &calls, err);
+    joust_judging_free(&judging);
+    joust_free(whole);
+    joust_free(places);
+    return st;
+}
+
 static joust_status run(void *context, joust_peer *peer, const joust_lease_unit *units, uint32_t n,
                         joust_error *err)
 {
@@ -131,6 +230,8 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
         return joust_fail(err, JOUST_UNSUPPORTED, "stage %u is not a judge's", stage);
     batch b = {.j = j, .peer = peer, .stage = &j->plan->stages[stage]};
     joust_status st = JOUST_OK;
+    if (joust_stage_is_served(j->job, b.stage))
+        return ask_units(&b, units, n, err);
     for (uint32_t i = 0, k; i < n && st == JOUST_OK; i += k) {
         k = joust_lease_units_of_model(units + i, n - i);
         st = judge_units(&b, units + i, k, err);
@@ -168,6 +269,8 @@ joust_status joust_judge_run(const joust_role_options *options, joust_error *err
         st = joust_cache_create(options->cache, options->cache_bytes, &j.cache, err);
     if (st == JOUST_OK)
         st = serve(&j, options, err);
+    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++)
+        joust_endpoint_free(&j.endpoints[i]);
     joust_cache_free(&j.cache);
     joust_model_cache_free(&j.models);
     joust_engine_free(&j.engine);

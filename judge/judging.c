@@ -1,4 +1,4 @@
-#include "judge/judging.h"
+#include "judge/judging_internal.h"
 
 #include <assert.h>
 #include <math.h>
@@ -10,18 +10,6 @@
 
 /* Questions scored at once: bounds the memory of a batch, not its result. */
 #define MAX_QUESTIONS 512u
-
-struct joust_judging {
-    const joust_job *job;
-    const joust_stage *stage;
-    const joust_job_judge *judge;
-    const joust_kind *kind;
-    joust_rule_pattern *pattern;
-    const joust_tokenizer *tokenizer;
-    joust_template *template;
-    joust_tokens labels[JOUST_MAX_LABELS];
-    uint32_t longest_label;
-};
 
 /* A verdict's rendered prompt, waiting for the log-probabilities of the labels. */
 typedef struct question {
@@ -81,6 +69,22 @@ static joust_status compile_labels(joust_judging *j, joust_error *err)
     return JOUST_OK;
 }
 
+/* Labels that are put to servers, as text. */
+static joust_status check_texts(const joust_judging *j, joust_error *err)
+{
+    for (uint32_t i = 0; i < j->judge->n_labels; i++) {
+        const char *label = j->judge->labels[i];
+        if (!*label)
+            return joust_fail(err, JOUST_INVALID, "judge '%s': label %u is empty", j->judge->name,
+                              i);
+        for (uint32_t k = 0; k < i; k++)
+            if (strcmp(label, j->judge->labels[k]) == 0)
+                return joust_fail(err, JOUST_INVALID, "judge '%s': label '%s' is there twice",
+                                  j->judge->name, label);
+    }
+    return JOUST_OK;
+}
+
 static joust_status compile(joust_judging *j, joust_error *err)
 {
     if (j->judge->rule == JOUST_RULE_REGEX && j->judge->kind == JOUST_JUDGE_RULE) {
@@ -91,7 +95,8 @@ static joust_status compile(joust_judging *j, joust_error *err)
     if (!j->kind->slots)
         return JOUST_OK;
     uint32_t least = 2, most = j->judge->kind == JOUST_JUDGE_COMPARE ? 3 : JOUST_MAX_LABELS;
-    if (!j->tokenizer || !j->judge->template_text)
+    const bool served = joust_stage_is_served(j->job, j->stage);
+    if (!(j->tokenizer || served) || !j->judge->template_text)
         return joust_fail(err, JOUST_INVALID, "judge '%s': kind %s needs a model and a template",
                           j->judge->name, j->kind->name);
     if (j->judge->n_labels < least || j->judge->n_labels > most)
@@ -101,7 +106,7 @@ static joust_status compile(joust_judging *j, joust_error *err)
                                              j->kind->n_slots, &j->template, err);
     if (st != JOUST_OK)
         return joust_blame(err, st, "judge '%s'", j->judge->name);
-    return compile_labels(j, err);
+    return served ? check_texts(j, err) : compile_labels(j, err);
 }
 
 joust_status joust_judging_create(const joust_job *job, const joust_stage *stage,
@@ -159,17 +164,32 @@ static joust_digest digest_of_tokens(const joust_tokens *t)
     return joust_hasher_end(&h);
 }
 
+void joust_judging_set_residual(joust_verdict *v)
+{
+    double covered = 0;
+    for (uint32_t i = 0; i < v->n_labels; i++)
+        covered += joust_exp(v->label_logps[i]);
+    v->residual = covered < 1 ? 1 - covered : 0;
+}
+
+joust_status joust_judging_add_labels(const joust_judging *j, joust_verdict *v, joust_error *err)
+{
+    v->label_logps = joust_calloc(j->judge->n_labels, sizeof(*v->label_logps));
+    if (!v->label_logps)
+        return joust_fail(err, JOUST_NOMEM, "judge: labels");
+    v->n_labels = j->judge->n_labels;
+    return JOUST_OK;
+}
+
 /* logps: (n_labels, longest_label) */
 static void answer(const joust_judging *j, joust_verdict *v, const float *logps)
 {
-    double covered = 0;
     for (uint32_t i = 0; i < j->judge->n_labels; i++, logps += j->longest_label) {
         v->label_logps[i] = 0;
         for (uint32_t k = 0; k < j->labels[i].n; k++)
             v->label_logps[i] += logps[k];
-        covered += joust_exp(v->label_logps[i]);
     }
-    v->residual = covered < 1 ? 1 - covered : 0;
+    joust_judging_set_residual(v);
 }
 
 /* Requests of one question: labels of single tokens are one request, others one each (forced
@@ -291,27 +311,25 @@ static joust_status pose(batch *b, const joust_case *c, joust_verdict *v, joust_
         joust_tokens_fini(&tokens);
         return joust_verdict_reject(v, outcome, why, err);
     }
-    v->label_logps = joust_calloc(j->judge->n_labels, sizeof(*v->label_logps));
-    if (!v->label_logps) {
+    st = joust_judging_add_labels(j, v, err);
+    if (st != JOUST_OK) {
         joust_tokens_fini(&tokens);
-        return joust_fail(err, JOUST_NOMEM, "judge: labels");
+        return st;
     }
-    v->n_labels = j->judge->n_labels;
     b->questions[b->n++] = (question){v, tokens};
     return b->n == MAX_QUESTIONS ? flush(b, err) : JOUST_OK;
 }
 
-static joust_case case_of(const joust_judging *j, const joust_lease_unit *unit)
+joust_case joust_judging_case(const joust_judging *j, const joust_lease_unit *unit)
 {
     return (joust_case){
         .seed = j->job->seed, .judge = j->judge, .unit = unit, .pattern = j->pattern};
 }
 
-/* The unit's verdicts with everything that doesn't depend on an answer. */
-static joust_status open_verdicts(const joust_judging *j, const joust_lease_unit *unit,
-                                  joust_unit_result *ret, joust_error *err)
+joust_status joust_judging_open(const joust_judging *j, const joust_lease_unit *unit,
+                                joust_unit_result *ret, joust_error *err)
 {
-    joust_case c = case_of(j, unit);
+    joust_case c = joust_judging_case(j, unit);
     uint64_t n = j->kind->count(j->judge, unit->n_trajectories);
     if (n > JOUST_JUDGE_MAX_VERDICTS)
         return joust_fail(err, JOUST_TOO_LARGE,
@@ -338,7 +356,7 @@ static joust_status open_verdicts(const joust_judging *j, const joust_lease_unit
     return JOUST_OK;
 }
 
-static void close_verdicts(joust_unit_result *r)
+void joust_judging_drop(joust_unit_result *r)
 {
     for (uint32_t i = 0; i < r->n_verdicts; i++)
         joust_verdict_fini(&r->verdicts[i]);
@@ -350,7 +368,7 @@ static void close_verdicts(joust_unit_result *r)
 static joust_status pose_all(batch *b, const joust_lease_unit *unit, joust_unit_result *r,
                              joust_error *err)
 {
-    joust_case c = case_of(b->judging, unit);
+    joust_case c = joust_judging_case(b->judging, unit);
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; i < r->n_verdicts && st == JOUST_OK; i++)
         st = pose(b, &c, &r->verdicts[i], err);
@@ -379,6 +397,14 @@ static joust_status refuse_not_finite(joust_unit_result *r, joust_error *err)
     return JOUST_OK;
 }
 
+joust_status joust_judging_close(const joust_judging *j, const joust_lease_unit *unit,
+                                 joust_unit_result *r, joust_error *err)
+{
+    const joust_case c = joust_judging_case(j, unit);
+    joust_status st = refuse_not_finite(r, err);
+    return st == JOUST_OK ? j->kind->conclude(&c, r->verdicts, r->n_verdicts, err) : st;
+}
+
 joust_status joust_judging_run(joust_judging *judging, joust_engine *engine, joust_model *model,
                                const joust_lease_unit *const *units, uint32_t n,
                                joust_unit_result *results, joust_step_fn *step, void *context,
@@ -392,24 +418,20 @@ joust_status joust_judging_run(joust_judging *judging, joust_engine *engine, jou
     *b = (batch){
         .judging = judging, .engine = engine, .model = model, .step = step, .context = context};
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
-        st = open_verdicts(judging, units[i], &results[i], err);
+        st = joust_judging_open(judging, units[i], &results[i], err);
         n_open += st == JOUST_OK;
         if (st == JOUST_OK && judging->template)
             st = pose_all(b, units[i], &results[i], err);
     }
     if (st == JOUST_OK)
         st = flush(b, err);
-    for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
-        joust_case c = case_of(judging, units[i]);
-        st = refuse_not_finite(&results[i], err);
-        if (st == JOUST_OK)
-            st = judging->kind->conclude(&c, results[i].verdicts, results[i].n_verdicts, err);
-    }
+    for (uint32_t i = 0; i < n && st == JOUST_OK; i++)
+        st = joust_judging_close(judging, units[i], &results[i], err);
     if (st != JOUST_OK) {
         for (uint32_t i = 0; i < b->n; i++)
             joust_tokens_fini(&b->questions[i].tokens);
         for (uint32_t i = 0; i < n_open; i++)
-            close_verdicts(&results[i]);
+            joust_judging_drop(&results[i]);
     }
     joust_free(b);
     return st;

@@ -4,6 +4,10 @@
 static const joust_choice ENDPOINT_MODES[] = {{"completions", JOUST_ENDPOINT_COMPLETIONS, false},
                                               {"chat", JOUST_ENDPOINT_CHAT, false},
                                               {NULL, 0, false}};
+static const joust_choice SCORINGS[] = {{"auto", JOUST_SCORING_AUTO, false},
+                                        {"echo", JOUST_SCORING_ECHO, false},
+                                        {"top", JOUST_SCORING_TOP, false},
+                                        {NULL, 0, false}};
 static const joust_choice ENDPOINT_SERVERS[] = {
     {"auto", JOUST_SERVER_AUTO, false},     {"vllm", JOUST_SERVER_VLLM, false},
     {"sglang", JOUST_SERVER_SGLANG, false}, {"llama.cpp", JOUST_SERVER_LLAMA_CPP, false},
@@ -100,6 +104,22 @@ static const joust_key ENDPOINT_KEYS[] = {
      .kind = JOUST_KEY_U64,
      .offset = AT(max_tokens),
      .help = "answered, as the servers count, in the whole job; then it stops; 0: any"},
+    {.name = "scoring",
+     .kind = JOUST_KEY_CHOICE,
+     .offset = AT(scoring),
+     .choices = SCORINGS,
+     .help = "how judges ask for their labels' log-probs: echo: of prompt and label; top: the "
+             "likeliest first tokens of the answer; auto: echo where the servers can"},
+    {.name = "top_logprobs",
+     .kind = JOUST_KEY_U32,
+     .offset = AT(top_logprobs),
+     .low = 0,
+     .high = 1000,
+     .help = "judges, scoring top: so many of the likeliest tokens are asked for; 0: 20"},
+    {.name = "ca_file",
+     .kind = JOUST_KEY_FILE,
+     .offset = AT(ca_file),
+     .help = "https: certificates (PEM) of who signs the servers'; absent: the system's"},
 };
 #undef AT
 #define OF_OTHERS 4u /* of the keys: what is said of servers that Joust doesn't start */

@@ -217,7 +217,12 @@ static joust_status build_texts(const field_place *p, arena *a, joust_error *err
 static joust_status build_bytes(const field_place *p, joust_error *err)
 {
     ProtobufCBinaryData bytes = {.len = JOUST_DIGEST_BYTES, .data = p->at};
-    if (p->field->kind != JOUST_FIELD_DIGEST) {
+    const bool digest =
+        p->field->kind == JOUST_FIELD_DIGEST || p->field->kind == JOUST_FIELD_DIGEST_OR_0;
+    if (p->field->kind == JOUST_FIELD_DIGEST_OR_0 &&
+        joust_digest_is_zero((const joust_digest *)(const void *)p->at))
+        return JOUST_OK;
+    if (!digest) {
         bytes.data = (uint8_t *)pointer_at(p->at);
         bytes.len = *p->count;
         if (bytes.len > p->field->limit)
@@ -290,6 +295,7 @@ static joust_status build_field(const field_place *p, arena *a, joust_error *err
     case JOUST_FIELD_TEXTS:
         return build_texts(p, a, err);
     case JOUST_FIELD_DIGEST:
+    case JOUST_FIELD_DIGEST_OR_0:
     case JOUST_FIELD_BYTES:
     case JOUST_FIELD_DIGESTS:
         return build_bytes(p, err);
@@ -405,7 +411,9 @@ static joust_status fill_bytes(const field_place *p, joust_error *err)
 {
     ProtobufCBinaryData bytes;
     memcpy(&bytes, p->pb_at, sizeof(bytes));
-    if (p->field->kind == JOUST_FIELD_DIGEST) {
+    if (p->field->kind == JOUST_FIELD_DIGEST_OR_0 && !bytes.data)
+        return JOUST_OK;
+    if (p->field->kind == JOUST_FIELD_DIGEST || p->field->kind == JOUST_FIELD_DIGEST_OR_0) {
         memcpy(p->at, bytes.data, JOUST_DIGEST_BYTES);
         return JOUST_OK;
     }
@@ -482,6 +490,7 @@ static joust_status fill_field(const field_place *p, joust_error *err)
     case JOUST_FIELD_TEXTS:
         return fill_texts(p, err);
     case JOUST_FIELD_DIGEST:
+    case JOUST_FIELD_DIGEST_OR_0:
     case JOUST_FIELD_BYTES:
     case JOUST_FIELD_DIGESTS:
         return fill_bytes(p, err);

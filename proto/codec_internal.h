@@ -19,6 +19,7 @@ typedef enum joust_field_kind {
     JOUST_FIELD_ENUM,        /* an enum, 1 … limit */
     JOUST_FIELD_ENUM_OR_0,   /* an enum, 0 … limit */
     JOUST_FIELD_DIGEST,      /* joust_digest */
+    JOUST_FIELD_DIGEST_OR_0, /* joust_digest; absent where it is zero */
     JOUST_FIELD_NAME,        /* char[limit] */
     JOUST_FIELD_TEXT,        /* char *, at most limit bytes; NULL only if optional */
     JOUST_FIELD_TEXTS,       /* char *[limit], uint32_t count */
@@ -56,6 +57,7 @@ struct joust_record_type {
 #define ENUM(T, tag, member, last)         {tag, JOUST_FIELD_ENUM, offsetof(T, member), 0, last, NULL}
 #define ENUM_OR_0(T, tag, member, last)    {tag, JOUST_FIELD_ENUM_OR_0, offsetof(T, member), 0, last, NULL}
 #define DIGEST(T, tag, member)             {tag, JOUST_FIELD_DIGEST, offsetof(T, member), 0, 0, NULL}
+#define DIGEST_OR_0(T, tag, member)        {tag, JOUST_FIELD_DIGEST_OR_0, offsetof(T, member), 0, 0, NULL}
 #define NAME(T, tag, member)               {tag, JOUST_FIELD_NAME, offsetof(T, member), 0, sizeof(((T *)0)->member), NULL}
 #define TEXT(T, tag, member, max)          {tag, JOUST_FIELD_TEXT, offsetof(T, member), 0, max, NULL}
 #define TEXTS(T, tag, member, n, max)      {tag, JOUST_FIELD_TEXTS, offsetof(T, member), offsetof(T, n), max, NULL}

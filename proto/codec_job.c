@@ -27,7 +27,10 @@ static const joust_field endpoint_fields[] = {
     VALUE(joust_job_endpoint, 15, breaker_ms),
     VALUE(joust_job_endpoint, 16, max_requests),
     VALUE(joust_job_endpoint, 17, max_tokens),
-    VALUE(joust_job_endpoint, 18, probe)};
+    VALUE(joust_job_endpoint, 18, probe),
+    VALUE_OR_0(joust_job_endpoint, 19, scoring),
+    VALUE_OR_0(joust_job_endpoint, 20, top_logprobs),
+    TEXT(joust_job_endpoint, 21, ca_file, MAX_PATH_BYTES)};
 static const joust_record_type endpoint_type =
     RECORD_TYPE(joust_job_endpoint, joust__wire__job_endpoint__descriptor, endpoint_fields);
 

@@ -83,7 +83,8 @@ static const joust_field verdict_fields[] = {
     DIGEST(joust_verdict, 15, template_digest),
     VALUE(joust_verdict, 16, n_prompt_tokens),
     VALUE(joust_verdict, 17, n_tokens),
-    TEXT(joust_verdict, 18, text, JOUST_MAX_TEXT_BYTES)};
+    TEXT(joust_verdict, 18, text, JOUST_MAX_TEXT_BYTES),
+    DIGEST_OR_0(joust_verdict, 19, fingerprint)};
 const joust_record_type joust_verdict_type =
     RECORD_TYPE(joust_verdict, joust__wire__verdict__descriptor, verdict_fields);
 

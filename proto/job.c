@@ -85,6 +85,11 @@ bool joust_job_model_is_made(const joust_job_model *model)
     return model->init || model->scalar_head;
 }
 
+bool joust_job_judge_asks(const joust_job_judge *judge)
+{
+    return judge->kind == JOUST_JUDGE_YES_NO || judge->kind == JOUST_JUDGE_COMPARE;
+}
+
 bool joust_job_model_is_remote(const joust_job_model *model)
 {
     return model->has_endpoint && !model->has_serve;

@@ -29,6 +29,14 @@ typedef enum joust_endpoint_server {
     JOUST_SERVER_OPENAI = 5 /* none */
 } joust_endpoint_server;
 
+/* How a judge's questions are put to servers (worker/endpoint/wire.h). */
+typedef enum joust_endpoint_scoring {
+    JOUST_SCORING_AUTO = 0, /* as its servers can: echo before top */
+    JOUST_SCORING_ECHO = 1, /* log-probs of the prompt with each label behind it: forced likelihood */
+    JOUST_SCORING_TOP = 2   /* the likeliest first tokens of the answer */
+} joust_endpoint_scoring;
+#define JOUST_TOP_LOGPROBS 20u /* asked for, unless the job says otherwise */
+
 /* models: NAME: {endpoint: {urls: [...], model: NAME, ...}}: OpenAI-compatible servers, all of the same model. */
 typedef struct joust_job_endpoint {
     /* What the answers follow from: part of the identity, by the model's `content`. */
@@ -47,6 +55,9 @@ typedef struct joust_job_endpoint {
     uint32_t connect_ms, timeout_ms, deadline_ms; /* of one try: connecting, whole; of a request with all its tries */
     uint32_t breaker_failures, breaker_ms;        /* failures in a row after which a URL rests, and for how long at first */
     uint64_t max_requests, max_tokens;            /* budgets of the whole job; 0: none */
+    joust_endpoint_scoring scoring;               /* judges: how they are asked */
+    uint32_t top_logprobs;                        /* judges: so many of the likeliest tokens; 0: JOUST_TOP_LOGPROBS */
+    char *ca_file;                                /* https: who signs their certificates (PEM), or NULL: the system's */
 } joust_job_endpoint;
 
 /* How a managed server is given new weights; a path is that of the job's own call. */
@@ -331,6 +342,8 @@ void joust_job_endpoint_init(joust_job_endpoint *endpoint);
 void joust_job_serve_init(joust_job_serve *serve);
 /* Whether version 0 is made by the job (an INIT stage), not taken from the folder. */
 bool joust_job_model_is_made(const joust_job_model *model);
+/* Whether its kind asks a model. */
+bool joust_job_judge_asks(const joust_job_judge *judge);
 /* Whether it is served by others alone, so that there is no folder of it. */
 bool joust_job_model_is_remote(const joust_job_model *model);
 /* What follows from a model's `serve` for its endpoint: name, places of its servers. Errors: JOUST_NOMEM. */

@@ -75,6 +75,14 @@ static bool is_base_url(const char *url)
     return false;
 }
 
+/* Whether the job's answers come from this model, not its judges' verdicts alone. */
+static bool generates(const joust_job *job, const joust_job_model *m)
+{
+    const uint32_t policy = job->has_train ? joust_job_find_model(job, job->train.model) : 0;
+    return m == &job->models[policy == JOUST_NONE ? 0 : policy] ||
+           (job->pairs.rejected_model && strcmp(job->pairs.rejected_model, m->name) == 0);
+}
+
 static joust_status check_endpoint(const check *c, const joust_job_model *m)
 {
     const joust_job_endpoint *e = &m->endpoint;
@@ -83,7 +91,7 @@ static joust_status check_endpoint(const check *c, const joust_job_model *m)
                "either path or endpoint: a served model has no folder here; with serve: {command: "
                "...} beside path Joust starts the servers");
     set_key(c, "rollout.response_prefix");
-    if (c->job->rollout.response_prefix)
+    if (c->job->rollout.response_prefix && generates(c->job, m))
         REFUSE(c, "isn't supported with a model served by an endpoint");
     set_key(c, "models.%.60s.endpoint.urls", m->name);
     if (e->n_urls == 0 || e->n_urls > JOUST_MAX_URLS)
@@ -107,6 +115,14 @@ static joust_status check_endpoint(const check *c, const joust_job_model *m)
     set_key(c, "models.%.60s.endpoint.system", m->name);
     if (e->system && e->mode != JOUST_ENDPOINT_CHAT)
         REFUSE(c, "only mode: chat has a system message");
+    set_key(c, "models.%.60s.endpoint.scoring", m->name);
+    if ((uint32_t)e->scoring > JOUST_SCORING_TOP)
+        REFUSE(c, "expected auto, echo or top");
+    if (e->scoring == JOUST_SCORING_ECHO && e->mode == JOUST_ENDPOINT_CHAT)
+        REFUSE(c, "mode: chat has no echo; leave it out, or say top");
+    set_key(c, "models.%.60s.endpoint.ca_file", m->name);
+    if (e->ca_file && strncmp(e->urls[0], "https:", 6) != 0)
+        REFUSE(c, "the URLs are http: there is no certificate to check");
     set_key(c, "models.%.60s.endpoint", m->name);
     if (!e->samples_per_request || !e->concurrency || !e->connect_ms || !e->timeout_ms ||
         !e->deadline_ms || !e->breaker_failures || !e->breaker_ms)
@@ -167,6 +183,11 @@ static bool is_served(const joust_job *job, const char *name)
     return i != JOUST_NONE && joust_job_model_is_remote(&job->models[i]);
 }
 
+static const joust_job_endpoint *served_endpoint(const joust_job *job, const char *name)
+{
+    return &job->models[joust_job_find_model(job, name)].endpoint;
+}
+
 static joust_status check_models(const check *c)
 {
     const joust_job *job = c->job;
@@ -218,7 +239,7 @@ static joust_status check_sets(const check *c)
 static joust_status check_judge(const check *c, uint32_t i)
 {
     const joust_job_judge *j = &c->job->judges[i];
-    bool asks_model = j->kind == JOUST_JUDGE_YES_NO || j->kind == JOUST_JUDGE_COMPARE;
+    const bool asks_model = joust_job_judge_asks(j);
     set_key(c, "judges[%u].name", i);
     if (j->name && strlen(j->name) >= JOUST_MAX_NAME_BYTES)
         REFUSE(c, "a name has at most %u bytes", JOUST_MAX_NAME_BYTES - 1);
@@ -229,9 +250,6 @@ static joust_status check_judge(const check *c, uint32_t i)
         REFUSE(c, "judge '%s' needs a model; name one of models:", j->name);
     if (j->model && joust_job_find_model(c->job, j->model) == JOUST_NONE)
         return refuse_model(c, j->model);
-    if (asks_model && is_served(c->job, j->model))
-        REFUSE(c, "'%s' is served by an endpoint; %s needs a model of the built-in engine",
-               j->model, j->kind == JOUST_JUDGE_YES_NO ? "yes-no" : "compare");
     set_key(c, "judges[%u].labels", i);
     if (j->kind == JOUST_JUDGE_YES_NO && j->n_labels != 2)
         REFUSE(c, "expected 2 labels (yes, no), there are %u", j->n_labels);
@@ -240,6 +258,15 @@ static joust_status check_judge(const check *c, uint32_t i)
     set_key(c, "judges[%u].template", i);
     if (asks_model && !j->template_text)
         REFUSE(c, "judge '%s' needs a template", j->name);
+    if (asks_model && is_served(c->job, j->model) && strstr(j->template_text, "_tokens}"))
+        REFUSE(
+            c,
+            "'%s' is served by an endpoint and asked by text: write a template with {prompt} and "
+            "{response} instead of token ids",
+            j->model);
+    set_key(c, "models.%.60s.endpoint.logprobs", j->model ? j->model : "");
+    if (asks_model && is_served(c->job, j->model) && !served_endpoint(c->job, j->model)->logprobs)
+        REFUSE(c, "judge '%s' asks it for log-probs: leave it out", j->name);
     set_key(c, "judges[%u].rule", i);
     if (j->kind == JOUST_JUDGE_RULE && j->rule == JOUST_RULE_NONE)
         REFUSE(c, "missing: final-number, steps-and-number, exact or regex");
@@ -279,7 +306,9 @@ static joust_status check_served_rollout(const check *c)
                 {"choices", r->n_choices > 0},
                 {"regex", r->regex != NULL}};
     for (uint32_t i = 0; i < c->job->n_models; i++)
-        for (size_t k = 0; c->job->models[i].has_endpoint && k < sizeof(ours) / sizeof(*ours);
+        for (size_t k = 0;
+             c->job->models[i].has_endpoint && generates(c->job, &c->job->models[i]) &&
+             k < sizeof(ours) / sizeof(*ours);
              k++) {
             set_key(c, "rollout.%s", ours[k].key);
             if (ours[k].set)

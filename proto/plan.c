@@ -26,7 +26,26 @@ bool joust_stage_runs(const joust_stage *stage, uint32_t round)
 
 bool joust_stage_is_served(const joust_job *job, const joust_stage *stage)
 {
-    return stage->kind == JOUST_STAGE_GENERATE && job->models[stage->model].has_endpoint;
+    if (stage->kind == JOUST_STAGE_GENERATE)
+        return job->models[stage->model].has_endpoint;
+    return stage->kind == JOUST_STAGE_JUDGE && stage->model != JOUST_NONE &&
+           joust_job_judge_asks(&job->judges[stage->judge]) &&
+           joust_job_model_is_remote(&job->models[stage->model]);
+}
+
+uint32_t joust_stage_requests(const joust_job *job, const joust_stage *stage)
+{
+    const joust_job_endpoint *e = &job->models[stage->model].endpoint;
+    const uint64_t n = stage->samples;
+    if (stage->kind == JOUST_STAGE_GENERATE)
+        return joust_job_endpoint_requests(e, stage->samples);
+    const joust_job_judge *judge = &job->judges[stage->judge];
+    uint64_t questions = n;
+    if (judge->kind == JOUST_JUDGE_COMPARE)
+        questions = n * (n - (n > 0)) / 2 * (judge->both_orders ? 2 : 1);
+    if (e->mode == JOUST_ENDPOINT_COMPLETIONS && e->scoring != JOUST_SCORING_TOP)
+        questions *= judge->n_labels;
+    return questions > UINT32_MAX ? UINT32_MAX : questions ? (uint32_t)questions : 1;
 }
 
 bool joust_stage_rewards(const joust_job *job, const joust_stage *judge, const joust_stage *pair)

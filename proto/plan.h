@@ -52,8 +52,11 @@ JOUST_MUST_USE joust_status joust_plan_compile(const joust_job *job, joust_plan 
 JOUST_MUST_USE joust_status joust_plan_create(const joust_job *job, joust_plan **ret, joust_error *err);
 /* Whether the stage runs in that round. */
 bool joust_stage_runs(const joust_stage *stage, uint32_t round);
-/* Whether it is a GENERATE stage whose answers come from servers. */
+/* Whether its answers come from servers: a GENERATE stage of a served model, a JUDGE stage that asks a model which has no
+ * folder here. */
 bool joust_stage_is_served(const joust_job *job, const joust_stage *stage);
+/* Requests that a unit of such a stage takes at most, tries apart. */
+uint32_t joust_stage_requests(const joust_job *job, const joust_stage *stage);
 /* Whether a JUDGE stage rewards the rollouts that a PAIR stage pairs. */
 bool joust_stage_rewards(const joust_job *job, const joust_stage *judge, const joust_stage *pair);
 const char *joust_stage_kind_name(joust_stage_kind kind); /* "generate" … "unknown" */

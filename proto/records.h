@@ -103,6 +103,7 @@ typedef struct joust_verdict {
     joust_digest template_digest;
     uint32_t n_prompt_tokens, n_tokens;
     char *text; /* what the judge wrote, or why it has no value; "" if nothing */
+    joust_digest fingerprint; /* of the model that stood behind a server's name, or zero: none was taken */
 } joust_verdict;
 
 /* Reference to a trajectory from elsewhere in the same job. */

@@ -165,14 +165,18 @@ static joust_status scan_record(scanner *s, const joust_record_type *type);
 
 static joust_status scan_bytes(scanner *s, const place *p, size_t n)
 {
+    static const joust_digest zero;
     const joust_field *f = &p->type->fields[p->row];
     bool optional = p->type->message->fields[p->row].label == PROTOBUF_C_LABEL_OPTIONAL;
     const uint8_t *data = s->data + s->at;
     uint64_t limit = f->limit;
     switch (f->kind) {
     case JOUST_FIELD_DIGEST:
+    case JOUST_FIELD_DIGEST_OR_0:
         if (n != JOUST_DIGEST_BYTES)
             return refuse(s, p, "not 32 bytes");
+        if (f->kind == JOUST_FIELD_DIGEST_OR_0 && memcmp(data, &zero, n) == 0)
+            return refuse(s, p, "a zero that is left out");
         limit = n;
         break;
     case JOUST_FIELD_DIGESTS:

@@ -211,6 +211,8 @@ static void add_asked(joust_buf *to, const joust_verdict *r)
         joust_json_add_model(to, "model", &r->model);
         joust_json_add_digest(to, "rendered", &r->rendered);
         joust_json_add_digest(to, "template", &r->template_digest);
+        if (!joust_digest_is_zero(&r->fingerprint))
+            joust_json_add_digest(to, "fingerprint", &r->fingerprint);
         return;
     }
     joust_json_add_text(to, "model", NULL);

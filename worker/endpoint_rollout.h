@@ -4,7 +4,7 @@
 
 #include "proto/messages.h"
 #include "proto/plan.h"
-#include "worker/endpoint.h"
+#include "worker/endpoint/endpoint.h"
 #include "worker/prompter.h"
 
 typedef struct joust_endpoint_rollout {

@@ -6,7 +6,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/bytes.h"
-#include "worker/endpoint_wire.h"
+#include "worker/endpoint/wire.h"
 
 #define ANSWER_BYTES 65536u /* what is read of an answer */
 

@@ -11,7 +11,7 @@
 #ifndef JOUST_WORKER_MANAGED_H
 #define JOUST_WORKER_MANAGED_H
 
-#include "worker/endpoint.h"
+#include "worker/endpoint/endpoint.h"
 
 typedef struct joust_managed joust_managed;
 

@@ -7,7 +7,7 @@
 #ifndef JOUST_WORKER_PROOF_H
 #define JOUST_WORKER_PROOF_H
 
-#include "worker/endpoint.h"
+#include "worker/endpoint/endpoint.h"
 #include "worker/engine/generate.h"
 #include "worker/engine/tokenizer.h"
 

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <math.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -17,7 +18,7 @@ struct loopback {
     loopback_options o;
     struct MHD_Daemon *daemon;
     atomic_uint percent[LOOPBACK_FAULTS];
-    atomic_ullong weights, n_asked;
+    atomic_ullong weights, n_asked, n_connections;
     atomic_uint under_way, widest;
     int log;
 };
@@ -137,6 +138,95 @@ static json_t *ids_of(const char *text, size_t n)
     return ids;
 }
 
+/* ---- scoring ---- */
+
+static const char *const words[] = {" yes", " no", "yes", "no",    "Yes",    "No", "A",
+                                    "B",    "C",   " 8",  "first", "second", "tie"};
+#define WORDS (sizeof(words) / sizeof(*words))
+#define OTHER 300.0 /* of all that is no word */
+
+static uint64_t hash_of(const char *text, size_t n)
+{
+    uint64_t h = 7;
+    for (size_t i = 0; i < n; i++)
+        h = mix(h * 257 + (unsigned char)text[i]);
+    return h;
+}
+
+/* What words[i] is worth behind the first n bytes of the prompt. */
+static double word_logp(const loopback *s, const char *prompt, size_t n, size_t i)
+{
+    uint64_t h = hash_of(prompt, n) + s->weights;
+    const char *mark = NULL;
+    double all = OTHER, mine = 0;
+    for (const char *at = prompt; (at = strstr(at, "#### ")) && at < prompt + n; at++)
+        mark = at;
+    bool odd = mark && strtoull(mark + 5, NULL, 10) % 2 == 1;
+    for (size_t k = 0; k < WORDS; k++) {
+        bool favoured = strstr(words[k], odd ? "yes" : "no") != NULL;
+        double w = (double)(100 + mix(h * 64 + k) % 400) * (mark && favoured ? 20 : 1);
+        all += w;
+        mine = k == i ? w : mine;
+    }
+    return log(mine / all);
+}
+
+/* {"tokens": [...], "token_logprobs": [null, ...]} of the prompt and a token that is drawn behind it. */
+static json_t *echo_of(const loopback *s, const char *prompt)
+{
+    size_t n = strlen(prompt), before = n, word = WORDS;
+    json_t *tokens = json_array(), *logps = json_array();
+    for (size_t i = 0; i < WORDS; i++)
+        if (n - before < strlen(words[i]) && n >= strlen(words[i]) &&
+            strcmp(prompt + n - strlen(words[i]), words[i]) == 0) {
+            word = i;
+            before = n - strlen(words[i]);
+        }
+    for (size_t i = 0; i < before; i++) {
+        char token[2] = {(unsigned char)prompt[i] < 0x80 ? prompt[i] : '?', 0};
+        json_array_append_new(tokens, json_string(token));
+        json_array_append_new(logps, i ? json_real(logp_of(s->weights, (unsigned char)prompt[i]))
+                                       : json_null());
+    }
+    if (word < WORDS) {
+        json_array_append_new(tokens, json_string(words[word]));
+        json_array_append_new(logps, json_real(word_logp(s, prompt, before, word)));
+    }
+    json_array_append_new(tokens, json_string("."));
+    json_array_append_new(logps, json_real(-0.5));
+    return json_pack("{s:o,s:o}", "tokens", tokens, "token_logprobs", logps);
+}
+
+/* The likeliest first tokens, as the endpoint's kind writes them. */
+static json_t *top_of(const loopback *s, const char *prompt, size_t most, bool content)
+{
+    json_t *list = json_array(), *map = json_object();
+    for (size_t i = 0; i < WORDS && i < most; i++) {
+        double logp = word_logp(s, prompt, strlen(prompt), i);
+        json_array_append_new(list, json_pack("{s:s,s:f}", "token", words[i], "logprob", logp));
+        json_object_set_new(map, words[i], json_real(logp));
+    }
+    if (content)
+        return json_pack("{s:[{s:s,s:f,s:o}]}", "content", "token", "?", "logprob", -3.0,
+                         "top_logprobs", (json_decref(map), list));
+    return json_pack("{s:[s],s:[f],s:[o]}", "tokens", "?", "token_logprobs", -3.0, "top_logprobs",
+                     (json_decref(list), map));
+}
+
+/* NULL: it is no request for scores. */
+static json_t *scores_of(const loopback *s, const json_t *body, bool chat)
+{
+    const char *prompt = prompt_of(body, chat);
+    const json_t *top = json_object_get(body, chat ? "top_logprobs" : "logprobs");
+    if (s->o.no_logprobs || json_integer_value(json_object_get(body, "max_tokens")) != 1)
+        return NULL;
+    if (json_is_true(json_object_get(body, "echo")))
+        return echo_of(s, prompt);
+    return json_integer_value(top) > 1 ? top_of(s, prompt, (size_t)json_integer_value(top),
+                                                chat || !strcmp(s->o.owner, "llamacpp"))
+                                       : NULL;
+}
+
 static json_t *choice_of(const loopback *s, const json_t *body, bool chat, int index)
 {
     char text[256];
@@ -156,7 +246,10 @@ static json_t *choice_of(const loopback *s, const json_t *body, bool chat, int i
                             json_pack("{s:s,s:s}", "role", "assistant", "content", text));
     else
         json_object_set_new(choice, "text", json_string(text));
-    if (json_object_get(body, "logprobs"))
+    json_t *scores = scores_of(s, body, chat);
+    if (scores)
+        json_object_set_new(choice, "logprobs", scores);
+    else if (json_object_get(body, "logprobs") && !s->o.no_logprobs)
         json_object_set_new(choice, "logprobs",
                             logprobs_of(s, text, n, chat || !strcmp(s->o.owner, "llamacpp")));
     if (json_is_true(json_object_get(body, "return_token_ids"))) {
@@ -172,13 +265,14 @@ static char *answer(const loopback *s, const char *request, bool chat, loopback_
     int n = (int)json_integer_value(json_object_get(body, "n"));
     uint64_t prompt_tokens = strlen(prompt_of(body, chat));
     json_t *choices = json_array();
+    bool scored = json_integer_value(json_object_get(body, "max_tokens")) == 1;
     n += fault == LOOPBACK_COUNT ? (n > 1 ? -1 : 1) : 0;
     for (int i = 0; i < n; i++)
         json_array_append_new(choices, choice_of(s, body, chat, i));
     json_t *reply = json_pack("{s:s,s:s,s:o,s:{s:I,s:I}}", "object", "text_completion", "model",
                               fault == LOOPBACK_MODEL ? "another-model" : s->o.model, "choices",
                               choices, "usage", "prompt_tokens", (json_int_t)prompt_tokens,
-                              "completion_tokens", (json_int_t)(10 * n));
+                              "completion_tokens", (json_int_t)(scored ? n : 10 * n));
     char *text = json_dumps(reply, JSON_COMPACT);
     json_decref(reply);
     json_decref(body);
@@ -266,7 +360,8 @@ static enum MHD_Result reply_answer(exchange *x, struct MHD_Connection *c, bool 
     if (fault == LOOPBACK_CUT)
         return MHD_NO;
     if (fault == LOOPBACK_BUSY)
-        return reply(c, 429, strdup("{\"error\":{\"message\":\"too much to do\"}}"), "1");
+        return reply(c, 429, strdup("{\"error\":{\"message\":\"too much to do\"}}"),
+                     s->o.retry_after ? s->o.retry_after : "1");
     if (fault == LOOPBACK_ERROR)
         return reply(c, 500, strdup("{\"error\":{\"message\":\"out of order\"}}"), NULL);
     char *text = answer(s, x->request.body, chat, fault);
@@ -300,6 +395,9 @@ static enum MHD_Result dispatch(exchange *x, struct MHD_Connection *c, const cha
     x->asks = true;
     if (!x->request.body)
         return reply(c, 400, strdup("{\"error\":{\"message\":\"no body\"}}"), NULL);
+    if (strstr(x->request.body, "\"echo\":true") && strcmp(x->s->o.owner, "vllm") != 0 &&
+        strcmp(x->s->o.owner, "sglang") != 0)
+        return reply(c, 400, strdup("{\"error\":{\"message\":\"no echo here\"}}"), NULL);
     if (strstr(x->request.body, "REFUSE ME"))
         return reply(c, 400, strdup("{\"error\":{\"message\":\"prompt refused\"}}"), NULL);
     return reply_answer(x, c, chat);
@@ -338,6 +436,20 @@ static void completed(void *arg, struct MHD_Connection *c, void **state,
     free(x);
 }
 
+static void connected(void *arg, struct MHD_Connection *c, void **state,
+                      enum MHD_ConnectionNotificationCode how)
+{
+    loopback *s = arg;
+    (void)c;
+    (void)state;
+    s->n_connections += how == MHD_CONNECTION_NOTIFY_STARTED;
+}
+
+uint64_t loopback_connections(const loopback *s)
+{
+    return s->n_connections;
+}
+
 loopback *loopback_start(const loopback_options *options)
 {
     loopback *s = calloc(1, sizeof(*s));
@@ -349,9 +461,14 @@ loopback *loopback_start(const loopback_options *options)
     for (int f = 0; f < LOOPBACK_FAULTS; f++)
         s->percent[f] = options->percent[f];
     s->log = options->log ? open(options->log, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
-    s->daemon = MHD_start_daemon(MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD,
-                                 options->port, NULL, NULL, handle, s, MHD_OPTION_SOCK_ADDR, &at,
-                                 MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_END);
+    unsigned how = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD;
+    /* Without TLS the list of its options is ended before them. */
+    s->daemon = MHD_start_daemon(
+        options->tls_key ? how | MHD_USE_TLS : how, options->port, NULL, NULL, handle, s,
+        MHD_OPTION_SOCK_ADDR, &at, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+        MHD_OPTION_NOTIFY_CONNECTION, connected, s,
+        options->tls_key ? MHD_OPTION_HTTPS_MEM_KEY : MHD_OPTION_END, options->tls_key,
+        MHD_OPTION_HTTPS_MEM_CERT, options->tls_certificate, MHD_OPTION_END);
     if (s->daemon)
         return s;
     free(s);

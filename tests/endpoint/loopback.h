@@ -1,5 +1,7 @@
 /* An OpenAI-compatible server on the loopback that answers by a formula, and misbehaves as told: for tests of the
- * endpoint client. It adds the numbers in the prompt and writes "… #### SUM", or a wrong sum, by the seed; a token is a byte. */
+ * endpoint client. It adds the numbers in the prompt and writes "… #### SUM", or a wrong sum, by the seed; a token is a byte.
+ * What it gives to some words as the first of an answer (top_logprobs) is what it gives to them behind the prompt (echo, which
+ * only vLLM's and SGLang's know), by a hash of prompt and weights; a prompt with "#### N" in it gets more of a yes if N is odd. */
 #ifndef JOUST_TESTS_ENDPOINT_LOOPBACK_H
 #define JOUST_TESTS_ENDPOINT_LOOPBACK_H
 
@@ -27,8 +29,11 @@ typedef struct loopback_options {
     const char *owner; /* "vllm", "sglang", "llamacpp", … */
     const char *key;   /* what Authorization must hold, or NULL */
     uint64_t seed;
-    uint64_t weights;                  /* another number: another model behind the same name */
-    uint32_t percent[LOOPBACK_FAULTS]; /* of the requests for answers, each fault by itself */
+    uint64_t weights;                      /* another number: another model behind the same name */
+    uint32_t percent[LOOPBACK_FAULTS];     /* of the requests for answers, each fault by itself */
+    bool no_logprobs;                      /* it never gives any */
+    const char *retry_after;               /* of BUSY; NULL: "1" */
+    const char *tls_key, *tls_certificate; /* PEM: it speaks https; NULL: http */
     uint32_t slow_ms;
     uint32_t answer_ms; /* every answer takes so long */
     const char *log;    /* file to append to: "WALL_MS ask|ok|FAULT ID" a line; or NULL */
@@ -40,7 +45,8 @@ typedef struct loopback loopback;
 loopback *loopback_start(const loopback_options *options);
 void loopback_stop(loopback *server);
 uint16_t loopback_port(const loopback *server);
-uint64_t loopback_asked(const loopback *server); /* requests for answers so far */
+uint64_t loopback_asked(const loopback *server);       /* requests for answers so far */
+uint64_t loopback_connections(const loopback *server); /* opened so far */
 /* From now on. */
 void loopback_set_percent(loopback *server, loopback_fault fault, uint32_t percent);
 void loopback_set_weights(loopback *server, uint64_t weights);

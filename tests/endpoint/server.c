@@ -1,6 +1,6 @@
 /* loopback servers as a process, for system tests:
  *   endpoint_server --model NAME [--servers N] [--owner vllm] [--seed N] [--log FILE] [--slow-ms MS] [--answer-ms MS]
- *                   [--key KEY] [--strange N] FAULT=PERCENT ...
+ *                   [--key-env NAME] [--strange N] FAULT=PERCENT ...
  * Prints the URLs, one a line, and serves until it is killed. --strange: the last N servers have other weights. */
 #include <signal.h>
 #include <stdio.h>
@@ -36,8 +36,8 @@ int main(int argc, char **argv)
             o.model = value;
         else if (!strcmp(argv[i], "--owner"))
             o.owner = value;
-        else if (!strcmp(argv[i], "--key"))
-            o.key = value;
+        else if (!strcmp(argv[i], "--key-env"))
+            o.key = getenv(value);
         else if (!strcmp(argv[i], "--log"))
             o.log = value;
         else if (!strcmp(argv[i], "--seed"))

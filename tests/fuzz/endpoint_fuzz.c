@@ -5,7 +5,7 @@
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
 #include "proto/base/text.h"
-#include "worker/endpoint_wire.h"
+#include "worker/endpoint/wire.h"
 #include "worker/external.h"
 
 #define MAX_TOKENS 8u
@@ -22,6 +22,20 @@ static void check(const joust_endpoint_answer *a, uint32_t n)
         for (uint32_t k = 0; k < c->n_tokens; k++)
             fuzz_require(c->logps[k] <= 0 && c->logps[k] - c->logps[k] == 0);
     }
+}
+
+/* What a label is worth is finite, and a probability. */
+static void check_scores(const uint8_t *data, size_t n, const joust_job_endpoint *e)
+{
+    static const char *const labels[] = {"yes", " no"};
+    joust_endpoint_scores scores = {0};
+    joust_error err;
+    if (joust_endpoint_parse_echo(data, n, e, "yes", 0, &scores, &err) == JOUST_OK)
+        fuzz_require(scores.logps[0] <= 0 && scores.logps[0] - scores.logps[0] == 0);
+    scores = (joust_endpoint_scores){0};
+    if (joust_endpoint_parse_top(data, n, e, labels, 2, &scores, &err) == JOUST_OK)
+        for (int i = 0; i < 2; i++)
+            fuzz_require(scores.logps[i] - scores.logps[i] == 0);
 }
 
 static void check_line(const uint8_t *data, size_t n)
@@ -62,6 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         check(&answer, choices);
         joust_endpoint_answer_fini(&answer);
     }
+    check_scores(data + 1, n - 1, &e);
     if (joust_endpoint_parse_models(data + 1, n - 1, model, &server, &listed, &err) == JOUST_OK)
         fuzz_require(server > JOUST_SERVER_AUTO && server <= JOUST_SERVER_OPENAI);
     joust_endpoint_error_text(data + 1, n - 1, text);

@@ -601,6 +601,51 @@ static void servers_of_our_own_are_read_and_checked(void **state)
                  "(servers that Joust starts; how they are asked stands under serve.endpoint)\n");
 }
 
+static void refused(const char *text, const char *expected)
+{
+    joust_jobfile jobfile;
+    assert_int_equal(parse(text, NULL, expected, &jobfile), JOUST_INVALID);
+}
+
+/* A judge whose model others serve, beside a policy of our own. */
+#define JUDGED(endpoint, judge, more)                                                              \
+    "name: x\n"                                                                                     \
+    "models:\n"                                                                                     \
+    "  policy: {path: base}\n"                                                                      \
+    "  critic: {endpoint: {urls: ['https://a/v1'], model: m" endpoint "}}\n"                        \
+    "prompts: {file: p.jsonl}\n"                                                                    \
+    "judges: [{name: j, kind: yes-no, model: critic" judge "}]\n" more
+#define TEXT_TEMPLATE ", template: '{prompt} {response}'"
+
+static void judges_of_served_models_are_read_and_checked(void **state)
+{
+    (void)state;
+    joust_jobfile file;
+    /* What only the built-in engine does in rollouts is the policy's business. */
+    const char *text = JUDGED(", scoring: top, top_logprobs: 5, ca_file: a.pem", TEXT_TEMPLATE,
+                              "rollout: {stop: [x], min_tokens: 2, response_prefix: y}\n");
+    assert_int_equal(parse(text, NULL, "", &file), JOUST_OK);
+    const joust_job_endpoint *e = &file.job.models[1].endpoint;
+    assert_int_equal(e->scoring, JOUST_SCORING_TOP);
+    assert_int_equal(e->top_logprobs, 5);
+    assert_non_null(strstr(e->ca_file, "a.pem"));
+    joust_jobfile_fini(&file);
+
+    refused(JUDGED("", "", ""), "j.yaml:6:10: judges[0].template: 'critic' is served by an endpoint "
+                                "and asked by text: write a template with {prompt} and {response} "
+                                "instead of token ids\n");
+    refused(JUDGED(", mode: chat, scoring: echo", TEXT_TEMPLATE, ""),
+            "j.yaml:4:78: models.critic.endpoint.scoring: mode: chat has no echo; leave it out, or "
+            "say top\n");
+    refused(JUDGED(", logprobs: false", TEXT_TEMPLATE, ""),
+            "j.yaml:4:66: models.critic.endpoint.logprobs: judge 'j' asks it for log-probs: leave "
+            "it out\n");
+    refused("name: x\nmodels: {policy: {endpoint: {urls: ['http://a/v1'], model: m, ca_file: a}}}\n"
+            "prompts: {file: p.jsonl}\njudges: [{name: j, kind: random}]\n",
+            "j.yaml:2:77: models.policy.endpoint.ca_file: the URLs are http: there is no "
+            "certificate to check\n");
+}
+
 static void the_committed_schema_is_current(void **state)
 {
     (void)state;
@@ -663,6 +708,7 @@ int main(void)
         cmocka_unit_test(stages_may_have_settings_of_their_own),
         cmocka_unit_test(paths_are_relative_to_the_job_file_and_must_exist),
         cmocka_unit_test(servers_of_our_own_are_read_and_checked),
+        cmocka_unit_test(judges_of_served_models_are_read_and_checked),
         cmocka_unit_test(the_committed_schema_is_current),
         cmocka_unit_test(running_out_of_memory_leaves_nothing),
     };

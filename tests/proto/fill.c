@@ -135,6 +135,10 @@ static void fill_field(fill_source *s, const joust_field *f, const ProtobufCFiel
         memcpy(at, &v, sizeof(v));
         break;
     }
+    case JOUST_FIELD_DIGEST_OR_0:
+        if (!has)
+            break;
+        /* fall through */
     case JOUST_FIELD_DIGEST:
         for (size_t i = 0; i < JOUST_DIGEST_BYTES; i++)
             at[i] = (uint8_t)fill_number(s, 256);

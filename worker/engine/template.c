@@ -11,6 +11,7 @@
 
 typedef struct part {
     char *slot;                     /* name, or NULL: literal text */
+    char *text;                     /* that, where there is no tokenizer, or */
     joust_tokens literal[N_PLACES]; /* by joust_place */
 } part;
 
@@ -52,7 +53,12 @@ static joust_status end_literal(compiling *c)
     if (c->literal.n == 0)
         return joust_buf_status(&c->literal, c->err);
     joust_status st = add_part(c, &p);
-    for (int place = 0; st == JOUST_OK && place < N_PLACES; place++)
+    if (st == JOUST_OK && !c->t->tokenizer) {
+        p->text = joust_strndup((const char *)c->literal.data, c->literal.n);
+        if (!p->text)
+            st = joust_fail(c->err, JOUST_NOMEM, "template: out of memory");
+    }
+    for (int place = 0; st == JOUST_OK && c->t->tokenizer && place < N_PLACES; place++)
         st = joust_tokenizer_encode_at(c->t->tokenizer, (const char *)c->literal.data, c->literal.n,
                                        true, (joust_place)place, &p->literal[place], c->err);
     joust_buf_clear(&c->literal);
@@ -149,6 +155,17 @@ static joust_status render_slot(const joust_template *t, const joust_slot *slot,
     return st == JOUST_OK ? st : joust_blame(err, st, "slot {%s}", slot->name);
 }
 
+static joust_status find_slot(const part *p, const joust_slot *slots, uint32_t n_slots,
+                              const joust_slot **ret, joust_error *err)
+{
+    for (uint32_t i = 0; i < n_slots; i++)
+        if (strcmp(slots[i].name, p->slot) == 0) {
+            *ret = &slots[i];
+            return JOUST_OK;
+        }
+    return joust_fail(err, JOUST_INVALID, "template: nothing fills {%s}", p->slot);
+}
+
 static joust_status render(const joust_template *t, const joust_slot *slots, uint32_t n_slots,
                            joust_tokens *to, joust_error *err)
 {
@@ -162,12 +179,9 @@ static joust_status render(const joust_template *t, const joust_slot *slots, uin
             st = joust_tokens_add(to, literal->ids, literal->n, err);
             continue;
         }
-        for (uint32_t k = 0; k < n_slots && !slot; k++)
-            slot = strcmp(slots[k].name, p->slot) == 0 ? &slots[k] : NULL;
-        if (slot)
+        st = find_slot(p, slots, n_slots, &slot, err);
+        if (st == JOUST_OK)
             st = render_slot(t, slot, to, err);
-        else
-            st = joust_fail(err, JOUST_INVALID, "template: nothing fills {%s}", p->slot);
     }
     return st;
 }
@@ -182,6 +196,26 @@ joust_status joust_template_render(const joust_template *t, const joust_slot *sl
     return st;
 }
 
+joust_status joust_template_render_text(const joust_template *t, const joust_slot *slots,
+                                        uint32_t n_slots, joust_buf *to, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; st == JOUST_OK && i < t->n_parts; i++) {
+        const part *p = &t->parts[i];
+        const joust_slot *slot = NULL;
+        if (!p->slot) {
+            joust_buf_text(to, p->text);
+            continue;
+        }
+        st = find_slot(p, slots, n_slots, &slot, err);
+        if (st == JOUST_OK && (slot->tokens || !slot->text))
+            st = joust_fail(err, JOUST_INVALID, "template: {%s} has no text", p->slot);
+        if (st == JOUST_OK)
+            joust_buf_text(to, slot->text);
+    }
+    return st == JOUST_OK ? joust_buf_status(to, err) : st;
+}
+
 joust_digest joust_template_digest(const joust_template *t)
 {
     return t->digest;
@@ -194,6 +228,7 @@ void joust_template_free(joust_template **pointer)
         return;
     for (uint32_t i = 0; i < t->n_parts; i++) {
         joust_free(t->parts[i].slot);
+        joust_free(t->parts[i].text);
         for (int place = 0; place < N_PLACES; place++)
             joust_tokens_fini(&t->parts[i].literal[place]);
     }

@@ -68,10 +68,12 @@ typedef struct joust_slot {
     const uint32_t *tokens;  /* … or by token ids, if not NULL */
     uint32_t n_tokens;
 } joust_slot;
-/* Errors: JOUST_INVALID: an unclosed brace, a slot that is not among allowed[] (nearest name given), text that can't be encoded. */
+/* t NULL: it renders text alone. Errors: JOUST_INVALID: an unclosed brace, a slot that is not among allowed[] (nearest name given), text that can't be encoded. */
 JOUST_MUST_USE joust_status joust_template_compile(const joust_tokenizer *t, const char *text, const char *const *allowed, uint32_t n_allowed, joust_template **ret, joust_error *err);
 /* Appends the rendered token ids. Errors: JOUST_INVALID if a slot that the template uses is missing. */
 JOUST_MUST_USE joust_status joust_template_render(const joust_template *t, const joust_slot *slots, uint32_t n_slots, joust_tokens *to, joust_error *err);
+/* Appends the text, of a template without a tokenizer. Errors: JOUST_INVALID if a slot that it uses is missing, or has no text. */
+JOUST_MUST_USE joust_status joust_template_render_text(const joust_template *t, const joust_slot *slots, uint32_t n_slots, joust_buf *to, joust_error *err);
 joust_digest joust_template_digest(const joust_template *t); /* of its text */
 void joust_template_free(joust_template **t);
 

@@ -5,12 +5,14 @@
 
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
-#include "worker/endpoint_internal.h"
+#include "worker/endpoint/endpoint_internal.h"
 
 #define MODELS_LIMIT  ((size_t)4 << 20)
 #define LOGP_SLACK    0.1f /* nats that the same weights may differ by: other batches, other GPUs */
 #define TELL_EVERY_MS 5000
-#define UNFIT_LOOKS   3u /* in a row: what they found won't go away */
+#define UNFIT_LOOKS   3u   /* in a row: what they found won't go away */
+#define NAME_STEP     0.25 /* nats */
+#define SCORE_ERRORS  3u   /* of the server's own, in a row: it can't do what was asked */
 
 static const char probe_text[] =
     "The quick brown fox jumps over the lazy dog. 1 2 3 5 8 13 21. One and one are";
@@ -23,7 +25,8 @@ static void tell(joust_endpoint_server_state *s, const char *what, int64_t now_m
     joust_log_warn("endpoint", "%s %s: %s", s->url, what, s->why);
 }
 
-void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int64_t now_ms)
+void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, bool gone,
+                       int64_t now_ms)
 {
     joust_endpoint_server_state *s = &e->servers[server];
     bool rests = joust_endpoint_pool_breaker(e->pool, server) == JOUST_BREAKER_OPEN;
@@ -33,7 +36,7 @@ void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int6
     if (s->look != JOUST_LOOK_READY) {
         s->look = JOUST_LOOK_DUE;
         s->tried = true;
-    } else if (rests) {
+    } else if (rests || gone) { /* what comes back may be another */
         s->look = JOUST_LOOK_DUE;
         joust_endpoint_pool_set_ready(e->pool, server, false);
     }
@@ -47,6 +50,9 @@ void joust_look_all(joust_endpoint *e)
     for (uint32_t i = 0; i < e->settings->n_urls; i++) {
         if (e->servers[i].look == JOUST_LOOK_READY || e->servers[i].look == JOUST_LOOK_HELD)
             e->servers[i].look = JOUST_LOOK_DUE;
+        /* Who rests isn't waited for. */
+        e->servers[i].tried = e->servers[i].look == JOUST_LOOK_DOWN ||
+                              joust_endpoint_pool_breaker(e->pool, i) == JOUST_BREAKER_OPEN;
         joust_endpoint_pool_set_ready(e->pool, i, false);
     }
 }
@@ -111,7 +117,7 @@ static bool alike(const joust_fingerprint *a, const joust_fingerprint *b)
 
 static joust_fingerprint fingerprint_of(const joust_endpoint_choice *c)
 {
-    joust_fingerprint f = {.text = joust_digest_of(c->text, strlen(c->text)), .n = c->n_tokens};
+    joust_fingerprint f = {.text = joust_digest_of(c->text, strlen(c->text)), .n = c->n_logps};
     if (f.n > JOUST_FINGERPRINT_TOKENS)
         f.n = JOUST_FINGERPRINT_TOKENS;
     memcpy(f.logps, c->logps ? c->logps : f.logps, f.n * sizeof(*f.logps));
@@ -136,18 +142,72 @@ static bool all_tried(const joust_endpoint *e)
     return true;
 }
 
+/* Log-probs differ by a little from one look to the next, names must not: what is alike keeps the name that it had, and a new
+ * one is of the text and the sum in coarse steps, so that other processes find the same one nearly always. */
+static joust_digest name_of(joust_endpoint *e, const joust_fingerprint *f)
+{
+    double sum = 0;
+    joust_hasher h;
+    uint32_t clashes = 0;
+    for (uint32_t i = 0; i < f->n; i++)
+        sum += (double)f->logps[i];
+    joust_hasher_init(&h);
+    joust_hasher_field(&h, e->settings->model, strlen(e->settings->model));
+    joust_hasher_add(&h, f->text.bytes, sizeof(f->text.bytes));
+    joust_hasher_u64(&h, (uint64_t)(0.5 - sum / NAME_STEP));
+    joust_hasher_u64(&h, e->scores ? (uint64_t)e->scoring : 0);
+    joust_digest name = joust_hasher_end(&h);
+    for (uint32_t i = 0; i < e->n_known; i++) {
+        if (alike(&e->known[i].fingerprint, f))
+            return e->known[i].name;
+        clashes += joust_digest_equal(&e->known[i].name, &name);
+    }
+    if (clashes)
+        name.bytes[0] ^= (uint8_t)clashes;
+    memmove(e->known + 1, e->known, (JOUST_KNOWN_FINGERPRINTS - 1) * sizeof(*e->known));
+    e->known[0] = (joust_known_fingerprint){*f, name};
+    e->n_known += e->n_known < JOUST_KNOWN_FINGERPRINTS;
+    return name;
+}
+
 /* The first reference is what most servers answer, the first URL's where as many answer otherwise. */
 static void choose_reference(joust_endpoint *e)
 {
     uint32_t best = JOUST_NONE;
     for (uint32_t i = 0; i < e->settings->n_urls; i++)
-        if (e->servers[i].has_fingerprint &&
+        if (e->servers[i].has_fingerprint && e->servers[i].look == JOUST_LOOK_HELD &&
             (best == JOUST_NONE || n_alike(e, i) > n_alike(e, best)))
             best = i;
     if (best == JOUST_NONE)
         return;
     e->reference = e->servers[best].fingerprint;
     e->has_reference = true;
+    e->reference_name = name_of(e, &e->reference);
+}
+
+/* None that was looked at is what it was: the model behind the name was swapped. */
+static bool all_swapped(const joust_endpoint *e)
+{
+    for (uint32_t i = 0; i < e->settings->n_urls; i++)
+        if (e->servers[i].look == JOUST_LOOK_READY ||
+            (e->servers[i].look == JOUST_LOOK_HELD &&
+             alike(&e->servers[i].fingerprint, &e->reference)))
+            return false;
+    return all_tried(e);
+}
+
+static void follow_swap(joust_endpoint *e)
+{
+    char before[JOUST_DIGEST_HEX], now[JOUST_DIGEST_HEX];
+    const joust_digest old = e->reference_name;
+    choose_reference(e);
+    joust_log_warn(
+        "endpoint",
+        "the model '%.100s' at %s answers the probe otherwise than before: another one "
+        "stands behind its name; what it says from now on has the fingerprint %.12s, not "
+        "%.12s",
+        e->settings->model, e->settings->urls[0], joust_digest_hex(&e->reference_name, now),
+        joust_digest_hex(&old, before));
 }
 
 /* A server whose look is over gets work, or is told apart. */
@@ -172,13 +232,27 @@ static void admit(joust_endpoint *e, uint32_t server, int64_t now_ms)
     tell(s, "gets no work", now_ms);
 }
 
+static bool any_held(const joust_endpoint *e)
+{
+    for (uint32_t i = 0; i < e->settings->n_urls; i++)
+        if (e->servers[i].look == JOUST_LOOK_HELD)
+            return true;
+    return false;
+}
+
 static void admit_held(joust_endpoint *e, int64_t now_ms)
 {
     if (!e->has_reference && all_tried(e))
         choose_reference(e);
-    for (uint32_t i = 0; e->has_reference && i < e->settings->n_urls; i++)
-        if (e->servers[i].look == JOUST_LOOK_HELD)
+    else if (e->has_reference && e->scores && any_held(e) && all_swapped(e))
+        follow_swap(e);
+    for (uint32_t i = 0; e->has_reference && i < e->settings->n_urls; i++) {
+        const joust_endpoint_server_state *s = &e->servers[i];
+        /* A judge's server that answers otherwise waits until it is known whether the others do. */
+        if (s->look == JOUST_LOOK_HELD &&
+            (!e->scores || all_tried(e) || alike(&s->fingerprint, &e->reference)))
             admit(e, i, now_ms);
+    }
 }
 
 /* ---- exchanges ---- */
@@ -199,6 +273,73 @@ static joust_status ask_text(joust_endpoint *e, uint32_t server, joust_error *er
     if (st == JOUST_OK)
         e->servers[server].look = JOUST_LOOK_TEXT;
     return st;
+}
+
+/* ---- how it scores ---- */
+
+static const char score_text[] = "1, 2, 3, 4, 5, 6, 7,", score_label[] = " 8";
+
+static joust_status ask_score(joust_endpoint *e, uint32_t server, joust_error *err)
+{
+    static const joust_sampling as_it_is = {.temperature = 1, .top_p = 1, .max_tokens = 1};
+    joust_endpoint_server_state *s = &e->servers[server];
+    joust_endpoint_ask ask = {.sampling = &as_it_is, .prompt = score_text, .n = 1};
+    if (s->scoring == JOUST_SCORING_ECHO)
+        ask.label = score_label;
+    else
+        ask.top = joust_endpoint_top(e->settings);
+    joust_status st = joust_transfer_ask(e, server, JOUST_NONE, ask, "probe", err);
+    if (st == JOUST_OK)
+        s->look = JOUST_LOOK_SCORE;
+    return st;
+}
+
+/* In the way that is known, or in the better one. */
+static joust_status begin_score(joust_endpoint *e, uint32_t server, joust_error *err)
+{
+    e->servers[server].scoring = e->scoring == JOUST_SCORING_AUTO ? JOUST_SCORING_ECHO : e->scoring;
+    return ask_score(e, server, err);
+}
+
+/* Reads what it answers to that. *ret_next: it can't in this way, and the other one is to be tried. */
+static joust_status read_score(joust_endpoint *e, const joust_transfer *t, joust_exchange *x,
+                               bool *ret_next)
+{
+    joust_endpoint_server_state *s = &e->servers[t->server];
+    const bool echo = s->scoring == JOUST_SCORING_ECHO;
+    joust_endpoint_scores scores = {0};
+    joust_error why;
+    joust_status st = joust_fail(&why, JOUST_UNSUPPORTED, "%s", x->why);
+    if (x->status >= 500 && ++s->n_score_errors < SCORE_ERRORS)
+        return JOUST_OK;
+    if (!x->why[0])
+        st = echo ? joust_endpoint_parse_echo(t->received.data, t->received.n, e->settings,
+                                              score_label, 0, &scores, &why)
+                  : joust_endpoint_parse_top(t->received.data, t->received.n, e->settings, NULL, 0,
+                                             &scores, &why);
+    if (st == JOUST_NOMEM)
+        return st;
+    if (st == JOUST_OK && e->scoring != JOUST_SCORING_AUTO && e->scoring != s->scoring)
+        st = joust_fail(&why, JOUST_UNSUPPORTED, "the other servers do");
+    s->n_score_errors = 0;
+    /* Where the label stands is the prompt's business: this one may not suit the server's tokenizer. */
+    if (st == JOUST_OK || (echo && st == JOUST_INVALID)) {
+        e->scoring = s->scoring;
+        x->why[0] = '\0';
+        x->outcome = JOUST_ENDPOINT_ANSWERED;
+        return JOUST_OK;
+    }
+    *ret_next = echo && e->scoring == JOUST_SCORING_AUTO;
+    x->outcome =
+        st == JOUST_UNSUPPORTED || st == JOUST_STALE ? JOUST_ENDPOINT_UNFIT : JOUST_ENDPOINT_FAILED;
+    if (st != JOUST_UNSUPPORTED)
+        snprintf(x->why, sizeof(x->why), "%.300s", why.text);
+    else
+        snprintf(
+            x->why, sizeof(x->why), "it can't score labels by %s, as a judge needs: %.100s; %s",
+            e->scoring == JOUST_SCORING_TOP || !echo ? "top_logprobs" : "echo", why.text,
+            echo ? "say endpoint.scoring: top" : "use a server that gives log-probs, or a rule");
+    return JOUST_OK;
 }
 
 joust_status joust_look_begin(joust_endpoint *e, int64_t now_ms, int64_t *ret_at_ms,
@@ -296,23 +437,56 @@ static void hold(joust_endpoint *e, uint32_t server)
     joust_endpoint_pool_set_ready(e->pool, server, true);
 }
 
+/* What the look goes on with once its exchange went well; JOUST_LOOK_READY: with nothing. */
+static joust_look next_of(const joust_endpoint *e, const joust_endpoint_server_state *s)
+{
+    if (e->proof)
+        return s->n_proved < e->proof->n ? JOUST_LOOK_TEXT : JOUST_LOOK_READY;
+    if (s->look == JOUST_LOOK_MODELS && e->settings->probe)
+        return JOUST_LOOK_TEXT;
+    return s->look != JOUST_LOOK_SCORE && e->scores ? JOUST_LOOK_SCORE : JOUST_LOOK_READY;
+}
+
+static joust_status read_look(joust_endpoint *e, const joust_transfer *t, joust_exchange *x,
+                              joust_look *ret_next)
+{
+    const joust_endpoint_server_state *s = &e->servers[t->server];
+    bool other_way = false;
+    joust_status st = JOUST_OK;
+    if (s->look == JOUST_LOOK_SCORE && (!x->why[0] || (x->status >= 400 && !x->late)))
+        st = read_score(e, t, x, &other_way);
+    else if (!x->why[0])
+        st = s->look == JOUST_LOOK_MODELS ? read_models(e, t, x) : read_text(e, t, x);
+    *ret_next = other_way ? JOUST_LOOK_SCORE : !x->why[0] ? next_of(e, s) : JOUST_LOOK_READY;
+    if (other_way) {
+        e->servers[t->server].scoring = JOUST_SCORING_TOP;
+        x->why[0] = '\0';
+    }
+    return st;
+}
+
+static joust_status go_on(joust_endpoint *e, uint32_t server, joust_look next, joust_error *err)
+{
+    if (next == JOUST_LOOK_TEXT)
+        return ask_text(e, server, err);
+    return e->servers[server].look == JOUST_LOOK_SCORE ? ask_score(e, server, err)
+                                                       : begin_score(e, server, err);
+}
+
 joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t, const joust_exchange *given,
                             int64_t now_ms, joust_error *err)
 {
     joust_endpoint_server_state *s = &e->servers[t->server];
-    bool models = s->look == JOUST_LOOK_MODELS;
     joust_exchange x = *given;
-    joust_status st = JOUST_OK;
+    joust_look next = JOUST_LOOK_READY;
     if (s->look == JOUST_LOOK_DOWN) { /* it went down meanwhile */
         joust_endpoint_pool_end(e->pool, t->server, JOUST_ENDPOINT_ABANDONED, 0, now_ms);
         return JOUST_OK;
     }
     if (x.refused)
         x.outcome = JOUST_ENDPOINT_UNFIT;
-    if (!x.why[0])
-        st = models ? read_models(e, t, &x) : read_text(e, t, &x);
-    bool goes_on =
-        !x.why[0] && (e->proof ? s->n_proved < e->proof->n : models && e->settings->probe);
+    joust_status st = read_look(e, t, &x, &next);
+    const bool goes_on = next != JOUST_LOOK_READY;
     /* Half a look is no answer: a server that lists its models and does no more is at fault all the same. */
     joust_endpoint_pool_end(e->pool, t->server, goes_on ? JOUST_ENDPOINT_ABANDONED : x.outcome,
                             x.retry_after_ms, now_ms);
@@ -321,9 +495,9 @@ joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t, const jo
     if (x.why[0]) {
         uint32_t looks = e->proof ? UNFIT_LOOKS : 1; /* what was proved isn't looked at again */
         s->unfit = x.outcome == JOUST_ENDPOINT_UNFIT ? s->unfit + looks : 0;
-        joust_look_failed(e, t->server, x.why, now_ms);
+        joust_look_failed(e, t->server, x.why, false, now_ms);
     } else if (goes_on) {
-        st = ask_text(e, t->server, err);
+        st = go_on(e, t->server, next, err);
     } else {
         hold(e, t->server);
     }

@@ -17,11 +17,16 @@ typedef struct joust_endpoint_ask {
     uint32_t n_ids;
     uint32_t n;    /* choices */
     uint64_t seed; /* below 2^31 */
+    /* Scoring asks for no answer but for log-probs: those of the prompt with this label behind it (mode: completions), or */
+    const char *label;
+    uint32_t top; /* so many of the likeliest first tokens */
 } joust_endpoint_ask;
 
 /* Appends the JSON body. Errors: JOUST_UNSUPPORTED: the server can't sample so; JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to,
                                                 joust_error *err);
+/* How many of the likeliest tokens are asked for. */
+uint32_t joust_endpoint_top(const joust_job_endpoint *endpoint);
 /* Bytes that an answer may have at most. */
 size_t joust_endpoint_answer_limit(uint32_t n, uint32_t max_tokens);
 
@@ -30,7 +35,8 @@ typedef struct joust_endpoint_choice {
     joust_finish finish;
     uint32_t n_tokens; /* 0: the server doesn't give ids and log-probs of all of them */
     uint32_t *tokens;  /* (n_tokens) */
-    float *logps;      /* (n_tokens) nats, as the server gives them */
+    uint32_t n_logps;  /* n_tokens, or more where there are no ids */
+    float *logps;      /* (n_logps) nats, as the server gives them */
 } joust_endpoint_choice;
 
 typedef struct joust_endpoint_answer {
@@ -48,6 +54,28 @@ JOUST_MUST_USE joust_status joust_endpoint_parse(const void *body, size_t n_byte
                                                  uint32_t max_tokens, joust_endpoint_answer *ret,
                                                  joust_error *err);
 void joust_endpoint_answer_fini(joust_endpoint_answer *answer);
+
+/* What labels are worth behind a prompt. */
+typedef struct joust_endpoint_scores {
+    uint32_t n;
+    double logps[JOUST_MAX_LABELS]; /* (n) nats: that the answer begins with the label */
+    uint64_t usage_prompt, usage_completion;
+} joust_endpoint_scores;
+
+/* The body of an answer to ask.label: the sum of the label's tokens' log-probs. Only the label's end is looked for, so
+ * what stands before it may be any text. Adds usage to *ret, and sets logps[label]. Errors: JOUST_UNSUPPORTED: the server gives no
+ * log-probs of a prompt; JOUST_INVALID: the label isn't tokens of its own behind this prompt; those of joust_endpoint_parse. */
+JOUST_MUST_USE joust_status joust_endpoint_parse_echo(const void *body, size_t n_bytes,
+                                                      const joust_job_endpoint *endpoint,
+                                                      const char *label, uint32_t index,
+                                                      joust_endpoint_scores *ret, joust_error *err);
+/* The body of an answer to ask.top: each label must be one of the listed tokens, as it is written. n may be 0. Errors:
+ * JOUST_UNSUPPORTED: no tokens are listed; JOUST_INVALID: a label isn't among them; JOUST_DENIED: a filter of the server's
+ * withheld the answer; those of joust_endpoint_parse. */
+JOUST_MUST_USE joust_status joust_endpoint_parse_top(const void *body, size_t n_bytes,
+                                                     const joust_job_endpoint *endpoint,
+                                                     const char *const *labels, uint32_t n,
+                                                     joust_endpoint_scores *ret, joust_error *err);
 
 /* What a failing answer says about why, one printable line of at most 200 bytes: "" if it doesn't. */
 void joust_endpoint_error_text(const void *body, size_t n_bytes, char to[256]);

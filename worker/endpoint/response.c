@@ -1,12 +1,11 @@
 /* Answers of servers, taken apart. */
-#include <jansson.h>
 #include <math.h> /* isfinite alone */
 #include <stdio.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
 #include "proto/base/text.h"
-#include "worker/endpoint_wire.h"
+#include "worker/endpoint/response_internal.h"
 
 #define LIMIT_BASE     ((size_t)1 << 20)
 #define LIMIT_TOKEN    ((size_t)2048) /* of JSON a token with its log-prob and the likeliest's */
@@ -34,7 +33,7 @@ void joust_endpoint_answer_fini(joust_endpoint_answer *a)
     *a = (joust_endpoint_answer){0};
 }
 
-static joust_status load(const void *body, size_t n_bytes, json_t **ret, joust_error *err)
+joust_status joust_response_load(const void *body, size_t n_bytes, json_t **ret, joust_error *err)
 {
     json_error_t problem;
     json_t *root = json_loadb(body, n_bytes, JSON_REJECT_DUPLICATES, &problem);
@@ -71,7 +70,7 @@ static bool get_prefixed_id(const json_t *value, uint32_t *ret)
     return true;
 }
 
-static joust_status get_logp(const json_t *value, size_t at, float *ret, joust_error *err)
+joust_status joust_response_logp(const json_t *value, size_t at, float *ret, joust_error *err)
 {
     if (!json_is_number(value))
         return joust_fail(err, JOUST_NOT_FINITE, "token %zu has no log-prob", at);
@@ -84,7 +83,7 @@ static joust_status get_logp(const json_t *value, size_t at, float *ret, joust_e
     return JOUST_OK;
 }
 
-static uint64_t get_count(const json_t *object, const char *name, uint64_t most)
+uint64_t joust_response_count(const json_t *object, const char *name, uint64_t most)
 {
     const json_t *value = json_object_get(object, name);
     if (!json_is_integer(value) || json_integer_value(value) <= 0)
@@ -150,12 +149,13 @@ static joust_status parse_tokens(const json_t *choice, uint32_t max_tokens,
         return joust_fail(err, JOUST_NOMEM, "answer: %zu tokens", s.n);
     bool known = true;
     for (size_t i = 0; i < s.n; i++) {
-        joust_status st = get_logp(logp_value(&s, i), i, &to->logps[i], err);
+        joust_status st = joust_response_logp(logp_value(&s, i), i, &to->logps[i], err);
         if (st != JOUST_OK)
             return st;
         known = known && get_token(&s, i, &to->tokens[i]);
     }
     to->n_tokens = known ? (uint32_t)s.n : 0;
+    to->n_logps = (uint32_t)s.n;
     return JOUST_OK;
 }
 
@@ -250,30 +250,40 @@ static bool is_model(const char *name, const char *model)
            (name[n] == '\0' || (name[n] == '-' && name[n + 1] >= '0' && name[n + 1] <= '9'));
 }
 
-static joust_status parse_root(const json_t *root, const joust_job_endpoint *e, uint32_t n,
-                               uint32_t max_tokens, joust_endpoint_answer *to, joust_error *err)
+joust_status joust_response_check(const json_t *root, const joust_job_endpoint *e, uint32_t n,
+                                  joust_error *err)
 {
     const char *model = json_string_value(json_object_get(root, "model"));
     const json_t *choices = json_object_get(root, "choices");
-    const json_t *usage = json_object_get(root, "usage");
     if (model && !is_model(model, e->model))
         return joust_fail(err, JOUST_STALE, "model '%.100s' answers, expected '%.100s'", model,
                           e->model);
     if (!json_is_array(choices) || json_array_size(choices) != n)
         return joust_fail(err, JOUST_MALFORMED, "%zu choices, expected %u",
                           json_array_size(choices), n);
+    return JOUST_OK;
+}
+
+static joust_status parse_root(const json_t *root, const joust_job_endpoint *e, uint32_t n,
+                               uint32_t max_tokens, joust_endpoint_answer *to, joust_error *err)
+{
+    const json_t *choices = json_object_get(root, "choices");
+    const json_t *usage = json_object_get(root, "usage");
+    joust_status st = joust_response_check(root, e, n, err);
+    if (st != JOUST_OK)
+        return st;
     to->choices = joust_calloc(n, sizeof(*to->choices));
     if (!to->choices)
         return joust_fail(err, JOUST_NOMEM, "answer: %u choices", n);
     to->n = n;
-    joust_status st = JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < n; i++)
         st = parse_choice(json_array_get(choices, i), e, max_tokens, to, err);
     if (st == JOUST_OK)
         st = parse_prompt_ids(root, choices, to, err);
     /* What a server says of itself is believed within what it can have done. */
-    to->usage_prompt = get_count(usage, "prompt_tokens", JOUST_MAX_TOKENS);
-    to->usage_completion = get_count(usage, "completion_tokens", (uint64_t)n * max_tokens);
+    to->usage_prompt = joust_response_count(usage, "prompt_tokens", JOUST_MAX_TOKENS);
+    to->usage_completion =
+        joust_response_count(usage, "completion_tokens", (uint64_t)n * max_tokens);
     return st;
 }
 
@@ -283,7 +293,7 @@ joust_status joust_endpoint_parse(const void *body, size_t n_bytes, const joust_
 {
     json_t *root;
     joust_endpoint_answer answer = {0};
-    joust_status st = load(body, n_bytes, &root, err);
+    joust_status st = joust_response_load(body, n_bytes, &root, err);
     if (st != JOUST_OK)
         return st;
     st = parse_root(root, e, n, max_tokens, &answer, err);
@@ -333,7 +343,7 @@ joust_status joust_endpoint_parse_models(const void *body, size_t n_bytes, const
                  {"sglang", JOUST_SERVER_SGLANG},
                  {"llamacpp", JOUST_SERVER_LLAMA_CPP}};
     json_t *root;
-    joust_status st = load(body, n_bytes, &root, err);
+    joust_status st = joust_response_load(body, n_bytes, &root, err);
     if (st != JOUST_OK)
         return st;
     const json_t *data = json_object_get(root, "data");

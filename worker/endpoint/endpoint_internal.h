@@ -5,8 +5,8 @@
 
 #include <curl/curl.h>
 
-#include "worker/endpoint.h"
-#include "worker/endpoint_pool.h"
+#include "worker/endpoint/endpoint.h"
+#include "worker/endpoint/pool.h"
 
 #define JOUST_FINGERPRINT_TOKENS 8u
 
@@ -17,10 +17,19 @@ typedef struct joust_fingerprint {
     float logps[JOUST_FINGERPRINT_TOKENS]; /* (n) */
 } joust_fingerprint;
 
+#define JOUST_KNOWN_FINGERPRINTS 8u
+
+/* A fingerprint and its name: what is alike has one name. */
+typedef struct joust_known_fingerprint {
+    joust_fingerprint fingerprint;
+    joust_digest name;
+} joust_known_fingerprint;
+
 typedef enum joust_look { /* what is known of a server since its last look began */
                           JOUST_LOOK_DUE,
                           JOUST_LOOK_MODELS, /* it is asked for its models */
                           JOUST_LOOK_TEXT,   /* it answers the fixed text */
+                          JOUST_LOOK_SCORE,  /* it scores a label */
                           JOUST_LOOK_HELD, /* it has a fingerprint, others haven't been looked at yet */
                           JOUST_LOOK_READY,
                           JOUST_LOOK_DOWN /* it isn't looked at */
@@ -30,10 +39,12 @@ typedef struct joust_endpoint_server_state {
     const char *url;
     joust_endpoint_server kind;
     joust_look look;
-    bool tried;        /* its first look of the endpoint's life has ended, well or badly */
-    uint32_t unfit;    /* looks in a row that found what time won't mend */
-    bool lost;         /* it won't come up any more */
-    uint32_t n_proved; /* probes of this look whose answers fit */
+    bool tried;                     /* a look since all were due has ended, well or badly */
+    joust_endpoint_scoring scoring; /* SCORE: in which way */
+    uint32_t n_score_errors;        /* in a row */
+    uint32_t unfit;                 /* looks in a row that found what time won't mend */
+    bool lost;                      /* it won't come up any more */
+    uint32_t n_proved;              /* probes of this look whose answers fit */
     bool has_fingerprint;
     joust_fingerprint fingerprint;
     int64_t told_ms; /* when the log last spoke of it */
@@ -57,6 +68,9 @@ typedef struct joust_transfer {
 typedef struct joust_exchange {
     joust_endpoint_outcome outcome; /* ANSWERED with refused: the request's own fault */
     bool refused;
+    bool late;   /* it took too long, or there is too much to do */
+    bool gone;   /* nobody listens there: it may come back as another */
+    long status; /* of HTTP; 0: there was no answer */
     int64_t retry_after_ms;
     char why[320]; /* without secrets; "" if there is a body to read */
 } joust_exchange;
@@ -70,10 +84,17 @@ struct joust_endpoint {
     joust_endpoint_server_state servers[JOUST_MAX_URLS];
     bool has_reference;
     joust_fingerprint reference;
+    joust_digest reference_name;
+    uint32_t n_known;
+    joust_known_fingerprint known[JOUST_KNOWN_FINGERPRINTS]; /* newest first */
+    bool scores;                                             /* it is a judge's */
+    joust_endpoint_scoring scoring;                          /* AUTO: not known yet */
+    uint64_t n_answers;
     const joust_endpoint_proof *proof; /* or NULL */
     CURLM *multi;
     joust_transfer *idle;
-    int64_t ended_ms;     /* when the last run did: looks go on in the next, so that short runs get to an end of them */
+    int64_t
+        ended_ms; /* when the last run did: looks go on in the next, so that short runs get to an end of them */
     uint32_t n_transfers; /* under way */
     joust_transfer **transfers;
     size_t capacity;
@@ -111,7 +132,8 @@ JOUST_MUST_USE joust_status joust_look_end(joust_endpoint *e, const joust_transf
 /* All that are up are to be looked at. */
 void joust_look_all(joust_endpoint *e);
 /* A request failed at the server: after a rest it is looked at again. */
-void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, int64_t now_ms);
+void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, bool gone,
+                       int64_t now_ms);
 /* Whether no server can be asked for reasons that time won't mend; why names each. */
 bool joust_look_hopeless(const joust_endpoint *e, char why[1024]);
 

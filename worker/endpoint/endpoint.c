@@ -1,4 +1,4 @@
-#include "worker/endpoint.h"
+#include "worker/endpoint/endpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
-#include "worker/endpoint_internal.h"
+#include "worker/endpoint/endpoint_internal.h"
 
 #define LOOK_KEPT_MS  1000 /* a look that nobody drove for longer is begun anew */
 #define STEP_MS       50
@@ -20,6 +20,9 @@ typedef struct slot {
     int64_t at_ms; /* not before; INT64_MAX: under way or over */
     int64_t begun_ms;
     uint32_t tries, nonsense, avoid;
+    bool late;         /* the last try took too long */
+    uint32_t n_scored; /* labels, by echo */
+    joust_endpoint_scores scores;
     char why[320]; /* its last failure, and whose */
 } slot;
 
@@ -113,6 +116,18 @@ void joust_endpoint_begin_round(joust_endpoint *e, uint32_t round)
     joust_look_all(e);
 }
 
+void joust_endpoint_score_labels(joust_endpoint *e)
+{
+    e->scores = true;
+    e->scoring =
+        e->settings->mode == JOUST_ENDPOINT_CHAT ? JOUST_SCORING_TOP : e->settings->scoring;
+}
+
+uint64_t joust_endpoint_answers(const joust_endpoint *e)
+{
+    return e->n_answers;
+}
+
 void joust_endpoint_prove(joust_endpoint *e, const joust_endpoint_proof *proof)
 {
     joust_transfer_abandon_looks(e, JOUST_NONE, joust_clock_ms());
@@ -138,17 +153,35 @@ static joust_status give_up(run *r, uint32_t i, joust_status status, const char 
     return r->calls->failed(r->calls->context, i, &text, err);
 }
 
+/* The distribution that labels are scored in, as it is. */
+static const joust_sampling as_it_is = {.temperature = 1, .top_p = 1, .max_tokens = 1};
+
+static joust_endpoint_ask ask_of(const run *r, const slot *s)
+{
+    const joust_endpoint_request *q = s->ask;
+    joust_endpoint_ask ask = {.sampling = q->sampling,
+                              .rollout = q->rollout,
+                              .prompt = q->prompt,
+                              .ids = q->ids,
+                              .n_ids = q->n_ids,
+                              .n = q->n,
+                              .seed = joust_endpoint_seed(&q->stream)};
+    if (q->n_labels == 0)
+        return ask;
+    ask.sampling = &as_it_is;
+    ask.n = 1;
+    if (r->e->scoring == JOUST_SCORING_ECHO)
+        ask.label = q->labels[s->n_scored];
+    else
+        ask.top = joust_endpoint_top(r->e->settings);
+    return ask;
+}
+
 static joust_status send_request(run *r, uint32_t i, uint32_t server, joust_error *err)
 {
     slot *s = &r->slots[i];
     const joust_endpoint_request *q = s->ask;
-    const joust_endpoint_ask ask = {.sampling = q->sampling,
-                                    .rollout = q->rollout,
-                                    .prompt = q->prompt,
-                                    .ids = q->ids,
-                                    .n_ids = q->n_ids,
-                                    .n = q->n,
-                                    .seed = joust_endpoint_seed(&q->stream)};
+    const joust_endpoint_ask ask = ask_of(r, s);
     joust_error why;
     joust_status st = joust_transfer_ask(r->e, server, i, ask, q->id, &why);
     if (st == JOUST_UNSUPPORTED)
@@ -158,9 +191,10 @@ static joust_status send_request(run *r, uint32_t i, uint32_t server, joust_erro
     return st == JOUST_OK ? st : joust_fail(err, st, "%s", why.text);
 }
 
-static void try_again(run *r, const joust_transfer *t, const char *why, int64_t now_ms)
+static void try_again(run *r, const joust_transfer *t, const char *why, bool late, int64_t now_ms)
 {
     slot *s = &r->slots[t->request];
+    s->late = late;
     snprintf(s->why, sizeof(s->why), "%.100s: %.200s", r->e->servers[t->server].url, why);
     joust_log_debug("endpoint", "%s try %u: %s", s->ask->id, s->tries, s->why);
     s->avoid = t->server;
@@ -171,16 +205,50 @@ static joust_status deliver(run *r, const joust_transfer *t, joust_endpoint_answ
                             joust_error *err)
 {
     slot *s = &r->slots[t->request];
-    joust_endpoint_server_state *server = &r->e->servers[t->server];
-    joust_endpoint_report report = {
-        .url = server->url, .tries = s->tries, .latency_us = joust_clock_ns() / 1000 - t->begun_us};
+    const joust_endpoint_server_state *server = &r->e->servers[t->server];
+    joust_endpoint_report report = {.url = server->url,
+                                    .tries = s->tries - s->n_scored,
+                                    .latency_us = joust_clock_ns() / 1000 - t->begun_us};
     if (r->e->settings->probe && !r->e->proof && server->has_fingerprint)
-        report.fingerprint = joust_digest_of(&r->e->reference, sizeof(r->e->reference));
+        report.fingerprint = r->e->reference_name;
     r->n_open--;
     r->n_answered++;
+    r->e->n_answers++;
+    if (s->ask->n_labels) {
+        s->scores.n = s->ask->n_labels;
+        return r->calls->scored(r->calls->context, t->request, &s->scores, &report, err);
+    }
     joust_status st = r->calls->answered(r->calls->context, t->request, answer, &report, err);
     joust_endpoint_answer_fini(answer);
     return st;
+}
+
+/* What the body says: an answer, or what a label is worth. */
+static joust_status read_body(run *r, const joust_transfer *t, joust_endpoint_answer *answer,
+                              joust_error *why)
+{
+    slot *s = &r->slots[t->request];
+    const joust_endpoint_request *q = s->ask;
+    const joust_buf *body = &t->received;
+    if (q->n_labels == 0)
+        return joust_endpoint_parse(body->data, body->n, r->e->settings, q->n,
+                                    q->sampling->max_tokens, answer, why);
+    return r->e->scoring == JOUST_SCORING_ECHO
+               ? joust_endpoint_parse_echo(body->data, body->n, r->e->settings,
+                                           q->labels[s->n_scored], s->n_scored, &s->scores, why)
+               : joust_endpoint_parse_top(body->data, body->n, r->e->settings, q->labels,
+                                          q->n_labels, &s->scores, why);
+}
+
+/* Whether another label is to be asked for: at once. */
+static bool goes_on(const run *r, slot *s, int64_t now_ms)
+{
+    if (s->ask->n_labels == 0 || r->e->scoring != JOUST_SCORING_ECHO ||
+        s->n_scored + 1 >= s->ask->n_labels)
+        return false;
+    s->n_scored++;
+    s->at_ms = now_ms;
+    return true;
 }
 
 /* The exchange of a request is over. */
@@ -191,12 +259,16 @@ static joust_status end_request(run *r, const joust_transfer *t, joust_exchange 
     joust_endpoint_answer answer = {0};
     joust_error why;
     joust_status st = JOUST_OK;
+    joust_status verdict = JOUST_INVALID; /* on a request that can't be answered */
     if (!x->why[0]) {
-        st = joust_endpoint_parse(t->received.data, t->received.n, r->e->settings, s->ask->n,
-                                  s->ask->sampling->max_tokens, &answer, &why);
+        st = read_body(r, t, &answer, &why);
         if (st == JOUST_NOMEM)
             joust_fail(err, st, "%s", why.text);
-        else if (st != JOUST_OK) {
+        else if (s->ask->n_labels && (st == JOUST_INVALID || st == JOUST_DENIED)) {
+            verdict = st == JOUST_DENIED ? st : JOUST_MALFORMED;
+            x->refused = true; /* it did what it was asked */
+            snprintf(x->why, sizeof(x->why), "%.300s", why.text);
+        } else if (st != JOUST_OK) {
             x->outcome = st == JOUST_STALE ? JOUST_ENDPOINT_UNFIT : JOUST_ENDPOINT_FAILED;
             s->nonsense += st != JOUST_STALE;
             snprintf(x->why, sizeof(x->why), "%.300s", why.text);
@@ -207,27 +279,30 @@ static joust_status end_request(run *r, const joust_transfer *t, joust_exchange 
         return st;
     if (!x->why[0]) {
         r->heard_ms = now_ms;
-        return deliver(r, t, &answer, err);
+        return goes_on(r, s, now_ms) ? JOUST_OK : deliver(r, t, &answer, err);
     }
     if (x->refused || s->nonsense >= MAX_NONSENSE) {
         char text[512];
         snprintf(text, sizeof(text), "%.100s: %.320s", r->e->servers[t->server].url, x->why);
-        return give_up(r, t->request, JOUST_INVALID, text, err);
+        r->e->n_answers += x->refused;
+        return give_up(r, t->request, x->refused ? verdict : JOUST_MALFORMED, text, err);
     }
-    joust_look_failed(r->e, t->server, x->why, now_ms);
-    try_again(r, t, x->why, now_ms);
+    joust_look_failed(r->e, t->server, x->why, x->gone, now_ms);
+    try_again(r, t, x->why, x->late, now_ms);
     return JOUST_OK;
 }
 
 /* ---- turns ---- */
 
 /* Why no server took a request: what is wrong with the first that is at fault. */
-static void why_nobody(const run *r, char to[400])
+static void why_nobody(const run *r, int64_t now_ms, char to[400])
 {
     snprintf(to, 400, "no server took it");
     for (uint32_t i = 0; i < r->e->settings->n_urls; i++) {
         const joust_endpoint_server_state *s = &r->e->servers[i];
-        if (!s->why[0] || s->look == JOUST_LOOK_READY)
+        const bool takes =
+            s->look == JOUST_LOOK_READY && joust_endpoint_pool_look_at(r->e->pool, i) <= now_ms;
+        if (!s->why[0] || takes)
             continue;
         snprintf(to, 400, "no server took it: %.80s: %.280s", s->url, s->why);
         return;
@@ -238,10 +313,10 @@ static joust_status expire(run *r, uint32_t i, int64_t now_ms, joust_error *err)
 {
     char text[512], nobody[400];
     slot *s = &r->slots[i];
-    why_nobody(r, nobody);
+    why_nobody(r, now_ms, nobody);
     snprintf(text, sizeof(text), "no answer in %u tries over %lld s, the last: %.400s", s->tries,
              (long long)(now_ms - s->begun_ms) / 1000, s->why[0] ? s->why : nobody);
-    return give_up(r, i, JOUST_TIMEOUT, text, err);
+    return give_up(r, i, s->tries == 0 || s->late ? JOUST_TIMEOUT : JOUST_UNREACHABLE, text, err);
 }
 
 /* Sends what can be sent. *ret_at_ms: lowered to when more can be. */
@@ -303,7 +378,7 @@ static joust_status fail_hopeless(run *r, joust_error *err)
         return JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < r->n; i++)
         if (r->slots[i].at_ms != INT64_MAX)
-            st = give_up(r, i, JOUST_INVALID, why, err);
+            st = give_up(r, i, JOUST_NOT_FOUND, why, err);
     return st;
 }
 

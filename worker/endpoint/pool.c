@@ -1,4 +1,4 @@
-#include "worker/endpoint_pool.h"
+#include "worker/endpoint/pool.h"
 
 #include <string.h>
 

@@ -15,7 +15,7 @@
 #define JOUST_WORKER_ENDPOINT_H
 
 #include "proto/job.h"
-#include "worker/endpoint_wire.h"
+#include "worker/endpoint/wire.h"
 
 typedef struct joust_endpoint joust_endpoint;
 
@@ -27,6 +27,13 @@ void joust_endpoint_free(joust_endpoint **endpoint);
 
 /* Servers are looked at again if the round is another than before. */
 void joust_endpoint_begin_round(joust_endpoint *endpoint, uint32_t round);
+/* The endpoint is a judge's: it scores labels, and looks find out how (echo, or the likeliest first tokens: all servers in
+ * one way; one that can in neither gets no work and is told the remedy). Where every server answers the probe otherwise than
+ * before, the model behind their name was swapped: the log says so, and reports have another fingerprint from then on. (Where
+ * a job's answers come from it, such servers get no work instead.) */
+void joust_endpoint_score_labels(joust_endpoint *endpoint);
+/* Requests that a server has answered or refused so far. */
+uint64_t joust_endpoint_answers(const joust_endpoint *endpoint);
 
 /* What shows that a server has the weights that it should have: it samples answers to probes, and who knows the weights
  * looks at the log-probs that it gives. Instead of a comparison of the servers with each other. */
@@ -68,6 +75,10 @@ typedef struct joust_endpoint_request {
     joust_stream stream; /* of its first sample: its seed, and the jitter of its waits */
     uint64_t key;        /* requests of one key go to one server where that can be */
     char id[64];         /* X-Request-Id: what it is for */
+    /* Of an endpoint that scores labels: instead of an answer, what each of these is worth behind the prompt. sampling and n
+     * don't count. */
+    const char *const *labels; /* (n_labels), borrowed; at most JOUST_MAX_LABELS */
+    uint32_t n_labels;
 } joust_endpoint_request;
 
 /* How the try went that gave the answer. */
@@ -82,7 +93,13 @@ typedef struct joust_endpoint_calls {
     /* answer: takes (zeroed). A status other than OK ends the run with it, as in all of these. */
     joust_status (*answered)(void *context, uint32_t request, joust_endpoint_answer *answer,
                              const joust_endpoint_report *report, joust_error *err);
-    /* It was refused for what it says, or its deadline is over. */
+    /* A request with labels is answered so. May be NULL where there are none. */
+    joust_status (*scored)(void *context, uint32_t request, const joust_endpoint_scores *scores,
+                           const joust_endpoint_report *report, joust_error *err);
+    /* why->status: JOUST_INVALID: it was refused for what it says; JOUST_MALFORMED: its answers make no sense, or don't name a
+     * label; JOUST_DENIED: a filter withheld it; its deadline is over, and the last try took too long (JOUST_TIMEOUT) or broke
+     * (JOUST_UNREACHABLE); JOUST_NOT_FOUND: there is no server to ask, and won't be; JOUST_UNSUPPORTED: servers can't
+     * do what it asks for. */
     joust_status (*failed)(void *context, uint32_t request, const joust_error *why,
                            joust_error *err);
     /* Whether its answer is still waited for; asked before each try. Without it none of its calls follows. May be NULL. */

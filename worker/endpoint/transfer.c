@@ -4,7 +4,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
-#include "worker/endpoint_internal.h"
+#include "worker/endpoint/endpoint_internal.h"
 
 static size_t receive(char *data, size_t size, size_t n, void *arg)
 {
@@ -98,6 +98,8 @@ static void set_options(const joust_endpoint *e, joust_transfer *t, const char *
     curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
     curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 2L);
     curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    if (s->ca_file)
+        curl_easy_setopt(c, CURLOPT_CAINFO, s->ca_file); /* copied */
     curl_easy_setopt(c, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(c, CURLOPT_USERAGENT, "joust");
     curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)s->connect_ms);
@@ -142,6 +144,14 @@ joust_status joust_transfer_begin(joust_endpoint *e, uint32_t server, uint32_t r
     return JOUST_OK;
 }
 
+/* Answers with log-probs of a prompt have a line for each of its tokens, of which there are no more than bytes. */
+static size_t limit_of(const joust_endpoint_ask *ask)
+{
+    const size_t tokens = ask->sampling->max_tokens + ask->top +
+                          (ask->label ? strlen(ask->prompt) + strlen(ask->label) : 0);
+    return joust_endpoint_answer_limit(ask->n, tokens > UINT32_MAX ? UINT32_MAX : (uint32_t)tokens);
+}
+
 joust_status joust_transfer_ask(joust_endpoint *e, uint32_t server, uint32_t request,
                                 joust_endpoint_ask ask, const char *id, joust_error *err)
 {
@@ -152,9 +162,7 @@ joust_status joust_transfer_ask(joust_endpoint *e, uint32_t server, uint32_t req
     ask.server = e->servers[server].kind;
     joust_status st = joust_endpoint_body(&ask, &body, err);
     if (st == JOUST_OK)
-        st =
-            joust_transfer_begin(e, server, request, path, &body, id,
-                                 joust_endpoint_answer_limit(ask.n, ask.sampling->max_tokens), err);
+        st = joust_transfer_begin(e, server, request, path, &body, id, limit_of(&ask), err);
     joust_buf_fini(&body);
     return st;
 }
@@ -205,8 +213,17 @@ void joust_transfer_fini(joust_endpoint *e)
 
 static joust_exchange read_failure(const joust_endpoint *e, const joust_transfer *t, CURLcode code)
 {
-    joust_exchange x = {.outcome = JOUST_ENDPOINT_FAILED};
-    if (t->too_large)
+    const bool untrusted = code == CURLE_PEER_FAILED_VERIFICATION ||
+                           code == CURLE_SSL_CACERT_BADFILE || code == CURLE_SSL_ISSUER_ERROR;
+    joust_exchange x = {.outcome = untrusted ? JOUST_ENDPOINT_UNFIT : JOUST_ENDPOINT_FAILED,
+                        .late = code == CURLE_OPERATION_TIMEDOUT,
+                        .gone = code == CURLE_COULDNT_CONNECT};
+    if (untrusted)
+        snprintf(x.why, sizeof(x.why),
+                 "its certificate isn't trusted: %.150s: name who signs it in "
+                 "endpoint.ca_file, and the server by the name in its certificate",
+                 t->problem[0] ? t->problem : curl_easy_strerror(code));
+    else if (t->too_large)
         snprintf(x.why, sizeof(x.why), "an answer of more than %zu bytes", t->limit);
     else
         snprintf(x.why, sizeof(x.why), "%.250s",
@@ -239,6 +256,8 @@ static joust_exchange read_status(const joust_endpoint *e, const joust_transfer 
     if (seconds > JOUST_ENDPOINT_MAX_REST_MS / 1000)
         seconds = JOUST_ENDPOINT_MAX_REST_MS / 1000;
     x.outcome = outcome_of(status, seconds > 0);
+    x.status = status;
+    x.late = x.outcome == JOUST_ENDPOINT_BUSY || status == 408 || status == 504;
     x.refused = x.outcome == JOUST_ENDPOINT_ANSWERED;
     x.retry_after_ms = seconds > 0 ? (int64_t)seconds * 1000 : 0;
     joust_endpoint_error_text(t->received.data, t->received.n, text);

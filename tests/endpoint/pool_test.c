@@ -1,7 +1,7 @@
 /* Which server is asked next: affinity, load, rests, and waits between tries. */
 #include "check.h"
 
-#include "worker/endpoint_pool.h"
+#include "worker/endpoint/pool.h"
 
 #define N 4u
 

@@ -2,7 +2,12 @@
 #include <string.h>
 
 #include "proto/base/text.h"
-#include "worker/endpoint_wire.h"
+#include "worker/endpoint/wire.h"
+
+uint32_t joust_endpoint_top(const joust_job_endpoint *e)
+{
+    return e->top_logprobs ? e->top_logprobs : JOUST_TOP_LOGPROBS;
+}
 
 static void add_text(joust_buf *to, const char *name, const char *text)
 {
@@ -24,6 +29,16 @@ static void add_prompt(const joust_endpoint_ask *ask, joust_buf *to)
         for (uint32_t i = 0; i < ask->n_ids; i++)
             joust_buf_format(to, "%s%u", i ? "," : "", ask->ids[i]);
         joust_buf_text(to, "]");
+        return;
+    }
+    if (e->mode == JOUST_ENDPOINT_COMPLETIONS && ask->label) {
+        joust_buf both = {0};
+        joust_buf_text(&both, ask->prompt);
+        joust_buf_text(&both, ask->label);
+        joust_buf_text(to, ",\"prompt\":");
+        joust_json_string(to, joust_buf_ok(&both) ? (const char *)both.data : "", both.n);
+        to->failed = to->failed || both.failed;
+        joust_buf_fini(&both);
         return;
     }
     if (e->mode == JOUST_ENDPOINT_COMPLETIONS) {
@@ -77,6 +92,18 @@ static joust_status add_sampling(const joust_endpoint_ask *ask, joust_buf *to, j
 
 static void add_logprobs(const joust_endpoint_ask *ask, joust_buf *to)
 {
+    if (ask->label) {
+        joust_buf_text(to, ",\"logprobs\":1,\"echo\":true");
+        return;
+    }
+    if (ask->top) {
+        joust_buf_format(to,
+                         ask->endpoint->mode == JOUST_ENDPOINT_CHAT
+                             ? ",\"logprobs\":true,\"top_logprobs\":%u"
+                             : ",\"logprobs\":%u",
+                         ask->top);
+        return;
+    }
     if (ask->endpoint->mode == JOUST_ENDPOINT_CHAT)
         joust_buf_text(to, ",\"logprobs\":true,\"top_logprobs\":1");
     else

@@ -1,10 +1,11 @@
 /* Bodies of requests, and answers of servers of every kind and of none. */
 #include "check.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/endpoint_wire.h"
+#include "worker/endpoint/wire.h"
 
 static char model[] = "m", system_text[] = "Be brief.", stop[] = "\n\n";
 
@@ -259,6 +260,120 @@ static void running_out_of_memory_leaves_nothing(void **state)
     assert_true(n > 3);
 }
 
+static void bodies_of_scores_ask_for_no_answer(void **state)
+{
+    (void)state;
+    const joust_sampling as_it_is = {.temperature = 1, .top_p = 1, .max_tokens = 1};
+    joust_job_endpoint e = endpoint_of(JOUST_ENDPOINT_COMPLETIONS);
+    joust_endpoint_ask ask = {.endpoint = &e,
+                              .server = JOUST_SERVER_VLLM,
+                              .sampling = &as_it_is,
+                              .prompt = "Right? \"",
+                              .n = 1,
+                              .label = " yes"};
+    check_body(&ask, "{\"model\":\"m\",\"prompt\":\"Right? \\\" yes\",\"n\":1,\"seed\":0,"
+                     "\"max_tokens\":1,\"temperature\":1,\"top_p\":1,\"logprobs\":1,\"echo\":true,"
+                     "\"stream\":false}");
+    ask.label = NULL;
+    ask.top = 20;
+    check_body(&ask, "{\"model\":\"m\",\"prompt\":\"Right? \\\"\",\"n\":1,\"seed\":0,"
+                     "\"max_tokens\":1,\"temperature\":1,\"top_p\":1,\"logprobs\":20,"
+                     "\"stream\":false}");
+    e.mode = JOUST_ENDPOINT_CHAT;
+    check_body(&ask, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Right? "
+                     "\\\"\"}],\"n\":1,\"seed\":0,\"max_tokens\":1,\"temperature\":1,\"top_p\":1,"
+                     "\"logprobs\":true,\"top_logprobs\":20,\"stream\":false}");
+}
+
+static joust_status parse_echo(const char *tokens, const char *logps, const char *usage,
+                               const char *label, double *ret, joust_error *err)
+{
+    char body[1024];
+    joust_endpoint_scores scores = {0};
+    joust_job_endpoint e = endpoint_of(JOUST_ENDPOINT_COMPLETIONS);
+    snprintf(body, sizeof(body),
+             "{\"model\":\"m\",\"choices\":[{\"text\":\"x\",\"logprobs\":{\"tokens\":%s,"
+             "\"token_logprobs\":%s}}]%s}",
+             tokens, logps, usage);
+    joust_status st = joust_endpoint_parse_echo(body, strlen(body), &e, label, 1, &scores, err);
+    *ret = scores.logps[1];
+    return st;
+}
+
+#define DREW(n) ",\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":" n "}"
+
+static void a_label_is_found_at_the_end_of_its_prompt(void **state)
+{
+    (void)state;
+    joust_error err;
+    double logp;
+    static const char tokens[] = "[\"<s>\",\"Right?\",\" y\",\"es\",\" yes\"]",
+                      logps[] = "[null,-1,-2,-0.25,-0.125]";
+    check_ok(parse_echo(tokens, logps, DREW("1"), " yes", &logp, &err));
+    assert_true(logp == -2.25); /* of two tokens, and not what was drawn behind them */
+    check_ok(parse_echo(tokens, logps, "", " yes", &logp, &err));
+    assert_true(logp == -2.25);
+    check_ok(parse_echo(tokens, logps, DREW("0"), " yes", &logp, &err));
+    assert_true(logp == -0.125);
+    /* Not at a token's edge: what was drawn must not pass for it. */
+    check_status(JOUST_INVALID, parse_echo("[\"A\",\":yes\",\"yes\"]", "[null,-1,-2]", DREW("1"),
+                                           "yes", &logp, &err));
+    assert_non_null(strstr(err.text, "label 'yes' isn't tokens of its own behind the prompt"));
+    check_status(JOUST_INVALID, parse_echo(tokens, logps, DREW("2"), " yes", &logp, &err));
+    check_status(JOUST_INVALID,
+                 parse_echo("[\"a\",\"b\"]", "[null,-1]", DREW("1"), "cab", &logp, &err));
+    /* The answer's alone, lists that don't fit each other, no number. */
+    check_status(JOUST_UNSUPPORTED, parse_echo("[\".\"]", "[-1]", DREW("1"), "yes", &logp, &err));
+    check_status(JOUST_UNSUPPORTED,
+                 parse_echo("[\"a\"]", "[null,-1,-1]", DREW("1"), "yes", &logp, &err));
+    check_status(JOUST_NOT_FINITE, parse_echo("[\"a\",\"yes\",\".\"]", "[null,null,-1]", DREW("1"),
+                                              "yes", &logp, &err));
+    check_status(JOUST_MALFORMED,
+                 parse_echo("[\"a\",\"yes\",\".\"]", "[null,3,-1]", DREW("1"), "yes", &logp, &err));
+}
+
+static joust_status parse_top(const char *choice, double logps[2], joust_error *err)
+{
+    char body[1024];
+    static const char *const labels[] = {"yes", "no"};
+    joust_endpoint_scores scores = {0};
+    joust_job_endpoint e = endpoint_of(JOUST_ENDPOINT_CHAT);
+    snprintf(body, sizeof(body), "{\"model\":\"m\",\"choices\":[%s]}", choice);
+    joust_status st = joust_endpoint_parse_top(body, strlen(body), &e, labels, 2, &scores, err);
+    memcpy(logps, scores.logps, 2 * sizeof(*logps));
+    return st;
+}
+
+static void labels_are_found_among_the_likeliest_tokens(void **state)
+{
+    (void)state;
+    joust_error err;
+    double logps[2];
+    check_ok(parse_top("{\"logprobs\":{\"top_logprobs\":[{\"no\":-2,\" yes\":-1,\"yes\":-0.5}]}}",
+                       logps, &err));
+    assert_true(logps[0] == -0.5 && logps[1] == -2);
+    /* Two tokens that are written alike are worth what both are. */
+    check_ok(parse_top("{\"logprobs\":{\"content\":[{\"token\":\"yes\",\"logprob\":-0.5,"
+                       "\"top_logprobs\":[{\"token\":\"yes\",\"logprob\":-1},{\"token\":\"no\","
+                       "\"logprob\":-3},{\"token\":\"yes\",\"logprob\":-1}]}]}}",
+                       logps, &err));
+    assert_float_equal(logps[0], -1 + 0.6931471805599453, 1e-9);
+    assert_true(logps[1] == -3);
+    check_status(
+        JOUST_INVALID,
+        parse_top("{\"logprobs\":{\"top_logprobs\":[{\"No\":-2,\"yes\":-0.5}]}}", logps, &err));
+    assert_non_null(strstr(err.text, "label 'no' isn't among the likeliest first tokens"));
+    check_status(JOUST_UNSUPPORTED, parse_top("{\"logprobs\":null}", logps, &err));
+    check_status(JOUST_UNSUPPORTED,
+                 parse_top("{\"logprobs\":{\"top_logprobs\":[{}]}}", logps, &err));
+    check_status(JOUST_DENIED, parse_top("{\"finish_reason\":\"content_filter\"}", logps, &err));
+    check_status(JOUST_NOT_FINITE,
+                 parse_top("{\"logprobs\":{\"top_logprobs\":[{\"yes\":null}]}}", logps, &err));
+    check_status(JOUST_MALFORMED,
+                 parse_top("{\"logprobs\":{\"content\":[{\"top_logprobs\":[{\"logprob\":-1}]}]}}",
+                           logps, &err));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +385,9 @@ int main(void)
         cmocka_unit_test(models_tell_whose_server_it_is),
         cmocka_unit_test(reasons_are_one_printable_line),
         cmocka_unit_test(running_out_of_memory_leaves_nothing),
+        cmocka_unit_test(bodies_of_scores_ask_for_no_answer),
+        cmocka_unit_test(a_label_is_found_at_the_end_of_its_prompt),
+        cmocka_unit_test(labels_are_found_among_the_likeliest_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

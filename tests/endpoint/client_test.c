@@ -7,7 +7,7 @@
 
 #include "endpoint/loopback.h"
 #include "proto/base/alloc.h"
-#include "worker/endpoint.h"
+#include "worker/endpoint/endpoint.h"
 
 #define MAX_SERVERS  4u
 #define MAX_REQUESTS 64u

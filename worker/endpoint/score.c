@@ -1,0 +1,201 @@
+/* Answers that are asked for their log-probs alone. */
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/math.h"
+#include "worker/endpoint/response_internal.h"
+
+#define MAX_GENERATED 1u /* tokens that a server draws behind what it was given */
+
+static const json_t *first_choice(const json_t *root)
+{
+    return json_array_get(json_object_get(root, "choices"), 0);
+}
+
+static void add_usage(const json_t *root, joust_endpoint_scores *to)
+{
+    const json_t *usage = json_object_get(root, "usage");
+    to->usage_prompt += joust_response_count(usage, "prompt_tokens", JOUST_MAX_TOKENS);
+    to->usage_completion += joust_response_count(usage, "completion_tokens", MAX_GENERATED);
+}
+
+/* ---- echo ---- */
+
+/* The tokens of a prompt with the label at its end. */
+typedef struct echoed {
+    const json_t *texts, *logps;
+    size_t n;
+} echoed;
+
+static joust_status find_echo(const json_t *root, echoed *ret, joust_error *err)
+{
+    const json_t *logprobs = json_object_get(first_choice(root), "logprobs");
+    echoed e = {.texts = json_object_get(logprobs, "tokens"),
+                .logps = json_object_get(logprobs, "token_logprobs")};
+    e.n = json_array_size(e.logps);
+    /* Of the answer alone there are no more than were drawn. */
+    if (e.n <= MAX_GENERATED || json_array_size(e.texts) != e.n)
+        return joust_fail(err, JOUST_UNSUPPORTED, "it gives no log-probs of the prompt");
+    *ret = e;
+    return JOUST_OK;
+}
+
+/* Where the label begins among the first n tokens if it ends them; SIZE_MAX: it doesn't, or not at a token's edge. */
+static size_t label_start(const echoed *e, size_t n, const char *label)
+{
+    size_t left = strlen(label);
+    while (left > 0 && n > 0) {
+        const char *text = json_string_value(json_array_get(e->texts, --n));
+        size_t bytes = text ? strlen(text) : 0;
+        if (!text || bytes > left || memcmp(label + left - bytes, text, bytes) != 0)
+            return SIZE_MAX;
+        left -= bytes;
+    }
+    return left == 0 ? n : SIZE_MAX;
+}
+
+/* The label's tokens [first, end): before those that were drawn, of which the server says how many. A drawn token that is
+ * written like the label must not pass for it. */
+static bool find_label(const json_t *root, const echoed *e, const char *label, size_t *ret_first,
+                       size_t *ret_end)
+{
+    const json_t *said = json_object_get(json_object_get(root, "usage"), "completion_tokens");
+    const json_int_t drawn = json_is_integer(said) ? json_integer_value(said) : MAX_GENERATED;
+    if (drawn < 0 || drawn > (json_int_t)MAX_GENERATED)
+        return false;
+    *ret_end = e->n - (size_t)drawn;
+    *ret_first = label_start(e, *ret_end, label);
+    return *ret_first != SIZE_MAX;
+}
+
+static joust_status read_echo(const json_t *root, const char *label, double *ret, joust_error *err)
+{
+    echoed e = {0};
+    size_t first, end;
+    joust_status st = find_echo(root, &e, err);
+    if (st != JOUST_OK)
+        return st;
+    if (!find_label(root, &e, label, &first, &end))
+        return joust_fail(err, JOUST_INVALID,
+                          "label '%.60s' isn't tokens of its own behind the prompt: let labels, or "
+                          "what follows the template's last slot, begin with a blank or a new line",
+                          label);
+    *ret = 0;
+    for (size_t i = first; st == JOUST_OK && i < end; i++) {
+        float logp = 0;
+        st = joust_response_logp(json_array_get(e.logps, i), i, &logp, err);
+        *ret += (double)logp;
+    }
+    return st;
+}
+
+joust_status joust_endpoint_parse_echo(const void *body, size_t n_bytes,
+                                       const joust_job_endpoint *endpoint, const char *label,
+                                       uint32_t index, joust_endpoint_scores *ret, joust_error *err)
+{
+    json_t *root;
+    double logp = 0;
+    joust_status st = joust_response_load(body, n_bytes, &root, err);
+    if (st != JOUST_OK)
+        return st;
+    st = joust_response_check(root, endpoint, 1, err);
+    if (st == JOUST_OK)
+        st = read_echo(root, label, &logp, err);
+    if (st == JOUST_OK) {
+        ret->logps[index] = logp;
+        add_usage(root, ret);
+    }
+    json_decref(root);
+    return st;
+}
+
+/* ---- the likeliest first tokens ---- */
+
+/* Adds what the token is worth to the labels that are written like it. */
+static joust_status add_token(const char *text, const json_t *value, const char *const *labels,
+                              uint32_t n, double *logps, bool *found, joust_error *err)
+{
+    float logp = 0;
+    joust_status st = joust_response_logp(value, 0, &logp, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
+        if (strcmp(labels[i], text) != 0)
+            continue;
+        logps[i] = found[i] ? joust_log_add(logps[i], (double)logp) : (double)logp;
+        found[i] = true;
+    }
+    return st;
+}
+
+/* [{"token": "yes", "logprob": -0.1}, ...] (chat, llama.cpp) */
+static joust_status read_list(const json_t *list, const char *const *labels, uint32_t n,
+                              double *logps, bool *found, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (size_t i = 0; st == JOUST_OK && i < json_array_size(list); i++) {
+        const json_t *entry = json_array_get(list, i);
+        const char *text = json_string_value(json_object_get(entry, "token"));
+        st = text ? add_token(text, json_object_get(entry, "logprob"), labels, n, logps, found, err)
+                  : joust_fail(err, JOUST_MALFORMED, "a likely token without text");
+    }
+    return st;
+}
+
+/* {"yes": -0.1, ...} */
+static joust_status read_map(const json_t *map, const char *const *labels, uint32_t n,
+                             double *logps, bool *found, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (void *at = json_object_iter((json_t *)(uintptr_t)map); st == JOUST_OK && at;
+         at = json_object_iter_next((json_t *)(uintptr_t)map, at))
+        st = add_token(json_object_iter_key(at), json_object_iter_value(at), labels, n, logps,
+                       found, err);
+    return st;
+}
+
+static joust_status read_top(const json_t *root, const char *const *labels, uint32_t n,
+                             double *logps, bool *found, joust_error *err)
+{
+    const json_t *choice = first_choice(root), *logprobs = json_object_get(choice, "logprobs");
+    const json_t *content = json_array_get(json_object_get(logprobs, "content"), 0);
+    const json_t *list = json_object_get(content, "top_logprobs");
+    const json_t *map = json_array_get(json_object_get(logprobs, "top_logprobs"), 0);
+    const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
+    if (finish && strcmp(finish, "content_filter") == 0)
+        return joust_fail(err, JOUST_DENIED, "a filter of the server withheld the answer");
+    if (json_array_size(list) > 0)
+        return read_list(list, labels, n, logps, found, err);
+    if (json_object_size(map) > 0)
+        return read_map(map, labels, n, logps, found, err);
+    return joust_fail(err, JOUST_UNSUPPORTED,
+                      "it gives no log-probs of its answers' first tokens (top_logprobs)");
+}
+
+joust_status joust_endpoint_parse_top(const void *body, size_t n_bytes,
+                                      const joust_job_endpoint *endpoint, const char *const *labels,
+                                      uint32_t n, joust_endpoint_scores *ret, joust_error *err)
+{
+    json_t *root;
+    double logps[JOUST_MAX_LABELS] = {0};
+    bool found[JOUST_MAX_LABELS] = {false};
+    joust_status st = joust_response_load(body, n_bytes, &root, err);
+    if (st != JOUST_OK)
+        return st;
+    st = joust_response_check(root, endpoint, 1, err);
+    if (st == JOUST_OK)
+        st = read_top(root, labels, n, logps, found, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < n; i++)
+        if (!found[i])
+            st =
+                joust_fail(err, JOUST_INVALID,
+                           "label '%.60s' isn't among the likeliest first tokens of the answer, as "
+                           "it is written: raise top_logprobs, or choose labels of one token that "
+                           "the template calls for",
+                           labels[i]);
+    if (st == JOUST_OK) {
+        memcpy(ret->logps, logps, n * sizeof(*logps));
+        add_usage(root, ret);
+    }
+    json_decref(root);
+    return st;
+}
