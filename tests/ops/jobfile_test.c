@@ -638,11 +638,11 @@ static void judges_of_served_models_are_read_and_checked(void **state)
             "j.yaml:4:78: models.critic.endpoint.scoring: mode: chat has no echo; leave it out, or "
             "say top\n");
     refused(JUDGED(", logprobs: false", TEXT_TEMPLATE, ""),
-            "j.yaml:4:66: models.critic.endpoint.logprobs: judge 'j' asks it for log-probs: leave "
+            "j.yaml:4:67: models.critic.endpoint.logprobs: judge 'j' asks it for log-probs: leave "
             "it out\n");
     refused("name: x\nmodels: {policy: {endpoint: {urls: ['http://a/v1'], model: m, ca_file: a}}}\n"
             "prompts: {file: p.jsonl}\njudges: [{name: j, kind: random}]\n",
-            "j.yaml:2:77: models.policy.endpoint.ca_file: the URLs are http: there is no "
+            "j.yaml:2:72: models.policy.endpoint.ca_file: the URLs are http: there is no "
             "certificate to check\n");
 }
 
