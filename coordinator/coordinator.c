@@ -189,7 +189,7 @@ static void close_all(joust_coordinator *c)
     joust_store_close(&c->store);
     joust_buf_fini(&c->job_bytes);
     for (uint32_t i = 0; i < c->n_links; i++)
-        joust_sending_fini(&c->links[i].sending);
+        joust_link_fini(&c->links[i]);
     joust_free(c->links);
     joust_actions_fini(&c->locals);
     joust_recent_free(&c->recent);

@@ -30,6 +30,8 @@ typedef struct joust_link {
     int64_t heard_ms;
     uint32_t n_refused; /* messages that couldn't be read */
     joust_sending sending;
+    uint32_t n_servers; /* that it asks */
+    joust_server_status *servers;
 } joust_link;
 
 /* What a GENERATE stage has given so far, as far as this process has seen it come. */
@@ -131,6 +133,7 @@ void joust_coordinator_readable(void *arg, uint32_t events);
 joust_link *joust_coordinator_link(joust_coordinator *c, const joust_peer_id *id);
 joust_link *joust_coordinator_link_of(joust_coordinator *c, uint64_t handle);
 void joust_coordinator_close_rows(joust_coordinator *c);
+void joust_link_fini(joust_link *link); /* what it holds */
 void joust_coordinator_unlink(joust_coordinator *c, uint64_t handle);
 /* Sends; a peer that can't be reached becomes an event. */
 void joust_coordinator_send(joust_coordinator *c, uint64_t peer, joust_message *message);
@@ -168,7 +171,7 @@ joust_status joust_served_record_leases(joust_coordinator *c, const joust_action
 void joust_served_count_result(joust_coordinator *c, const joust_unit_result *result);
 /* The process ends where a budget is spent. */
 void joust_served_check_budgets(joust_coordinator *c);
-/* Appends ,"served":[...] to the status, or nothing. */
+/* Appends ,"served":[...] and ,"servers":[...] to the status, or nothing. */
 void joust_served_status(const joust_coordinator *c, joust_buf *to);
 /* checkpoints.c: the final models, as folders. */
 joust_status joust_coordinator_export_models(joust_coordinator *c, joust_error *err);

@@ -29,11 +29,19 @@ joust_link *joust_coordinator_link_of(joust_coordinator *c, uint64_t handle)
     return NULL;
 }
 
+void joust_link_fini(joust_link *link)
+{
+    joust_sending_fini(&link->sending);
+    joust_free(link->servers);
+    link->servers = NULL;
+    link->n_servers = 0;
+}
+
 void joust_coordinator_unlink(joust_coordinator *c, uint64_t handle)
 {
     joust_link *link = joust_coordinator_link_of(c, handle);
     if (link) {
-        joust_sending_fini(&link->sending);
+        joust_link_fini(link);
         *link = c->links[--c->n_links];
     }
 }
@@ -347,6 +355,19 @@ static void take_hello(joust_coordinator *c, const joust_peer_id *from, uint64_t
     joust_coordinator_step(c, &event, NULL, NULL);
 }
 
+/* Keeps what the peer says of the servers that it asks. */
+static void take_servers(joust_coordinator *c, uint64_t peer, joust_msg_heartbeat *beat)
+{
+    joust_link *link = joust_coordinator_link_of(c, peer);
+    if (!link || beat->n_servers == 0)
+        return;
+    joust_free(link->servers);
+    link->servers = beat->servers;
+    link->n_servers = beat->n_servers;
+    beat->servers = NULL;
+    beat->n_servers = 0;
+}
+
 static void take_simple(joust_coordinator *c, uint64_t peer, joust_core_event_kind kind,
                         const joust_message *m)
 {
@@ -379,6 +400,7 @@ static void take_message(joust_coordinator *c, const joust_peer_id *from, joust_
     uint64_t peer = link->handle;
     switch (m->type) {
     case JOUST_MSG_HEARTBEAT: {
+        take_servers(c, peer, &m->u.heartbeat);
         take_simple(c, peer, JOUST_EVENT_HEARTBEAT, m);
         joust_message answer = {.type = JOUST_MSG_HEARTBEAT,
                                 .u.heartbeat = {.sequence = m->u.heartbeat.sequence}};

@@ -6,6 +6,7 @@
 #include "coordinator/coordinator_internal.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "proto/base/text.h"
 #include "storage/tables.h"
 
 bool joust_served_stage(const joust_coordinator *c, uint32_t stage)
@@ -147,6 +148,51 @@ void joust_served_check_budgets(joust_coordinator *c)
     }
 }
 
+static const char *peer_name(const joust_coordinator *c, uint64_t handle)
+{
+    for (uint32_t i = 0; i < joust_core_peers(c->core); i++) {
+        joust_core_peer_view peer = joust_core_peer(c->core, i);
+        if (peer.peer == handle)
+            return peer.name;
+    }
+    return "";
+}
+
+static void add_text(joust_buf *to, const char *name, const char *text)
+{
+    joust_buf_format(to, ",\"%s\":", name);
+    joust_json_string(to, text, strlen(text));
+}
+
+static void add_server(joust_buf *to, const char *peer, const joust_server_status *s, bool first)
+{
+    joust_buf_text(to, first ? ",\"servers\":[{\"peer\":" : ",{\"peer\":");
+    joust_json_string(to, peer, strlen(peer));
+    add_text(to, "model", s->model);
+    add_text(to, "url", s->url);
+    add_text(to, "state", s->state);
+    joust_buf_format(to, ",\"ready\":%s,\"in_flight\":%u,\"answers\":%llu,\"failures\":%llu",
+                     s->ready ? "true" : "false", s->in_flight, (unsigned long long)s->answers,
+                     (unsigned long long)s->failures);
+    add_text(to, "probe", s->probe);
+    add_text(to, "last_error", s->last_error);
+    joust_buf_text(to, "}");
+}
+
+/* What peers said last of the servers that they ask. */
+static void add_servers(const joust_coordinator *c, joust_buf *to)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < c->n_links; i++) {
+        const joust_link *link = &c->links[i];
+        for (uint32_t k = 0; k < link->n_servers; k++) {
+            add_server(to, peer_name(c, link->handle), &link->servers[k], !any);
+            any = true;
+        }
+    }
+    joust_buf_text(to, any ? "]" : "");
+}
+
 void joust_served_status(const joust_coordinator *c, joust_buf *to)
 {
     bool any = false;
@@ -165,4 +211,5 @@ void joust_served_status(const joust_coordinator *c, joust_buf *to)
         any = true;
     }
     joust_buf_text(to, any ? "]" : "");
+    add_servers(c, to);
 }

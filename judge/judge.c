@@ -4,12 +4,14 @@
 
 #include "judge/judging.h"
 #include "proto/base/alloc.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/cache.h"
 #include "worker/endpoint/endpoint.h"
 #include "worker/engine/model_cache.h"
 
 #define RESIDENT_MODELS 2u
+#define REPORT_MS       1000
 #define UNITS_AT_ONCE   16u /* results leave after so many, not at the end of a long queue */
 
 typedef struct judge {
@@ -19,6 +21,7 @@ typedef struct judge {
     const joust_job *job;
     joust_plan *plan;
     joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
+    int64_t report_ms; /* when the coordinator hears of their servers next */
 } judge;
 
 /* One batch under way. */
@@ -150,10 +153,33 @@ static bool unit_wanted(void *context, uint32_t unit)
     return joust_peer_wants(b->peer, b->places[unit]);
 }
 
+/* Says how the servers are doing. */
+static joust_status report_servers(batch *b, joust_error *err)
+{
+    judge *j = b->j;
+    joust_server_status *list = NULL;
+    uint32_t n = 0;
+    joust_status st = JOUST_OK;
+    j->report_ms = joust_clock_ms() + REPORT_MS;
+    for (uint32_t i = 0; st == JOUST_OK && i < j->job->n_models; i++)
+        if (j->endpoints[i])
+            st = joust_endpoint_describe(j->endpoints[i], j->job->models[i].name, &list, &n, err);
+    n = n < JOUST_MAX_SERVER_STATUS ? n : JOUST_MAX_SERVER_STATUS;
+    if (st == JOUST_OK && n > 0)
+        st = joust_peer_report_servers(b->peer, &list, n, err);
+    joust_free(list);
+    return st;
+}
+
 static joust_status check(void *context, uint64_t n_answered, joust_error *err)
 {
     batch *b = context;
     const joust_upstream *up = joust_peer_upstream(b->peer);
+    if (joust_clock_ms() >= b->j->report_ms) {
+        joust_status st = report_servers(b, err);
+        if (st != JOUST_OK)
+            return st;
+    }
     return up->check(up->context, n_answered, err);
 }
 
@@ -215,6 +241,8 @@ static joust_status ask_units(batch *b, const joust_lease_unit *units, uint32_t 
     b->places = places;
     if (st == JOUST_OK && n_whole > 0)
         st = joust_judging_ask(judging, endpoint, whole, n_whole, &calls, err);
+    if (st == JOUST_OK)
+        st = report_servers(b, err);
     joust_judging_free(&judging);
     joust_free(whole);
     joust_free(places);

@@ -70,6 +70,26 @@ static void print_peers(const json_t *peers)
     }
 }
 
+/* Servers that peers ask, and why those that get no requests don't. */
+static void print_servers(const json_t *servers)
+{
+    const size_t n = json_array_size(servers);
+    const int model = width_of(servers, "model", 12), url = width_of(servers, "url", 28);
+    if (n)
+        printf("\n%-*s %-*s %-12s %-14s %9s %9s %9s\n", model, "model", url, "server", "peer",
+               "state", "in flight", "answers", "failures");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *s = json_array_get(servers, i);
+        printf("%-*s %-*s %-12s %-14s %9lld %9lld %9lld\n", model, text_of(s, "model"), url,
+               text_of(s, "url"), text_of(s, "peer"), text_of(s, "state"),
+               number_of(s, "in_flight"), number_of(s, "answers"), number_of(s, "failures"));
+        if (*text_of(s, "probe"))
+            printf("  probe: %s\n", text_of(s, "probe"));
+        if (*text_of(s, "last_error"))
+            printf("  last error: %s\n", text_of(s, "last_error"));
+    }
+}
+
 static void print_heading(const json_t *root, const json_t *core)
 {
     const char *name = text_of(json_object_get(root, "job"), "name");
@@ -90,6 +110,7 @@ static void print_screen(const json_t *root)
     print_heading(root, core);
     print_stages(json_object_get(core, "stages"));
     print_peers(json_object_get(core, "peers"));
+    print_servers(json_object_get(root, "servers"));
 }
 
 /* The snapshot of a coordinator at `connect`, or at the endpoint that it left in the store. Where no process has the store

@@ -38,9 +38,19 @@ static const joust_field progress_fields[] = {RECORD(joust_progress, 1, unit, jo
 static const joust_record_type progress_type =
     RECORD_TYPE(joust_progress, joust__wire__progress__descriptor, progress_fields);
 
+static const joust_field server_fields[] = {
+    NAME(joust_server_status, 1, model),      NAME(joust_server_status, 2, url),
+    NAME(joust_server_status, 3, state),      NAME(joust_server_status, 4, probe),
+    NAME(joust_server_status, 5, last_error), VALUE(joust_server_status, 6, ready),
+    VALUE(joust_server_status, 7, in_flight), VALUE(joust_server_status, 8, answers),
+    VALUE(joust_server_status, 9, failures)};
+static const joust_record_type server_type =
+    RECORD_TYPE(joust_server_status, joust__wire__server_status__descriptor, server_fields);
+
 static const joust_field heartbeat_fields[] = {
     VALUE(joust_msg_heartbeat, 1, sequence),
-    RECORDS(joust_msg_heartbeat, 2, progress, n_progress, JOUST_MAX_UNITS, progress_type)};
+    RECORDS(joust_msg_heartbeat, 2, progress, n_progress, JOUST_MAX_UNITS, progress_type),
+    RECORDS(joust_msg_heartbeat, 3, servers, n_servers, JOUST_MAX_SERVER_STATUS, server_type)};
 static const joust_record_type heartbeat_type =
     RECORD_TYPE(joust_msg_heartbeat, joust__wire__heartbeat__descriptor, heartbeat_fields);
 

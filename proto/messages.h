@@ -66,10 +66,26 @@ typedef struct joust_progress {
     uint64_t done; /* any counter that grows while work is done: tokens, steps */
 } joust_progress;
 
+#define JOUST_MAX_SERVER_STATUS 1024u
+
+/* A server that a peer asks, or has started: what `joust status` shows of it. Texts without secrets. */
+typedef struct joust_server_status {
+    char model[JOUST_MAX_NAME_BYTES]; /* under models: */
+    char url[JOUST_MAX_URL_BYTES + 1];
+    char state[32];  /* "ready", "resting", "starting" … */
+    char probe[320]; /* what came of the last proof or probe; "" : none */
+    char last_error[320];
+    bool ready; /* it gets requests */
+    uint32_t in_flight;
+    uint64_t answers, failures; /* requests that it answered, tries that failed, in this process's life */
+} joust_server_status;
+
 typedef struct joust_msg_heartbeat {
     uint64_t sequence;
     uint32_t n_progress;
     joust_progress *progress; /* of the leases it holds */
+    uint32_t n_servers; /* 0: as the last one that named any */
+    joust_server_status *servers;
 } joust_msg_heartbeat;
 
 typedef struct joust_msg_text { /* GOODBYE, ERROR */

@@ -84,6 +84,10 @@ JOUST_MUST_USE joust_status joust_peer_deliver(joust_peer *peer, joust_unit_resu
                                                joust_error *err);
 /* Whether the result of units[i] of the batch is still waited for: it may have been revoked. */
 bool joust_peer_wants(const joust_peer *peer, uint32_t i);
+/* The state of the servers that the role asks, for `joust status`; takes *servers (NULLed on success). Errors: as deliver. */
+JOUST_MUST_USE joust_status joust_peer_report_servers(joust_peer *peer,
+                                                      joust_server_status **servers, uint32_t n,
+                                                      joust_error *err);
 /* A unit of the batch can't be done here. Errors: as deliver. */
 JOUST_MUST_USE joust_status joust_peer_fail(joust_peer *peer, const joust_unit_key *unit,
                                             const joust_error *why, joust_error *err);

@@ -14,6 +14,8 @@ typedef struct call {
     joust_unit_key unit;
     joust_status code;
     char *text;
+    joust_server_status *servers;
+    uint32_t n_servers;
 } call;
 
 static void call_free(call *c)
@@ -21,6 +23,7 @@ static void call_free(call *c)
     joust_message_fini(&c->message);
     joust_unit_result_fini(&c->result);
     joust_free(c->text);
+    joust_free(c->servers);
     joust_free(c);
 }
 
@@ -52,6 +55,13 @@ static void run_fail(void *arg)
 {
     call *c = arg;
     joust_peer_fail_unit(c->peer, &c->unit, c->code, c->text);
+    call_free(c);
+}
+
+static void run_servers(void *arg)
+{
+    call *c = arg;
+    joust_session_servers(c->peer->session, &c->servers, c->n_servers);
     call_free(c);
 }
 
@@ -113,6 +123,23 @@ joust_status joust_peer_deliver(joust_peer *peer, joust_unit_result *result, jou
     st = joust_actor_tell(peer->actor, run_finish, c, err);
     if (st == JOUST_OK)
         *result = (joust_unit_result){0};
+    else
+        joust_free(c);
+    return st;
+}
+
+joust_status joust_peer_report_servers(joust_peer *peer, joust_server_status **servers, uint32_t n,
+                                       joust_error *err)
+{
+    call *c = NULL;
+    joust_status st = call_create(peer, &c, err);
+    if (st != JOUST_OK)
+        return st;
+    c->servers = *servers;
+    c->n_servers = n;
+    st = joust_actor_tell(peer->actor, run_servers, c, err);
+    if (st == JOUST_OK)
+        *servers = NULL;
     else
         joust_free(c);
     return st;

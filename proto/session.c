@@ -62,6 +62,7 @@ void joust_session_free(joust_session **session)
     joust_free(s->failed);
     joust_free(s->keys);
     joust_free(s->progress);
+    joust_free(s->servers);
     joust_free(s);
     *session = NULL;
 }
@@ -174,6 +175,7 @@ static joust_status receive_hello_ack(joust_session *s, const joust_message *m, 
     s->grace_ms = ack->grace_ms ? ack->grace_ms : s->grace_ms;
     s->next_heartbeat_ms = now_ms + s->heartbeat_ms;
     s->credit_due = s->state == JOUST_SESSION_DRAINING;
+    s->servers_due = s->n_servers > 0;
     for (uint32_t i = 0; i < s->n_held; i++)
         s->units[i].sent = false;
     return JOUST_OK;
@@ -331,6 +333,15 @@ static joust_message offer_hello(joust_session *s)
     return m;
 }
 
+void joust_session_servers(joust_session *s, joust_server_status **servers, uint32_t n)
+{
+    joust_free(s->servers);
+    s->servers = *servers;
+    s->n_servers = n;
+    s->servers_due = n > 0;
+    *servers = NULL;
+}
+
 static joust_message offer_heartbeat(joust_session *s)
 {
     uint32_t n = 0;
@@ -338,10 +349,13 @@ static joust_message offer_heartbeat(joust_session *s)
         if (!s->units[i].finished && s->units[i].done > s->units[i].told)
             s->progress[n++] =
                 (joust_progress){.unit = s->units[i].id.unit, .done = s->units[i].done};
-    return (joust_message){
-        .type = JOUST_MSG_HEARTBEAT,
-        .epoch = s->epoch,
-        .u.heartbeat = {.sequence = s->sequence + 1, .n_progress = n, .progress = s->progress}};
+    return (joust_message){.type = JOUST_MSG_HEARTBEAT,
+                           .epoch = s->epoch,
+                           .u.heartbeat = {.sequence = s->sequence + 1,
+                                           .n_progress = n,
+                                           .progress = s->progress,
+                                           .n_servers = s->servers_due ? s->n_servers : 0,
+                                           .servers = s->servers}};
 }
 
 /* Index of a result that must be sent, or n_held. */
@@ -420,6 +434,7 @@ joust_status joust_session_next(joust_session *s, int64_t now_ms, joust_message 
 static void sent_heartbeat(joust_session *s, int64_t now_ms)
 {
     s->sequence++;
+    s->servers_due = false;
     s->next_heartbeat_ms = now_ms + s->heartbeat_ms;
     for (uint32_t i = 0; i < s->n_held; i++)
         s->units[i].told = s->units[i].done;

@@ -116,6 +116,9 @@ JOUST_MUST_USE joust_status joust_session_accept(joust_session *s, const joust_l
 /* Notes a counter that grows while the unit is worked on; the next heartbeat carries it. Unknown
  * units are ignored. */
 void joust_session_progress(joust_session *s, const joust_unit_key *unit, uint64_t done);
+/* takes *servers (allocated by joust_calloc; NULLed): the state of the servers that the peer asks, for the next heartbeat, and for
+ * each coordinator to come. n: at most JOUST_MAX_SERVER_STATUS. */
+void joust_session_servers(joust_session *s, joust_server_status **servers, uint32_t n);
 /* takes *result (zeroed on success): sent, and held until acknowledged. id.lease and id.attempt are
  * set to the newest lease. Errors: JOUST_NOT_FOUND (revoked meanwhile: throw it away). */
 JOUST_MUST_USE joust_status joust_session_finish(joust_session *s, joust_unit_result *result,

@@ -54,6 +54,10 @@ struct joust_session {
     uint32_t offered_unit; /* JOUST_OFFER_RESULT: its index */
     joust_unit_key *keys;  /* views of messages: (options.credit) each */
     joust_progress *progress;
+
+    joust_server_status *servers; /* (n_servers) that the peer asks */
+    uint32_t n_servers;
+    bool servers_due; /* the next heartbeat names them */
 };
 
 /* View of s, or NULL; valid until a unit is accepted or released. */

@@ -249,3 +249,46 @@ joust_status joust_managed_rest(joust_managed *m,
     }
     return st;
 }
+
+/* ---- displays ---- */
+
+static const char *state_of(const joust_server *s)
+{
+    switch (s->state) {
+    case JOUST_SERVER_OFF:
+        return "stopped";
+    case JOUST_SERVER_STARTING:
+        return "starting";
+    case JOUST_SERVER_LIVE:
+        return NULL; /* as the endpoint says */
+    case JOUST_SERVER_CALLING:
+        return s->to_sleep ? "going to sleep" : "publishing";
+    case JOUST_SERVER_STOPPING:
+        return "stopping";
+    case JOUST_SERVER_ASLEEP:
+        return "asleep";
+    case JOUST_SERVER_LOST:
+        return "lost";
+    }
+    return "unknown";
+}
+
+joust_status joust_managed_describe(const joust_managed *m, joust_server_status **list, uint32_t *n,
+                                    joust_error *err)
+{
+    const uint32_t first = *n;
+    joust_status st = joust_endpoint_describe(m->endpoint, m->model->name, list, n, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < m->n; i++) {
+        const joust_server *s = &m->servers[i];
+        joust_server_status *to = &(*list)[first + i];
+        const char *state = state_of(s);
+        if (state)
+            snprintf(to->state, sizeof(to->state), "%s", state);
+        if (state && s->failures + (s->state == JOUST_SERVER_LOST))
+            snprintf(to->last_error, sizeof(to->last_error), "%s", s->why);
+        else if (to->ready)
+            snprintf(to->probe, sizeof(to->probe), "has version %llu",
+                     (unsigned long long)m->version.version);
+    }
+    return st;
+}

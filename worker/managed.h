@@ -51,6 +51,10 @@ JOUST_MUST_USE joust_status joust_managed_rest(joust_managed *managed,
                                                joust_status (*step)(void *context, uint64_t n,
                                                                     joust_error *err),
                                                void *context, joust_error *err);
+/* How they are doing, appended to the list. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_managed_describe(const joust_managed *managed,
+                                                   joust_server_status **list, uint32_t *n,
+                                                   joust_error *err);
 /* Process ids and the like are no business of anybody; for tests: how many servers get work now. */
 uint32_t joust_managed_ready(const joust_managed *managed);
 

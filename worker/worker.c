@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/cache.h"
 #include "proto/plan.h"
@@ -15,6 +16,7 @@
 #include "worker/rollout.h"
 #include "worker/trainer.h"
 
+#define REPORT_MS 1000
 #define RESIDENT_MODELS                                                                            \
     2u /* policies of two stages: the trained one and the one it is compared with */
 
@@ -40,6 +42,8 @@ typedef struct worker {
     joust_plan *plan;
     joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
     served served[JOUST_MAX_MODELS];             /* likewise */
+    bool asks_servers;
+    int64_t report_ms; /* when the coordinator hears of them next */
 } worker;
 
 /* One batch under way. */
@@ -72,10 +76,36 @@ static joust_status unit_failed(void *context, uint32_t unit, const joust_error 
     return joust_peer_fail(b->peer, &b->units[unit].unit, why, err);
 }
 
+/* Says how the servers are doing. */
+static joust_status report_servers(batch *b, joust_error *err)
+{
+    worker *w = b->w;
+    joust_server_status *list = NULL;
+    uint32_t n = 0;
+    joust_status st = JOUST_OK;
+    w->report_ms = joust_clock_ms() + REPORT_MS;
+    for (uint32_t i = 0; st == JOUST_OK && i < w->job->n_models; i++) {
+        if (w->served[i].servers)
+            st = joust_managed_describe(w->served[i].servers, &list, &n, err);
+        else if (w->endpoints[i])
+            st = joust_endpoint_describe(w->endpoints[i], w->job->models[i].name, &list, &n, err);
+    }
+    n = n < JOUST_MAX_SERVER_STATUS ? n : JOUST_MAX_SERVER_STATUS;
+    if (st == JOUST_OK && n > 0)
+        st = joust_peer_report_servers(b->peer, &list, n, err);
+    joust_free(list);
+    return st;
+}
+
 static joust_status check(void *context, uint64_t done, joust_error *err)
 {
     batch *b = context;
     const joust_upstream *up = joust_peer_upstream(b->peer);
+    if (b->w->asks_servers && joust_clock_ms() >= b->w->report_ms) {
+        joust_status st = report_servers(b, err);
+        if (st != JOUST_OK)
+            return st;
+    }
     return up->check(up->context, done, err);
 }
 
@@ -165,7 +195,8 @@ static joust_status ask(batch *b, const joust_stage *stage, const joust_lease_un
                                       .wanted = unit_wanted,
                                       .step = check,
                                       .context = b};
-    return joust_endpoint_rollout_run(&rollout, units, n, err);
+    st = joust_endpoint_rollout_run(&rollout, units, n, err);
+    return st == JOUST_OK ? report_servers(b, err) : st;
 }
 
 /* ---- servers of our own ---- */
@@ -283,7 +314,7 @@ static joust_status ask_own(batch *b, const joust_stage *stage, const joust_leas
                                       .context = &a};
     st = joust_endpoint_rollout_run(&rollout, units, n, err);
     joust_prompter_free(&prompter);
-    return st;
+    return st == JOUST_OK ? report_servers(b, err) : st;
 }
 
 /* Servers give their GPUs back to who trains. */
@@ -331,6 +362,7 @@ static joust_status run(void *context, joust_peer *peer, const joust_lease_unit 
         return joust_fail(err, JOUST_INVALID, "the plan has no stage %u", units[0].unit.stage);
     const joust_stage *stage = &w->plan->stages[units[0].unit.stage];
     joust_status st = JOUST_OK;
+    w->asks_servers = w->asks_servers || joust_stage_is_served(w->job, stage);
     for (uint32_t i = 0, k; i < n && st == JOUST_OK; i += k) {
         b.first = i;
         switch (stage->kind) {

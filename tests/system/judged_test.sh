@@ -37,6 +37,14 @@ cluster: {workers: 1, judges: 2, heartbeat_ms: 300}
 EOF
 }
 
+# shows_servers: status tells of the judges' servers.
+shows_servers() {
+    "$joust" status --store "$dir/quiet" >"$dir/status" && "$joust" status --store "$dir/quiet" --json >"$dir/status.json" &&
+        grep -q "^critic .* judge-[01] " "$dir/status" && grep -q "last error: Operation timed out" "$dir/status" &&
+        grep -q '"model":"critic","url":"http://127.0.0.1:[0-9]*/v1","state":"[a-z]*","ready":' "$dir/status.json" &&
+        grep -q '"probe":"fingerprint [0-9a-f]*"' "$dir/status.json"
+}
+
 # secret_arguments: the key is an argument of no process.
 secret_arguments() {
     for process in /proc/[0-9]*; do
@@ -47,10 +55,15 @@ secret_arguments() {
 
 serve good
 serve quiet --key-env JOUST_TEST_KEY
+quiet=${others##* }
 job "$dir/quiet.url"
 begin "$dir/quiet"
 await grep -q -v probe "$log.quiet"
 secret_arguments
+# Its server stands still: status says so, in both forms.
+kill -STOP "$quiet"
+await shows_servers
+kill -CONT "$quiet"
 finish 0
 
 serve a --key-env JOUST_TEST_KEY slow=20 cut=20

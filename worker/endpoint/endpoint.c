@@ -195,6 +195,7 @@ static void try_again(run *r, const joust_transfer *t, const char *why, bool lat
 {
     slot *s = &r->slots[t->request];
     s->late = late;
+    r->e->servers[t->server].n_failures++;
     snprintf(s->why, sizeof(s->why), "%.100s: %.200s", r->e->servers[t->server].url, why);
     joust_log_debug("endpoint", "%s try %u: %s", s->ask->id, s->tries, s->why);
     s->avoid = t->server;
@@ -214,6 +215,7 @@ static joust_status deliver(run *r, const joust_transfer *t, joust_endpoint_answ
     r->n_open--;
     r->n_answered++;
     r->e->n_answers++;
+    r->e->servers[t->server].n_answers++;
     if (s->ask->n_labels) {
         s->scores.n = s->ask->n_labels;
         return r->calls->scored(r->calls->context, t->request, &s->scores, &report, err);

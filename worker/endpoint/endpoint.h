@@ -14,7 +14,7 @@
 #ifndef JOUST_WORKER_ENDPOINT_H
 #define JOUST_WORKER_ENDPOINT_H
 
-#include "proto/job.h"
+#include "proto/messages.h"
 #include "worker/endpoint/wire.h"
 
 typedef struct joust_endpoint joust_endpoint;
@@ -64,6 +64,14 @@ void joust_endpoint_give_up(joust_endpoint *endpoint, uint32_t server, const cha
 /* Whether it was found unfit again and again, so that time won't mend it; *ret_why: view, or NULL. */
 bool joust_endpoint_is_unfit(const joust_endpoint *endpoint, uint32_t server, const char **ret_why);
 bool joust_endpoint_is_ready(const joust_endpoint *endpoint, uint32_t server);
+
+/* How a server is doing, for displays; model: its name under models:. */
+void joust_endpoint_describe_server(const joust_endpoint *endpoint, uint32_t server,
+                                    const char *model, joust_server_status *ret);
+/* The same of all its servers, appended to the list. Errors: JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_endpoint_describe(const joust_endpoint *endpoint,
+                                                    const char *model, joust_server_status **list,
+                                                    uint32_t *n, joust_error *err);
 
 typedef struct joust_endpoint_request {
     const char *prompt;  /* borrowed; or NULL, and then */

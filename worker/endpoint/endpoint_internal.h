@@ -47,8 +47,9 @@ typedef struct joust_endpoint_server_state {
     uint32_t n_proved;              /* probes of this look whose answers fit */
     bool has_fingerprint;
     joust_fingerprint fingerprint;
-    int64_t told_ms; /* when the log last spoke of it */
-    char why[320];   /* the last failure */
+    uint64_t n_answers, n_failures; /* tries of requests */
+    int64_t told_ms;                /* when the log last spoke of it */
+    char why[320];                  /* the last failure */
 } joust_endpoint_server_state;
 
 /* One exchange under way. */
