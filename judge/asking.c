@@ -47,8 +47,11 @@ static joust_status finish(asking *a, uint32_t unit, joust_error *err)
 
 static joust_status fail(asking *a, uint32_t unit, const joust_error *why, joust_error *err)
 {
+    joust_error told = *why;
     a->tasks[unit].over = true;
-    return a->calls->failed(a->calls->context, unit, why, err);
+    if (told.status == JOUST_UNREACHABLE) /* an outage is no fault of the unit's */
+        told.status = JOUST_TIMEOUT;
+    return a->calls->failed(a->calls->context, unit, &told, err);
 }
 
 /* A question of the unit is answered, or never will be. */

@@ -198,8 +198,11 @@ static uint64_t count_tokens(const joust_endpoint_answer *a)
 
 static joust_status fail_unit(run *x, uint32_t unit, const joust_error *why, joust_error *err)
 {
+    joust_error told = *why;
     x->tasks[unit].failed = true;
-    return x->r->failed(x->r->context, unit, why, err);
+    if (told.status == JOUST_UNREACHABLE) /* an outage is no fault of the unit's */
+        told.status = JOUST_TIMEOUT;
+    return x->r->failed(x->r->context, unit, &told, err);
 }
 
 /* Whether an answer to token ids has what training needs: else why. */

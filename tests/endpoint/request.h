@@ -12,12 +12,12 @@
 typedef struct http_request {
     char *body; /* NUL-terminated; NULL: none */
     size_t n_body;
-    char id[80]; /* X-Request-Id, or "-" */
+    char id[80]; /* X-Joust-Request, or "-" */
 } http_request;
 
 static inline void request_begin(http_request *r, struct MHD_Connection *c)
 {
-    const char *id = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Request-Id");
+    const char *id = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "X-Joust-Request");
     *r = (http_request){0};
     snprintf(r->id, sizeof(r->id), "%s", id ? id : "-");
 }

@@ -196,7 +196,7 @@ static void who_gives_no_logprobs_is_told_the_remedy(void **state)
     open_client(b);
     ask(b, N);
     assert_int_equal(b->n_failed, N);
-    assert_int_equal(b->status, JOUST_NOT_FOUND);
+    assert_int_equal(b->status, JOUST_UNSUPPORTED);
     assert_non_null(strstr(b->why, "can't score labels by top_logprobs"));
     assert_non_null(strstr(b->why, "use a server that gives log-probs"));
     close_client(b);

@@ -352,6 +352,10 @@ static void labels_are_found_among_the_likeliest_tokens(void **state)
     check_ok(parse_top("{\"logprobs\":{\"top_logprobs\":[{\"no\":-2,\" yes\":-1,\"yes\":-0.5}]}}",
                        logps, &err));
     assert_true(logps[0] == -0.5 && logps[1] == -2);
+    check_ok(parse_top("{\"logprobs\":{\"top_logprobs\":[{\"no\":-2,\"\\u0000\":-1,\"\\\\u0000\":-"
+                       "3,\"yes\":-0.5}]}}",
+                       logps, &err));
+    assert_true(logps[0] == -0.5 && logps[1] == -2);
     /* Two tokens that are written alike are worth what both are. */
     check_ok(parse_top("{\"logprobs\":{\"content\":[{\"token\":\"yes\",\"logprob\":-0.5,"
                        "\"top_logprobs\":[{\"token\":\"yes\",\"logprob\":-1},{\"token\":\"no\","

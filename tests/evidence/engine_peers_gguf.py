@@ -1,9 +1,11 @@
-"""Writes a Llama checkpoint with a tied head, as `joust bench engine --save` makes it, as float32 GGUF without a vocabulary.
+"""Writes a Llama checkpoint with a tied head, as `joust bench engine --save` makes it, as float32 GGUF: without a vocabulary, or with
+that of llama2.c's tokenizer.bin.
 
-usage: engine_peers_gguf.py DIR OUT.gguf
+usage: engine_peers_gguf.py DIR OUT.gguf [TOKENIZER.bin]
 """
 
 import json
+import struct
 import sys
 
 import gguf
@@ -16,7 +18,31 @@ def interleaved(w, n_heads):
     return w.reshape(n_heads, 2, w.shape[0] // n_heads // 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
 
 
-def main(folder, out):
+def add_vocabulary(writer, path):
+    """SentencePiece's pieces: unknown, begin and end, 256 bytes, then the others, each with its score."""
+    with open(path, "rb") as file:
+        data = file.read()
+    at, tokens, scores, types = 4, [], [], []
+    while at < len(data):
+        score, n = struct.unpack_from("<fi", data, at)
+        text = data[at + 8 : at + 8 + n].decode()
+        at += 8 + n
+        i = len(tokens)
+        tokens.append(["<unk>", "<s>", "</s>"][i] if i < 3 else text.replace(" ", "\u2581"))
+        scores.append(score)
+        types.append([gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL][i] if i < 3
+                     else gguf.TokenType.BYTE if text.startswith("<0x") else gguf.TokenType.NORMAL)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(True)
+
+
+def main(folder, out, tokenizer=None):
     with open(folder + "/config.json") as file:
         config = json.load(file)
     tensors = load_file(folder + "/model.safetensors")
@@ -33,7 +59,10 @@ def main(folder, out):
     writer.add_rope_freq_base(10000.0)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+    if tokenizer:
+        add_vocabulary(writer, tokenizer)
+    else:
+        writer.add_tokenizer_model("no_vocab")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     names = {
         "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",

@@ -380,7 +380,7 @@ static joust_status fail_hopeless(run *r, joust_error *err)
         return JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < r->n; i++)
         if (r->slots[i].at_ms != INT64_MAX)
-            st = give_up(r, i, JOUST_NOT_FOUND, why, err);
+            st = give_up(r, i, JOUST_UNSUPPORTED, why, err);
     return st;
 }
 

@@ -82,7 +82,7 @@ typedef struct joust_endpoint_request {
     uint32_t n;                       /* choices */
     joust_stream stream; /* of its first sample: its seed, and the jitter of its waits */
     uint64_t key;        /* requests of one key go to one server where that can be */
-    char id[64];         /* X-Request-Id: what it is for */
+    char id[64];         /* X-Joust-Request: what it is for */
     /* Of an endpoint that scores labels: instead of an answer, what each of these is worth behind the prompt. sampling and n
      * don't count. */
     const char *const *labels; /* (n_labels), borrowed; at most JOUST_MAX_LABELS */
@@ -106,8 +106,8 @@ typedef struct joust_endpoint_calls {
                            const joust_endpoint_report *report, joust_error *err);
     /* why->status: JOUST_INVALID: it was refused for what it says; JOUST_MALFORMED: its answers make no sense, or don't name a
      * label; JOUST_DENIED: a filter withheld it; its deadline is over, and the last try took too long (JOUST_TIMEOUT) or broke
-     * (JOUST_UNREACHABLE); JOUST_NOT_FOUND: there is no server to ask, and won't be; JOUST_UNSUPPORTED: servers can't
-     * do what it asks for. */
+     * (JOUST_UNREACHABLE); JOUST_UNSUPPORTED: servers can't do what it asks for, or none can be asked
+     * for reasons that time won't mend. */
     joust_status (*failed)(void *context, uint32_t request, const joust_error *why,
                            joust_error *err);
     /* Whether its answer is still waited for; asked before each try. Without it none of its calls follows. May be NULL. */

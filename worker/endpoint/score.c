@@ -171,6 +171,21 @@ static joust_status read_top(const json_t *root, const char *const *labels, uint
                       "it gives no log-probs of its answers' first tokens (top_logprobs)");
 }
 
+/* A token that is a NUL byte may be a key, which the parser doesn't take: it becomes a private character, and no label
+ * has either. Owned; NULL: out of memory. */
+static char *without_nul_keys(const char *body, size_t n)
+{
+    char *copy = joust_memdup(body, n ? n : 1);
+    for (size_t i = 0; copy && i + 1 < n; i++) {
+        if (copy[i] != '\\')
+            continue;
+        if (n - i >= 6 && memcmp(copy + i, "\\u0000", 6) == 0)
+            copy[i + 2] = 'e';
+        i++; /* what a backslash stands before is no escape itself */
+    }
+    return copy;
+}
+
 joust_status joust_endpoint_parse_top(const void *body, size_t n_bytes,
                                       const joust_job_endpoint *endpoint, const char *const *labels,
                                       uint32_t n, joust_endpoint_scores *ret, joust_error *err)
@@ -178,7 +193,11 @@ joust_status joust_endpoint_parse_top(const void *body, size_t n_bytes,
     json_t *root;
     double logps[JOUST_MAX_LABELS] = {0};
     bool found[JOUST_MAX_LABELS] = {false};
-    joust_status st = joust_response_load(body, n_bytes, &root, err);
+    char *text = without_nul_keys(body, n_bytes);
+    if (!text)
+        return joust_fail(err, JOUST_NOMEM, "endpoint: out of memory");
+    joust_status st = joust_response_load(text, n_bytes, &root, err);
+    joust_free(text);
     if (st != JOUST_OK)
         return st;
     st = joust_response_check(root, endpoint, 1, err);

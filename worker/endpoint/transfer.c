@@ -72,10 +72,19 @@ static bool add_header(joust_transfer *t, const char *line)
 
 static bool add_headers(const joust_endpoint *e, joust_transfer *t, const char *id)
 {
-    char line[128];
-    snprintf(line, sizeof(line), "X-Request-Id: %.64s", id);
+    char line[128], try[128];
+    const uint64_t names[2] = {joust_checksum(id, strlen(id)),
+                               (uint64_t)t->begun_us * JOUST_MAX_URLS + t->server};
+    const uint64_t mixed = joust_checksum(names, sizeof(names));
+    /* Some servers take nothing but a UUID, of which each try has its own. */
+    snprintf(try, sizeof(try), "X-Request-Id: %08x-%04x-4%03x-8%03x-%012llx",
+             (unsigned)(names[0] >> 32), (unsigned)(names[0] >> 16 & 0xffff),
+             (unsigned)(names[0] >> 4 & 0xfff), (unsigned)(mixed >> 48 & 0xfff),
+             (unsigned long long)(mixed & 0xffffffffffff));
+    snprintf(line, sizeof(line), "X-Joust-Request: %.64s", id);
     return add_header(t, "Content-Type: application/json") && add_header(t, "Expect:") &&
-           add_header(t, line) && (!e->authorization || add_header(t, e->authorization));
+           add_header(t, line) && add_header(t, try) &&
+           (!e->authorization || add_header(t, e->authorization));
 }
 
 static void set_options(const joust_endpoint *e, joust_transfer *t, const char *url)
