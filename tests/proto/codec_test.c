@@ -58,6 +58,7 @@ static size_t field_bytes(const joust_field *f, const ProtobufCFieldDescriptor *
     case JOUST_FIELD_NAME:
         return f->limit;
     case JOUST_FIELD_DIGEST:
+    case JOUST_FIELD_DIGEST_OR_0:
         return JOUST_DIGEST_BYTES;
     case JOUST_FIELD_TEXTS:
         return f->limit * sizeof(char *);
