@@ -571,6 +571,8 @@ static joust_status train(run *r, joust_error *err)
     if (st == JOUST_OK)
         st = do_steps(r, err);
     if (st == JOUST_OK)
+        st = joust_trainer_finish(r->trainer, err);
+    if (st == JOUST_OK)
         st = joust_version_publish(r->t, r->unit, r->model, r->params->max_steps, r->result, err);
     return st;
 }

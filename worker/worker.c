@@ -392,7 +392,7 @@ static joust_status serve(worker *w, const joust_role_options *options, bool can
     joust_peer_options peer =
         joust_peer_options_of(options, JOUST_PEER_WORKER, joust_engine_numeric_class(w->engine),
                               joust_engine_threads(w->engine));
-    peer.session.can_train = can_train && joust_engine_check_cpu(w->engine, "", NULL) == JOUST_OK;
+    peer.session.can_train = can_train;
     joust_peer_role_work work = {.context = w, .begin = begin, .run = run};
     joust_log_info("worker", "name %s endpoint %s threads %u kernels %s device %s", options->name,
                    options->endpoint, joust_engine_threads(w->engine),

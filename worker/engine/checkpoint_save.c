@@ -8,6 +8,7 @@
 
 #include "config_internal.h"
 #include "json_internal.h"
+#include "model_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/base/text.h"
@@ -273,7 +274,9 @@ joust_status joust_model_export(const joust_model *model, const char *source, jo
                                 uint64_t max_shard_bytes, const char *dir, joust_error *err)
 {
     static const char *const names[] = {"float32", "float16", "bfloat16"};
-    joust_status st = joust_dir_make(dir, err);
+    joust_status st = joust_model_check_host(model, err);
+    if (st == JOUST_OK)
+        st = joust_dir_make(dir, err);
     if (st == JOUST_OK && source)
         st = copy_companions(source, dir, err);
     if (st == JOUST_OK && source)

@@ -96,6 +96,11 @@ GPU_FUNCTION void gpu_attend(const joust_gpu_attend_args *p, int bf16)
         sums[GPU_THREAD] = sum;
     gpu_halves(sums, ATTEND_SUMS);
     const float inverse = 1.0f / sums[0];
+    if (p->stats && GPU_THREAD == 0) {
+        float *stats = p->stats + 2 * ((size_t)GPU_BLOCK_Y * p->n_heads + GPU_BLOCK_X);
+        stats[0] = largest;
+        stats[1] = inverse;
+    }
     const size_t out = (size_t)GPU_BLOCK_Y * p->ld + (size_t)GPU_BLOCK_X * p->d_head;
     GPU_UNROLL
     for (uint32_t c = 0; c < ATTEND_WIDE; c++)

@@ -33,7 +33,30 @@
     X(draw,        draw,    256)   \
     X(pick,        pick,    64)    \
     X(read,        read,    256)   \
-    X(products,    products, 256)
+    X(products,    products, 256)  \
+    /* training */                 \
+    X(fork_f32,    fork,    128)   \
+    X(fork_bf16,   fork,    128)   \
+    X(transpose_f32,  transpose, 256)   \
+    X(transpose_bf16, transpose, 256)   \
+    X(slopes,      slopes,  256)   \
+    X(entropy,     entropy, 256)   \
+    X(norm_back_f32,  norm_back, 256)   \
+    X(norm_back_bf16, norm_back, 256)   \
+    X(columns_f32,    columns,   256)   \
+    X(columns_bf16,   columns,   256)   \
+    X(swiglu_back, swiglu_back, 256)    \
+    X(attend_rows_f32,  attend_back, 128) \
+    X(attend_rows_bf16, attend_back, 128) \
+    X(attend_keys_f32,  attend_back, 128) \
+    X(attend_keys_bf16, attend_back, 128) \
+    X(unrope,      unrope,  64)    \
+    X(heads_back,  heads_back, 64) \
+    X(embed_back,  embed_back, 128)     \
+    X(fill,        add,     256)   \
+    X(add,         add,     256)   \
+    X(squares,     squares, 256)   \
+    X(adam,        adam,    256)
 /* clang-format on */
 
 typedef enum joust_gpu_kernel {
@@ -107,6 +130,7 @@ typedef struct joust_gpu_attend_args {
     uint64_t layer;
     void *out;
     float scale;
+    float *stats; /* (rows, n_heads, 2): maximum and 1 / sum of exponentials, or NULL */
     uint32_t n_heads, n_kv_heads, d_head, ld;
     uint32_t window; /* keys that a row sees; 0: all */
 } joust_gpu_attend_args;
@@ -189,6 +213,145 @@ typedef struct joust_gpu_products_args {
     float *sums;
     uint32_t rounds;
 } joust_gpu_products_args;
+
+/* ---- training -------------------------------------------------------------------------------- */
+
+/* Grid: (forks, n_kv_heads). The first n positions of a page, one layer of it, into another page. */
+#define JOUST_GPU_FORKS 2u
+typedef struct joust_gpu_fork_args {
+    const void *from[JOUST_GPU_FORKS];
+    void *to[JOUST_GPU_FORKS];
+    uint64_t layer;
+    uint32_t n, n_kv_heads, d_head;
+} joust_gpu_fork_args;
+
+/* Grid: (tiles of 32 columns, tiles of 32 of to_ld). to (columns, to_ld) stores = from (rows, from_ld) transposed, zero from
+ * rows on. */
+typedef struct joust_gpu_transpose_args {
+    const void *from;
+    void *to;
+    uint32_t rows, columns, from_ld, to_ld;
+    uint32_t of_floats; /* from has floats, not stores */
+} joust_gpu_transpose_args;
+
+/* What the loss asks of a row's logits x: d += factor times
+ *   LOGP     the gradient of log p(token)
+ *   LOGIT    that of x[token]
+ *   ENTROPY  that of the entropy, which is given */
+typedef struct joust_gpu_slope {
+    uint32_t kind, token; /* joust_device_slope_kind */
+    float factor, entropy;
+} joust_gpu_slope;
+
+/* Grid: (blocks over n, rows). x (rows, n), logits of tokens first ..., become the loss's gradient with respect to them: each
+ * row's slopes in order, from 0. */
+typedef struct joust_gpu_slopes_args {
+    float *x;
+    const float *sums; /* (rows, 2): maximum, log of the sum of e^(x - max) */
+    const joust_gpu_slope *slopes;
+    const uint32_t *first_slope; /* (rows + 1) */
+    uint32_t first, n;
+} joust_gpu_slopes_args;
+
+/* Grid: (rows). entropies (rows) += -sum of p log p over n logits x (rows, n): by thread (token mod 256) in order, then by
+ * halves, in double. */
+typedef struct joust_gpu_entropy_args {
+    const float *x, *sums;
+    double *entropies;
+    uint32_t n;
+} joust_gpu_entropy_args;
+
+/* Grid: (rows). dx += the gradient through norm; r (rows) = what the norm multiplied by. */
+typedef struct joust_gpu_norm_back_args {
+    const float *x, *gain, *dy; /* (., d), (d), (rows, d) */
+    const uint32_t *which;      /* numbers of rows of x and dx, or NULL */
+    float *dx, *r;
+    float eps;
+    uint32_t d;
+} joust_gpu_norm_back_args;
+
+/* Grid: (tiles of 32 columns). to (n) = the sum over rows of dy, or of dy x r; a row has n_inner parts, each n long, that
+ * count as rows of their own. */
+typedef struct joust_gpu_columns_args {
+    const float *dy, *x, *r; /* x, r: NULL for plain sums */
+    const uint32_t *which;   /* numbers of rows of x, or NULL */
+    float *to;
+    uint32_t n, n_rows, n_inner;
+    uint32_t dy_ld, x_ld, r_ld; /* from row to row; parts follow each other */
+} joust_gpu_columns_args;
+
+/* Grid: (blocks over d_ff, rows). */
+typedef struct joust_gpu_swiglu_back_args {
+    const float *gate_up, *dh; /* (rows, 2 d_ff), (rows, d_ff) */
+    float *d_gate_up;
+    uint32_t d_ff;
+} joust_gpu_swiglu_back_args;
+
+/* attend_rows: grid (n_heads, rows): d_qkv's queries, and means. Then attend_keys: grid (tiles of 16 rows, n_kv_heads): its keys
+ * and values. Rows are a stem's, then those of branches that see the stem and themselves: branches begin at rows
+ * branch[0] and branch[1]. */
+typedef struct joust_gpu_attend_back_args {
+    const float *qkv, *stats, *d_out; /* d_out (rows, n_heads d_head) */
+    float *means;                     /* (rows, n_heads): sum of p dp */
+    float *d_qkv;                     /* (rows, qkv) */
+    joust_gpu_places at;
+    uint64_t layer;
+    float scale;
+    uint32_t n_heads, n_kv_heads, d_head, window;
+    uint32_t n_rows, branch[2];
+} joust_gpu_attend_back_args;
+
+/* Grid: (rows, heads). Queries and keys of d_qkv rotated back. */
+typedef struct joust_gpu_unrope_args {
+    float *d_qkv; /* (rows, qkv_ld) */
+    const float *angles;
+    const uint32_t *positions;
+    uint32_t d_head, qkv_ld;
+} joust_gpu_unrope_args;
+
+/* Grid: (rows, n_heads + 2 n_kv_heads). Through the norms of heads: dx = the gradient, values as they are; raw, the product,
+ * gets its bias; r (rows, n_heads + n_kv_heads). */
+typedef struct joust_gpu_heads_back_args {
+    float *raw, *dx, *r;
+    const float *dy, *bias, *q_norm, *k_norm; /* bias may be NULL */
+    float eps;
+    uint32_t n_heads, n_kv_heads, d_head;
+} joust_gpu_heads_back_args;
+
+/* Grid: (distinct tokens). to's row `token` += dx of its rows, order[first .. first + n - 1]. */
+typedef struct joust_gpu_token_rows {
+    uint32_t token, first, n;
+} joust_gpu_token_rows;
+typedef struct joust_gpu_embed_back_args {
+    const joust_gpu_token_rows *tokens;
+    const uint32_t *order;
+    const float *dx;
+    float *to; /* (vocab, d) */
+    uint32_t d;
+} joust_gpu_embed_back_args;
+
+/* Grid: (blocks). to (n) += from; fill: = 0. */
+typedef struct joust_gpu_add_args {
+    float *to;
+    const float *from;
+    uint64_t n;
+} joust_gpu_add_args;
+
+/* Grid: (blocks of 32 sums). sums (blocks of 4096 of x) = their squares' sums, the CPU's square_sum. */
+#define JOUST_GPU_SQUARES 4096u
+typedef struct joust_gpu_squares_args {
+    const float *x;
+    double *sums;
+    uint64_t n;
+} joust_gpu_squares_args;
+
+/* Grid: (blocks). As joust_adam. */
+typedef struct joust_gpu_adam_args {
+    const float *gradient;
+    float *m, *v, *w;
+    uint64_t n;
+    float beta1, beta2, eps, step_size, correction, decay, scale;
+} joust_gpu_adam_args;
 
 /* What runs kernels: a GPU's stream, or an emulator. Everything goes in order. Addresses are the device's; only put and
  * get touch host memory, which they are done with when they return. Errors: JOUST_NOMEM, JOUST_IO. */

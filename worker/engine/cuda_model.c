@@ -1,7 +1,7 @@
 /* The plugin's device and what lies on it for long: weights and key-value pages. */
 #include <string.h>
 
-#include "cuda_model_internal.h"
+#include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
 
@@ -93,12 +93,13 @@ joust_gpu_widths joust_gpu_widths_of(const joust_model_config *c, joust_precisio
                           .qkv = (c->n_heads + 2 * c->n_kv_heads) * c->d_head,
                           .ff = c->d_ff,
                           .vocab = c->vocab_size,
+                          .n_out = c->scalar_head ? 1 : c->vocab_size,
                           .store_bytes = bf16 ? 2 : 4};
     w.d_ld = up_to(w.d, whole);
     w.query_ld = up_to(w.query, whole);
     w.ff_ld = up_to(w.ff, whole);
-    w.n_tiles = (w.vocab + tile - 1) / tile;
-    w.n_draw_tiles = (w.vocab + JOUST_GPU_DRAW_TILE - 1) / JOUST_GPU_DRAW_TILE;
+    w.n_tiles = (w.n_out + tile - 1) / tile;
+    w.n_draw_tiles = (w.n_out + JOUST_GPU_DRAW_TILE - 1) / JOUST_GPU_DRAW_TILE;
     w.page_layer = (uint64_t)2 * c->n_kv_heads * c->d_head * JOUST_DEVICE_PAGE_POSITIONS;
     return w;
 }
@@ -187,8 +188,9 @@ static void weights_place(placing *p, joust_device_model *m, const joust_device_
         layer_place(p, m, from, i, &m->layers[i]);
     m->norm = place_floats(p, from->weights + from->norm, w->d);
     m->rope = place_floats(p, from->rope, (uint64_t)m->config.context * m->config.d_head);
-    m->head = m->config.tied ? m->embedding
-                             : place_matrix(p, from->weights + from->head, w->vocab, w->d, w->d_ld);
+    m->head = from->head == from->embedding
+                  ? m->embedding
+                  : place_matrix(p, from->weights + from->head, w->n_out, w->d, w->d_ld);
 }
 
 static joust_status weights_upload(joust_device_model *m, const joust_device_weights *from,
@@ -220,17 +222,14 @@ static joust_status shape_check(const joust_model_config *c, joust_error *err)
             err, JOUST_UNSUPPORTED,
             "GPU: heads of %u are wider than the %u that its kernels take; use --device cpu",
             c->d_head, JOUST_GPU_HEAD_MAX);
-    if (c->scalar_head)
-        return joust_fail(err, JOUST_UNSUPPORTED,
-                          "GPU: no model with a scalar head yet; use --device cpu");
     return JOUST_OK;
 }
 
-static void model_free(joust_device_model **model)
+void joust_gpu_model_free(joust_device_model **model)
 {
     joust_device_model *m = *model;
     *model = NULL;
-    if (!m)
+    if (!m || --m->refs > 0)
         return;
     joust_gpu_work_free(m);
     m->device->gpu->free(m->device->gpu, m->block);
@@ -248,6 +247,7 @@ static joust_status model_create(joust_device *device, const joust_device_weight
     joust_device_model *m = joust_calloc(1, sizeof(*m));
     if (!m)
         return joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
+    m->refs = 1;
     m->device = device;
     device->refs++;
     m->config = *weights->config;
@@ -256,7 +256,7 @@ static joust_status model_create(joust_device *device, const joust_device_weight
     st = m->layers ? weights_upload(m, weights, err)
                    : joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
     if (st) {
-        model_free(&m);
+        joust_gpu_model_free(&m);
         return st;
     }
     *ret = m;
@@ -328,12 +328,24 @@ __attribute__((visibility("default"))) const joust_device_api *joust_device_entr
                                          .describe = device_describe,
                                          .memory = device_memory,
                                          .model_create = model_create,
-                                         .model_free = model_free,
+                                         .model_free = joust_gpu_model_free,
                                          .page_bytes = page_bytes,
                                          .page_create = page_create,
                                          .page_free = page_free,
                                          .page_copy = page_copy,
                                          .run = joust_gpu_run,
-                                         .bounds = bounds};
+                                         .bounds = bounds,
+                                         .trainer_create = joust_gpu_trainer_create,
+                                         .trainer_free = joust_gpu_trainer_free,
+                                         .train_forward = joust_gpu_train_forward,
+                                         .train_entropies = joust_gpu_train_entropies,
+                                         .train_backward = joust_gpu_train_backward,
+                                         .sums_reserve = joust_gpu_sums_reserve,
+                                         .sums_add = joust_gpu_sums_add,
+                                         .squares = joust_gpu_squares,
+                                         .update = joust_gpu_update,
+                                         .block_get = joust_gpu_block_get,
+                                         .block_put = joust_gpu_block_put,
+                                         .refresh = joust_gpu_refresh};
     return &api;
 }

@@ -19,7 +19,8 @@ typedef struct joust_gpu_layer {
 typedef struct joust_gpu_widths {
     uint32_t d, qkv, query, ff, vocab;
     uint32_t d_ld, query_ld, ff_ld; /* of stores: bf16 in whole chunks */
-    uint32_t n_tiles, n_draw_tiles; /* of the vocabulary: the head's, a draw's */
+    uint32_t n_out;                 /* of the head: vocab, or 1 */
+    uint32_t n_tiles, n_draw_tiles; /* of n_out: the head's, a draw's */
     uint32_t store_bytes;
     uint64_t page_layer; /* stores of one layer in a page */
 } joust_gpu_widths;
@@ -60,6 +61,7 @@ typedef struct joust_gpu_work {
 
 struct joust_device_model {
     joust_device *device;
+    uint32_t refs; /* the engine's, and a trainer's */
     joust_model_config config;
     joust_gpu_widths w;
     void *block; /* all weights */
@@ -73,6 +75,7 @@ joust_gpu_widths joust_gpu_widths_of(const joust_model_config *config, joust_pre
 /* Makes room for a pass. What was there is lost. Errors: JOUST_NOMEM (the rooms are then none). */
 JOUST_MUST_USE joust_status joust_gpu_work_reserve(joust_device_model *m,
                                                    const joust_gpu_rooms *rooms, joust_error *err);
+void joust_gpu_model_free(joust_device_model **model);
 void joust_gpu_work_free(joust_device_model *m);
 /* joust_device_api.run */
 JOUST_MUST_USE joust_status joust_gpu_run(joust_device_model *m, joust_device_pass *pass,

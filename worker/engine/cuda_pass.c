@@ -1,10 +1,9 @@
 /* A pass: what is asked becomes one block of numbers that goes up, kernels over fixed memory, one block that comes back.
  * Passes of few rows, of which generation makes thousands alike, are recorded once a shape and replayed. */
 #include <assert.h>
-#include <math.h> /* sqrtf */
 #include <string.h>
 
-#include "cuda_model_internal.h"
+#include "cuda_flow_internal.h"
 #include "proto/base/alloc.h"
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -73,7 +72,7 @@ joust_status joust_gpu_work_reserve(joust_device_model *m, const joust_gpu_rooms
                   {&w->qkv, rows * of->qkv * one},
                   {&w->gate_up, rows * 2 * of->ff * one},
                   {&w->partial, rows * of->n_tiles * 2 * one},
-                  {&w->logits, (uint64_t)r->slots * of->vocab * one},
+                  {&w->logits, (uint64_t)r->slots * of->n_out * one},
                   {&w->normed, rows * of->d_ld * store},
                   {&w->mixed, rows * of->query_ld * store},
                   {&w->hidden, rows * of->ff_ld * store},
@@ -210,174 +209,69 @@ static uint32_t asks_fill(const joust_gpu_work *w, const joust_device_pass *pass
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
-/* A list of launches that stops at the first error. */
-typedef struct flow {
-    joust_device_model *m;
-    joust_gpu *g;
-    joust_gpu_work *w;
-    bool bf16;
-    uint32_t n; /* rows */
-    joust_status status;
-    joust_error *err;
-} flow;
-
-/* `kernel` is the float32 one of two that stand side by side in the list. */
-static void run(flow *f, joust_gpu_kernel kernel, uint32_t x, uint32_t y, const void *args)
+static joust_gpu_flow flow_of(joust_device_model *m, uint32_t n_rows, joust_error *err)
 {
-    if (!f->status)
-        f->status =
-            f->g->launch(f->g, (joust_gpu_kernel)(kernel + (f->bf16 ? 1 : 0)), x, y, args, f->err);
+    return (joust_gpu_flow){.m = m,
+                            .g = m->device->gpu,
+                            .bf16 = m->device->gpu->precision == JOUST_PRECISION_BF16,
+                            .n = n_rows,
+                            .err = err};
 }
 
-static void *on_device(const flow *f, uint64_t at)
+static void *on_device(const joust_gpu_work *w, uint64_t at)
 {
-    return f->w->device + at;
+    return w->device + at;
 }
 
-static void norm(flow *f, const float *gain, const uint32_t *which, uint32_t n)
+static void draws_run(joust_gpu_flow *f, const joust_device_pass *pass, const joust_gpu_head *head)
 {
-    const joust_gpu_norm_args args = {.x = f->w->x,
-                                      .gain = gain,
-                                      .which = which,
-                                      .y = f->w->normed,
-                                      .eps = f->m->config.norm_eps,
-                                      .d = f->m->w.d,
-                                      .ld = f->m->w.d_ld};
-    run(f, JOUST_GPU_norm_f32, n, 1, &args);
-}
-
-static void matrix_run(flow *f, joust_gpu_kernel kernel, const joust_gpu_matrix_args *args)
-{
-    const uint32_t rows = f->bf16 ? JOUST_GPU_BF16_ROWS : JOUST_GPU_F32_ROWS,
-                   outputs = f->bf16 ? JOUST_GPU_BF16_OUTPUTS : JOUST_GPU_F32_OUTPUTS;
-    run(f, kernel, (args->n + outputs - 1) / outputs, (args->m + rows - 1) / rows, args);
-}
-
-static void multiply(flow *f, const void *a, const void *w, float *y, uint32_t n, uint32_t k,
-                     uint32_t ld, bool add)
-{
-    const joust_gpu_matrix_args args = {
-        .a = a, .w = w, .y = y, .m = f->n, .n = n, .k = k, .ld = ld, .add = add};
-    matrix_run(f, JOUST_GPU_matrix_f32, &args);
-}
-
-/* Nothing where the model has no such bias. */
-static void bias_add(flow *f, const float *bias, float *y, uint32_t n)
-{
-    const joust_gpu_bias_args args = {.bias = bias, .y = y, .n = n};
-    if (bias && !f->status)
-        f->status = f->g->launch(f->g, JOUST_GPU_bias, (n + 255) / 256, f->n, &args, f->err);
-}
-
-static void attention(flow *f, uint32_t layer)
-{
-    const joust_model_config *c = &f->m->config;
-    const joust_gpu_layer *of = &f->m->layers[layer];
-    const joust_gpu_places at = {.pages = on_device(f, f->w->io.pages),
-                                 .first_page = on_device(f, f->w->io.first_page),
-                                 .positions = on_device(f, f->w->io.positions)};
-    const joust_gpu_finish_args finish = {.qkv = f->w->qkv,
-                                          .bias = of->bias,
-                                          .q_norm = of->q_norm,
-                                          .k_norm = of->k_norm,
-                                          .angles = f->m->rope,
-                                          .at = at,
-                                          .layer = layer * f->m->w.page_layer,
-                                          .eps = c->norm_eps,
-                                          .n_heads = c->n_heads,
-                                          .n_kv_heads = c->n_kv_heads,
-                                          .d_head = c->d_head};
-    const joust_gpu_attend_args attend = {.qkv = f->w->qkv,
-                                          .at = at,
-                                          .layer = finish.layer,
-                                          .out = f->w->mixed,
-                                          .scale = 1.0f / sqrtf((float)c->d_head),
-                                          .n_heads = c->n_heads,
-                                          .n_kv_heads = c->n_kv_heads,
-                                          .d_head = c->d_head,
-                                          .ld = f->m->w.query_ld,
-                                          .window = layer < c->first_window_layer ? 0 : c->window};
-    run(f, JOUST_GPU_finish_f32, f->n, c->n_heads + 2 * c->n_kv_heads, &finish);
-    run(f, JOUST_GPU_attend_f32, c->n_heads, f->n, &attend);
-}
-
-static void layer_run(flow *f, uint32_t layer)
-{
-    const joust_gpu_layer *of = &f->m->layers[layer];
-    const joust_gpu_widths *w = &f->m->w;
-    const joust_gpu_swiglu_args swiglu = {
-        .gate_up = f->w->gate_up, .h = f->w->hidden, .d_ff = w->ff, .ld = w->ff_ld};
-    norm(f, of->attention_norm, NULL, f->n);
-    multiply(f, f->w->normed, of->qkv, f->w->qkv, w->qkv, w->d, w->d_ld, false);
-    attention(f, layer);
-    multiply(f, f->w->mixed, of->o, f->w->x, w->d, w->query, w->query_ld, true);
-    bias_add(f, of->o_bias, f->w->x, w->d);
-    norm(f, of->ff_norm, NULL, f->n);
-    multiply(f, f->w->normed, of->gate_up, f->w->gate_up, 2 * w->ff, w->d, w->d_ld, false);
-    bias_add(f, of->gate_up_bias, f->w->gate_up, 2 * w->ff);
-    run(f, JOUST_GPU_swiglu_f32, (w->ff_ld + 255) / 256, f->n, &swiglu);
-    multiply(f, f->w->hidden, of->down, f->w->x, w->d, w->ff, w->ff_ld, true);
-    bias_add(f, of->down_bias, f->w->x, w->d);
-}
-
-static void head_run(flow *f, const joust_device_pass *pass, uint32_t n_picks)
-{
-    const joust_gpu_widths *w = &f->m->w;
-    const joust_gpu_io *io = &f->w->io;
-    const joust_gpu_matrix_args head = {.a = f->w->normed,
-                                        .w = f->m->head,
-                                        .y = f->w->logits,
-                                        .m = pass->n_wanted,
-                                        .n = w->vocab,
-                                        .k = w->d,
-                                        .ld = w->d_ld,
-                                        .partial = f->w->partial,
-                                        .n_tiles = w->n_tiles,
-                                        .slot = on_device(f, io->slot),
-                                        .target = on_device(f, io->target),
-                                        .picked = on_device(f, io->picked)};
-    const joust_gpu_log_sum_args sums = {
-        .partial = f->w->partial, .sums = on_device(f, io->sums), .n_tiles = w->n_tiles};
-    const joust_gpu_draw_args draw = {.logits = f->w->logits,
-                                      .sums = sums.sums,
-                                      .items = on_device(f, io->draws),
-                                      .marks = f->w->marks,
-                                      .n = w->vocab,
-                                      .n_tiles = w->n_draw_tiles};
-    const joust_gpu_pick_args pick = {.logits = f->w->logits,
-                                      .items = on_device(f, io->picks),
-                                      .n = w->vocab,
-                                      .n_items = n_picks};
-    norm(f, f->m->norm, on_device(f, io->which), pass->n_wanted);
-    matrix_run(f, JOUST_GPU_head_f32, &head);
-    f->bf16 = false; /* what follows has one variant */
-    run(f, JOUST_GPU_log_sum, pass->n_wanted, 1, &sums);
+    const joust_gpu_work *w = &f->m->work;
+    const joust_gpu_draw_args draw = {.logits = w->logits,
+                                      .sums = head->sums,
+                                      .items = on_device(w, w->io.draws),
+                                      .marks = w->marks,
+                                      .n = f->m->w.n_out,
+                                      .n_tiles = f->m->w.n_draw_tiles};
     if (pass->n_draws)
-        run(f, JOUST_GPU_draw, pass->n_draws, 1, &draw);
-    if (n_picks)
-        run(f, JOUST_GPU_pick, (n_picks + 63) / 64, 1, &pick);
+        joust_gpu_flow_run(f, JOUST_GPU_draw, pass->n_draws, 1, &draw);
 }
 
 static joust_status kernels_run(joust_device_model *m, const joust_device_pass *pass,
                                 uint32_t n_picks, joust_error *err)
 {
-    joust_gpu *g = m->device->gpu;
-    flow f = {.m = m,
-              .g = g,
-              .w = &m->work,
-              .bf16 = g->precision == JOUST_PRECISION_BF16,
-              .n = pass->n_rows,
-              .err = err};
-    const joust_gpu_embed_args embed = {.table = m->embedding,
-                                        .tokens = on_device(&f, m->work.io.tokens),
-                                        .x = m->work.x,
-                                        .d = m->w.d,
-                                        .ld = m->w.d_ld};
-    run(&f, JOUST_GPU_embed_f32, f.n, 1, &embed);
+    const joust_gpu_work *w = &m->work;
+    joust_gpu_flow f = flow_of(m, pass->n_rows, err);
+    const joust_gpu_rows rows = {.x = w->x,
+                                 .x_mid = w->x,
+                                 .x_out = w->x,
+                                 .qkv = w->qkv,
+                                 .gate_up = w->gate_up,
+                                 .normed = w->normed,
+                                 .normed_ff = w->normed,
+                                 .mixed = w->mixed,
+                                 .hidden = w->hidden,
+                                 .at = {.pages = on_device(w, w->io.pages),
+                                        .first_page = on_device(w, w->io.first_page),
+                                        .positions = on_device(w, w->io.positions)}};
+    const joust_gpu_head head = {.x = w->x,
+                                 .normed = w->normed,
+                                 .partial = w->partial,
+                                 .logits = w->logits,
+                                 .which = on_device(w, w->io.which),
+                                 .slot = on_device(w, w->io.slot),
+                                 .target = on_device(w, w->io.target),
+                                 .sums = on_device(w, w->io.sums),
+                                 .picked = on_device(w, w->io.picked),
+                                 .picks = on_device(w, w->io.picks),
+                                 .n = pass->n_wanted,
+                                 .n_picks = n_picks};
+    joust_gpu_flow_embed(&f, on_device(w, w->io.tokens), w->x);
     for (uint32_t i = 0; i < m->config.n_layers; i++)
-        layer_run(&f, i);
-    if (pass->n_wanted)
-        head_run(&f, pass, n_picks);
+        joust_gpu_flow_layer(&f, i, &rows);
+    if (pass->n_wanted) {
+        joust_gpu_flow_head(&f, &head);
+        draws_run(&f, pass, &head);
+    }
     return f.status;
 }
 
@@ -472,7 +366,7 @@ static joust_status logits_take(joust_device_model *m, const joust_device_pass *
     for (uint32_t i = 0; i < pass->n_wanted && !st; i++)
         if (pass->wanted[i].ret_logits)
             st = g->get(g, pass->wanted[i].ret_logits,
-                        m->work.logits + (uint64_t)slot[i] * m->w.vocab, m->w.vocab * sizeof(float),
+                        m->work.logits + (uint64_t)slot[i] * m->w.n_out, m->w.n_out * sizeof(float),
                         err);
     return st;
 }

@@ -154,6 +154,25 @@ static joust_device_layer *layers_of(const joust_model *m)
     return layers;
 }
 
+/* The model's weights as a device takes them; layers are freed with joust_free. */
+static joust_status weights_of(joust_model *m, joust_device_layer **ret_layers,
+                               joust_device_weights *ret, joust_error *err)
+{
+    joust_status st = joust_model_angles(m, err);
+    joust_device_layer *layers = st ? NULL : layers_of(m);
+    if (!layers)
+        return st ? st : joust_fail(err, JOUST_NOMEM, "model: out of memory");
+    *ret_layers = layers;
+    *ret = (joust_device_weights){.config = &m->config,
+                                  .weights = m->weights,
+                                  .layers = layers,
+                                  .embedding = m->embedding,
+                                  .norm = m->norm,
+                                  .head = m->head,
+                                  .rope = m->rope};
+    return JOUST_OK;
+}
+
 joust_status joust_model_upload(joust_engine *engine, joust_model *m, joust_error *err)
 {
     if (m->lora && !m->lora->off)
@@ -162,25 +181,50 @@ joust_status joust_model_upload(joust_engine *engine, joust_model *m, joust_erro
                           "use --device cpu");
     if (m->on_device && m->device == engine->device)
         return JOUST_OK;
-    joust_model_unload(m);
-    joust_status st = joust_model_angles(m, err);
+    joust_device_weights from;
+    joust_device_layer *layers = NULL;
+    joust_status st = joust_model_check_host(m, err);
     if (st)
         return st;
-    joust_device_layer *layers = layers_of(m);
-    if (!layers)
-        return joust_fail(err, JOUST_NOMEM, "model: out of memory");
-    const joust_device_weights from = {.config = &m->config,
-                                       .weights = m->weights,
-                                       .layers = layers,
-                                       .embedding = m->embedding,
-                                       .norm = m->norm,
-                                       .head = m->head,
-                                       .rope = m->rope};
-    st = engine->api->model_create(engine->device, &from, &m->on_device, err);
+    joust_model_unload(m);
+    st = weights_of(m, &layers, &from, err);
+    if (!st)
+        st = engine->api->model_create(engine->device, &from, &m->on_device, err);
     joust_free(layers);
     if (st)
         return st;
     m->api = engine->api;
     m->device = engine->device;
     return JOUST_OK;
+}
+
+joust_status joust_model_trainer_create(joust_engine *engine, joust_model *m,
+                                        joust_device_trainer **ret, joust_error *err)
+{
+    joust_device_weights from;
+    joust_device_layer *layers = NULL;
+    joust_status st = joust_model_check_host(m, err);
+    if (!st)
+        st = joust_model_upload(engine, m, err);
+    if (!st)
+        st = weights_of(m, &layers, &from, err);
+    if (!st)
+        st = engine->api->trainer_create(m->on_device, &from, m->n_weights, ret, err);
+    joust_free(layers);
+    return st;
+}
+
+void joust_model_trained_on_device(joust_model *m)
+{
+    m->ready = false;
+    m->host_is_stale = true;
+    joust_weights_state_end(&m->state);
+}
+
+joust_status joust_model_check_host(const joust_model *m, joust_error *err)
+{
+    return m->host_is_stale
+               ? joust_fail(err, JOUST_BUG,
+                            "model: its weights are still on the device that trains it")
+               : JOUST_OK;
 }

@@ -9,13 +9,14 @@
 #ifndef JOUST_WORKER_ENGINE_DEVICE_H
 #define JOUST_WORKER_ENGINE_DEVICE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "proto/base/status.h"
 #include "worker/engine/model.h"
 
 /* Raised when a type or function below changes its meaning: program and plugin must agree. */
-#define JOUST_DEVICE_ABI             1u
+#define JOUST_DEVICE_ABI             2u
 /* The plugin's one symbol, of type joust_device_entry_fn. */
 #define JOUST_DEVICE_ENTRY           "joust_device_entry"
 /* Where the plugin lies, if not beside the program. */
@@ -82,6 +83,60 @@ typedef struct joust_device_pass {
 } joust_device_pass;
 #define JOUST_DEVICE_PASS_ROWS 512u
 
+/* ---- training -------------------------------------------------------------------------------- */
+
+/* A micro-batch: a stem of tokens and up to two branches that continue it (worker/engine/tape_internal.h). Rows are those of
+ * the stem, then of each branch; rows of branches see the stem and their own branch. */
+#define JOUST_DEVICE_PARTS 3u
+typedef struct joust_device_micro {
+    const uint32_t *tokens[JOUST_DEVICE_PARTS];
+    uint32_t n[JOUST_DEVICE_PARTS];
+    const uint32_t *wanted;   /* (n_wanted) rows whose logits the loss asks about, rising */
+    joust_device_pick *picks; /* logits asked for, by wanted row, rising */
+    uint32_t n_wanted, n_picks;
+    float *ret_sums; /* (n_wanted, 2): maximum of the logits, sum of e^(x - max) */
+    bool recompute;  /* a layer's activations are computed again, not kept; changes no bit */
+} joust_device_micro;
+
+/* What a loss adds to the gradient with respect to the logits x after a wanted row: factor times */
+typedef enum joust_device_slope_kind {
+    JOUST_DEVICE_SLOPE_LOGP,   /* that of log p(token) */
+    JOUST_DEVICE_SLOPE_LOGIT,  /* that of x[token] */
+    JOUST_DEVICE_SLOPE_ENTROPY /* that of the entropy in nats, which is given */
+} joust_device_slope_kind;
+
+typedef struct joust_device_slope {
+    uint32_t wanted; /* slopes come by wanted row, rising; those of one are added in order */
+    joust_device_slope_kind kind;
+    uint32_t token;
+    float factor, entropy;
+} joust_device_slope;
+
+/* Which of a trainer's blocks, each of all weights in the engine's order. */
+typedef enum joust_device_block {
+    JOUST_DEVICE_WEIGHTS,
+    JOUST_DEVICE_MOMENT_1,
+    JOUST_DEVICE_MOMENT_2,
+    JOUST_DEVICE_GRADIENT /* sum 0 */
+} joust_device_block;
+
+/* Weights first .. first + n - 1, those that decay or those that don't. */
+typedef struct joust_device_range {
+    uint64_t first, n;
+    bool decays;
+} joust_device_range;
+
+/* As joust_adam (kernels_internal.h); decay of the ranges that decay, 1 for the others. */
+typedef struct joust_device_update {
+    float beta1, beta2, eps, step_size, correction, decay, scale;
+    const joust_device_range *ranges;
+    uint32_t n_ranges;
+} joust_device_update;
+
+/* Master weights in float32, both moments, and gradients' sums on the device, beside a model whose copy in the device's
+ * precision follows the masters, and which it keeps alive. */
+typedef struct joust_device_trainer joust_device_trainer;
+
 typedef struct joust_device_api {
     uint32_t abi, n_bytes; /* JOUST_DEVICE_ABI, sizeof(joust_device_api) */
     /* Errors: JOUST_UNSUPPORTED (no driver, no GPU, too old a GPU: the text says the remedy), JOUST_NOMEM. */
@@ -109,6 +164,36 @@ typedef struct joust_device_api {
      * tensor-core products that never leave the registers; work (1 .. 64) says over how much it is measured. */
     joust_status (*bounds)(joust_device *device, uint32_t work, double *ret_bytes_s,
                            double *ret_flop_s, joust_error *err);
+    /* Training. weights: those that the model was made from, n_weights in all; moments are 0. Errors: JOUST_NOMEM. */
+    joust_status (*trainer_create)(joust_device_model *model, const joust_device_weights *weights,
+                                   uint64_t n_weights, joust_device_trainer **ret,
+                                   joust_error *err);
+    void (*trainer_free)(joust_device_trainer **trainer);
+    /* Computes the micro-batch by the kernels of `run`, keeps what the backward pass needs until the next call, and fills in
+     * sums and picks. Errors: JOUST_NOMEM (nothing is lost: with less memory asked for it may go), JOUST_IO. */
+    joust_status (*train_forward)(joust_device_trainer *t, const joust_device_micro *micro,
+                                  joust_error *err);
+    /* After train_forward. sums (n_wanted, 2) of all that follow: maximum, log of the sum of e^(x - max). */
+    joust_status (*train_entropies)(joust_device_trainer *t, const joust_device_micro *micro,
+                                    const float *sums, double *ret_entropies, joust_error *err);
+    /* Makes room for n sums of gradients, all of the trainer's weights each. Errors: JOUST_NOMEM. */
+    joust_status (*sums_reserve)(joust_device_trainer *t, uint32_t n, joust_error *err);
+    /* The gradient becomes the trainer's sum number `sum`. Errors: as train_forward. */
+    joust_status (*train_backward)(joust_device_trainer *t, const joust_device_micro *micro,
+                                   const float *sums, const joust_device_slope *slopes,
+                                   uint32_t n_slopes, uint32_t sum, joust_error *err);
+    joust_status (*sums_add)(joust_device_trainer *t, uint32_t to, uint32_t from, joust_error *err);
+    /* Of sum 0; order: joust_gradient_norm's. Errors: JOUST_NOMEM, JOUST_IO. */
+    joust_status (*squares)(joust_device_trainer *t, double *ret, joust_error *err);
+    /* One step of AdamW with sum 0; the model follows. */
+    joust_status (*update)(joust_device_trainer *t, const joust_device_update *update,
+                           joust_error *err);
+    /* Elements first .. first + n - 1 of a block, to or from host memory. After weights were put: `refresh`. */
+    joust_status (*block_get)(joust_device_trainer *t, joust_device_block block, uint64_t first,
+                              uint64_t n, float *to, joust_error *err);
+    joust_status (*block_put)(joust_device_trainer *t, joust_device_block block, uint64_t first,
+                              uint64_t n, const float *from, joust_error *err);
+    joust_status (*refresh)(joust_device_trainer *t, joust_error *err);
 } joust_device_api;
 
 /* View, valid for the life of the process. */

@@ -91,6 +91,11 @@ joust_status joust_sft_row_check(const joust_model_config *c, const joust_sft_ro
 
 /* ---- preference pairs ------------------------------------------------------------------------ */
 
+static uint32_t wanted_of(uint32_t first, uint32_t i)
+{
+    return i == 0 ? 0 : first + i - 1;
+}
+
 /* Wants the logits that predict tokens of a branch: after the stem for the first, then after each
  * but the last. Row of the stem's end is wanted already, as number 0. Returns the number for the
  * branch's second token. */
@@ -102,9 +107,14 @@ static uint32_t branch_want(joust_tape *t, uint32_t part)
     return first;
 }
 
-static uint32_t wanted_of(uint32_t first, uint32_t i)
+/* Asks for the log-probabilities of a branch's tokens. */
+static joust_status branch_ask(joust_tape *t, uint32_t first, const uint32_t *tokens, uint32_t n,
+                               joust_error *err)
 {
-    return i == 0 ? 0 : first + i - 1;
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < n && !st; i++)
+        st = joust_tape_ask(t, wanted_of(first, i), tokens[i], err);
+    return st;
 }
 
 /* Two sums in one pass: tokens from `shared` on weigh alpha in the first, 1 in the second. */
@@ -150,7 +160,10 @@ static joust_status pair_forward(joust_tape *t, const joust_pair_row *row, pair_
     joust_tape_want(t, row->n_prompt - 1);
     ret->chosen = branch_want(t, 1);
     ret->rejected = branch_want(t, 2);
-    return joust_tape_forward(t, err);
+    st = branch_ask(t, ret->chosen, row->chosen, row->n_chosen, err);
+    if (!st)
+        st = branch_ask(t, ret->rejected, row->rejected, row->n_rejected, err);
+    return st ? st : joust_tape_forward(t, err);
 }
 
 joust_status joust_pair_row_logps(joust_tape *t, const joust_pair_row *row, float *ret_chosen,
@@ -228,20 +241,33 @@ joust_status joust_pair_row_loss(joust_tape *t, const joust_pair_row *row,
  * */
 static double among_loss(joust_tape *t, uint32_t i, const joust_target *target, double factor)
 {
-    const size_t ld = t->forward.w.vocab_ld;
-    const float *logits = t->logits + i * ld;
-    float *d = t->d_logits + i * ld;
-    double largest = (double)logits[target->among[0]], sum = 0;
+    double largest = (double)joust_tape_logit(t, i, target->among[0]), sum = 0;
     for (uint32_t k = 1; k < target->n_among; k++)
-        if ((double)logits[target->among[k]] > largest)
-            largest = (double)logits[target->among[k]];
+        if ((double)joust_tape_logit(t, i, target->among[k]) > largest)
+            largest = (double)joust_tape_logit(t, i, target->among[k]);
     for (uint32_t k = 0; k < target->n_among; k++)
-        sum += joust_exp((double)logits[target->among[k]] - largest);
+        sum += joust_exp((double)joust_tape_logit(t, i, target->among[k]) - largest);
     for (uint32_t k = 0; k < target->n_among; k++)
-        d[target->among[k]] +=
-            (float)(factor * (joust_exp((double)logits[target->among[k]] - largest) / sum));
-    d[target->token] -= (float)factor;
-    return largest + joust_log(sum) - (double)logits[target->token];
+        joust_tape_add(
+            t, i, target->among[k],
+            (float)(factor *
+                    (joust_exp((double)joust_tape_logit(t, i, target->among[k]) - largest) / sum)));
+    joust_tape_add(t, i, target->token, -(float)factor);
+    return largest + joust_log(sum) - (double)joust_tape_logit(t, i, target->token);
+}
+
+/* Asks for what the targets compare. */
+static joust_status targets_ask(joust_tape *t, const joust_sft_row *row, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < row->n_targets && !st; i++) {
+        const joust_target *target = &row->targets[i];
+        const uint32_t wanted = joust_tape_find(t, target->position - 1);
+        st = joust_tape_ask(t, wanted, target->token, err);
+        for (uint32_t k = 0; k < target->n_among && !st; k++)
+            st = joust_tape_ask(t, wanted, target->among[k], err);
+    }
+    return st;
 }
 
 /* Wants the rows before all targets' positions; a pass a row where targets don't rise. */
@@ -270,7 +296,9 @@ joust_status joust_sft_row_loss(joust_tape *t, const joust_sft_row *row, double 
     if (st)
         return st;
     wanted_list(t, row);
-    st = joust_tape_forward(t, err);
+    st = targets_ask(t, row, err);
+    if (!st)
+        st = joust_tape_forward(t, err);
     if (st)
         return st;
     double loss = 0;

@@ -339,7 +339,7 @@ float *joust_model_weights(joust_model *model, uint64_t *ret_n)
 
 void joust_model_changed(joust_model *model)
 {
-    model->ready = false;
+    model->ready = model->host_is_stale = false;
     if (model->lora)
         model->lora->ready = false;
     joust_model_unload(model);

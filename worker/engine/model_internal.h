@@ -25,6 +25,8 @@ typedef struct joust_weights_state joust_weights_state;
 /* The weights changed or go: caches of this state are dropped. *state becomes NULL. */
 void joust_weights_state_end(joust_weights_state **state);
 
+struct joust_device_trainer; /* worker/engine/device.h */
+
 struct joust_model {
     joust_model_config config;
     joust_tensor *tensors;
@@ -47,6 +49,7 @@ struct joust_model {
     struct joust_device_model *on_device;
     const struct joust_device_api *api;
     const struct joust_device *device; /* only compared */
+    bool host_is_stale; /* a trainer on the device has newer weights: joust_trainer_finish */
     joust_weights_state *state; /* NULL until a cache is made from these weights */
     joust_lora *lora;           /* the adapter, or NULL */
 };
@@ -105,6 +108,13 @@ void joust_pack_fill(const joust_pack *pack, const float *from);
 JOUST_MUST_USE joust_status joust_model_upload(joust_engine *engine, joust_model *model,
                                                joust_error *err);
 void joust_model_unload(joust_model *model); /* frees it */
+/* The same, and master weights and moments beside it. Errors: the same. */
+JOUST_MUST_USE joust_status joust_model_trainer_create(joust_engine *engine, joust_model *model,
+                                                       struct joust_device_trainer **ret,
+                                                       joust_error *err);
+void joust_model_trained_on_device(joust_model *model); /* the device's copy has other weights now */
+/* Whether the weights are here to be read. Errors: JOUST_BUG. */
+JOUST_MUST_USE joust_status joust_model_check_host(const joust_model *model, joust_error *err);
 /* model->rope, (context, d_head), once. Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_model_angles(joust_model *model, joust_error *err);
 

@@ -84,21 +84,26 @@ static void update_block(void *context, uint64_t block)
     }
 }
 
+joust_adam joust_adam_of_step(const joust_train_settings *p, uint32_t step, double learning_rate,
+                              double scale)
+{
+    const uint64_t t = (uint64_t)step + 1;
+    return (joust_adam){.beta1 = (float)p->adam_beta1,
+                        .beta2 = (float)p->adam_beta2,
+                        .eps = (float)p->adam_eps,
+                        .step_size = (float)(learning_rate / (1 - power(p->adam_beta1, t))),
+                        .correction = (float)sqrt(1 - power(p->adam_beta2, t)),
+                        .decay = (float)(1 - learning_rate * p->weight_decay),
+                        .scale = (float)scale};
+}
+
 void joust_optimizer_update(joust_engine *engine, const joust_trained *trained,
                             const joust_train_settings *p, uint32_t step, double learning_rate,
                             double scale, const float *gradient, float *m, float *v)
 {
-    uint64_t t = (uint64_t)step + 1;
     update u = {.engine = engine, .trained = trained, .gradient = gradient, .m = m, .v = v};
-    u.without = (joust_adam){.beta1 = (float)p->adam_beta1,
-                             .beta2 = (float)p->adam_beta2,
-                             .eps = (float)p->adam_eps,
-                             .step_size = (float)(learning_rate / (1 - power(p->adam_beta1, t))),
-                             .correction = (float)sqrt(1 - power(p->adam_beta2, t)),
-                             .decay = 1,
-                             .scale = (float)scale};
-    u.with = u.without;
-    u.with.decay = (float)(1 - learning_rate * p->weight_decay);
+    u.without = u.with = joust_adam_of_step(p, step, learning_rate, scale);
+    u.without.decay = 1;
     uint64_t size = BLOCK * 4;
     joust_pool_each(engine->pool, (trained->n + size - 1) / size, update_block, &u);
 }

@@ -8,6 +8,9 @@
 
 /* Of step 0, 1, ...: KERNELS.md, "Schedules". */
 double joust_learning_rate(const joust_train_settings *params, uint32_t step);
+/* What a step multiplies by; decay is that of matrices. */
+joust_adam joust_adam_of_step(const joust_train_settings *params, uint32_t step,
+                              double learning_rate, double scale);
 /* sqrt of the sum of squares: blocks of 4096 elements on the engine's threads, added in order.
  * Errors: JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_gradient_norm(joust_engine *engine, const float *gradient,

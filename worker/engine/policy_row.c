@@ -3,7 +3,6 @@
 
 #include "losses_internal.h"
 #include "proto/base/alloc.h"
-#include "proto/base/math.h"
 
 joust_status joust_policy_row_check(const joust_model_config *c, const joust_policy_row *row,
                                     const joust_policy_settings *p, uint32_t name, joust_error *err)
@@ -30,26 +29,6 @@ joust_status joust_policy_row_check(const joust_model_config *c, const joust_pol
                               row->n_response, err);
 }
 
-/* Entropy after wanted row i, in nats; d_logits += factor times its gradient. In double, in order of the vocabulary. */
-static double entropy_pull(joust_tape *t, uint32_t i, double factor)
-{
-    const size_t ld = t->forward.w.vocab_ld;
-    const float *logits = t->logits + i * ld;
-    float *d = t->d_logits + i * ld;
-    const uint32_t n = t->forward.model->config.vocab_size;
-    const double log_total = (double)t->sums[i].max + (double)t->sums[i].log_sum;
-    double entropy = 0;
-    for (uint32_t k = 0; k < n; k++) {
-        const double logp = (double)logits[k] - log_total;
-        entropy -= joust_exp(logp) * logp;
-    }
-    for (uint32_t k = 0; k < n; k++) {
-        const double logp = (double)logits[k] - log_total;
-        d[k] -= (float)(factor * joust_exp(logp) * (logp + entropy));
-    }
-    return entropy;
-}
-
 /* The stem is prompt and response without its last token; the row after token i - 1 predicts token i. */
 static joust_status answer_forward(joust_tape *t, const joust_policy_row *row, joust_error *err)
 {
@@ -58,9 +37,9 @@ static joust_status answer_forward(joust_tape *t, const joust_policy_row *row, j
     joust_status st = joust_tape_begin(t, parts, 2, err);
     if (st)
         return st;
-    for (uint32_t i = 0; i < row->n_response; i++)
-        joust_tape_want(t, row->n_prompt - 1 + i);
-    return joust_tape_forward(t, err);
+    for (uint32_t i = 0; i < row->n_response && !st; i++)
+        st = joust_tape_ask(t, joust_tape_want(t, row->n_prompt - 1 + i), row->response[i], err);
+    return st ? st : joust_tape_forward(t, err);
 }
 
 joust_status joust_policy_row_loss(joust_tape *t, const joust_policy_row *row,
@@ -86,12 +65,14 @@ joust_status joust_policy_row_loss(joust_tape *t, const joust_policy_row *row,
     const joust_policy_report y = joust_policy_objective(p, &tokens, shares.of_row, slopes);
     *ret =
         (joust_row_report){.loss = y.loss, .kl = y.kl, .ratio = y.ratio, .n_clipped = y.n_clipped};
-    for (uint32_t i = 0; i < row->n_response; i++) {
+    for (uint32_t i = 0; i < row->n_response && !st; i++) {
+        double entropy = 0;
         joust_tape_pull(t, i, row->response[i], (float)slopes[i]);
         if (p->entropy_weight != 0 && !(row->forced && row->forced[i]))
-            ret->entropy += entropy_pull(t, i, -p->entropy_weight * shares.of_step);
+            st = joust_tape_entropy(t, i, -p->entropy_weight * shares.of_step, &entropy, err);
+        ret->entropy += entropy;
     }
     ret->loss -= p->entropy_weight * shares.of_step * ret->entropy;
     joust_free(logps);
-    return JOUST_OK;
+    return st;
 }

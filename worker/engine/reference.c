@@ -208,12 +208,16 @@ static void move_block(void *context, uint64_t block)
         to[i] = (float)((1 - share) * (double)to[i] + share * (double)from[i]);
 }
 
-void joust_reference_sync(joust_trainer *t)
+joust_status joust_reference_sync(joust_trainer *t, joust_error *err)
 {
     const uint32_t every = t->params.objective.reference_sync_steps;
     if (!every || t->n_steps % every != 0)
-        return;
+        return JOUST_OK;
+    joust_status st = joust_trainer_finish(t, err);
+    if (st)
+        return st;
     joust_pool_each(t->engine->pool, (t->model->n_weights + MOVE_BLOCK - 1) / MOVE_BLOCK,
                     move_block, t);
     joust_model_changed(t->reference);
+    return JOUST_OK;
 }

@@ -8,12 +8,12 @@
 
 static double output(const joust_tape *t, uint32_t i)
 {
-    return (double)t->logits[(size_t)i * t->forward.w.vocab_ld];
+    return (double)joust_tape_logit(t, i, 0);
 }
 
 static void output_pull(joust_tape *t, uint32_t i, double slope)
 {
-    t->d_logits[(size_t)i * t->forward.w.vocab_ld] += (float)slope;
+    joust_tape_add(t, i, 0, (float)slope);
 }
 
 /* ---- pairs ----------------------------------------------------------------------------------- */
@@ -36,9 +36,9 @@ static joust_status scores_forward(joust_tape *t, const joust_pair_row *row, sco
                    rejected = row->n_rejected ? chosen + row->n_rejected : prompt;
     *ret = (scores_wanted){.rejected = chosen < rejected};
     ret->chosen = !ret->rejected;
-    joust_tape_want(t, chosen < rejected ? chosen : rejected);
-    joust_tape_want(t, chosen < rejected ? rejected : chosen);
-    return joust_tape_forward(t, err);
+    for (uint32_t i = 0; i < 2 && !st; i++)
+        st = joust_tape_ask(t, joust_tape_want(t, i == ret->rejected ? rejected : chosen), 0, err);
+    return st ? st : joust_tape_forward(t, err);
 }
 
 joust_status joust_scores_row_loss(joust_tape *t, const joust_pair_row *row,
@@ -87,9 +87,10 @@ joust_status joust_value_row_values(joust_tape *t, const joust_value_row *row, d
     joust_status st = joust_tape_begin(t, parts, 2, err);
     if (st)
         return st;
-    for (uint32_t i = 0; i < row->n_response; i++)
-        joust_tape_want(t, row->n_prompt - 1 + i);
-    st = joust_tape_forward(t, err);
+    for (uint32_t i = 0; i < row->n_response && !st; i++)
+        st = joust_tape_ask(t, joust_tape_want(t, row->n_prompt - 1 + i), 0, err);
+    if (!st)
+        st = joust_tape_forward(t, err);
     for (uint32_t i = 0; i < row->n_response && !st; i++)
         ret[i] = output(t, i);
     return st;

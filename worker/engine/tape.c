@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/math.h"
 #include "sampler_internal.h"
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -80,6 +81,22 @@ static void layers_join(joust_tape *t, float *x_last)
         t->layers[i].x_out = i + 1 < n ? t->layers[i + 1].x : x_last;
 }
 
+/* The lists of rows and of wanted ones. */
+static joust_status lists_reserve(joust_tape *t, uint32_t n, joust_error *err)
+{
+    if (n <= t->row_room)
+        return JOUST_OK;
+    joust_free(t->rows);
+    joust_free(t->wanted);
+    t->row_room = 0;
+    t->rows = joust_calloc(n, sizeof(*t->rows));
+    t->wanted = joust_calloc(n, sizeof(*t->wanted));
+    if (!t->rows || !t->wanted)
+        return joust_fail(err, JOUST_NOMEM, "training: no memory for %u tokens", n);
+    t->row_room = n;
+    return JOUST_OK;
+}
+
 static joust_status rows_reserve(joust_tape *t, uint32_t n, joust_error *err)
 {
     if (n <= t->row_room)
@@ -92,17 +109,13 @@ static joust_status rows_reserve(joust_tape *t, uint32_t n, joust_error *err)
         joust_lora_widths(c, &t->forward.model->lora->settings, low);
     for (uint32_t i = 0; i < JOUST_N_PRODUCTS; i++)
         d_low = low[i] > d_low ? low[i] : d_low;
+    joust_status st = lists_reserve(t, n, err);
+    if (st)
+        return st;
     t->row_room = t->wanted_room = 0;
-    joust_free(t->rows);
-    joust_free(t->wanted);
-    t->rows = joust_calloc(n, sizeof(*t->rows));
-    t->wanted = joust_calloc(n, sizeof(*t->wanted));
     place *places = joust_calloc(n_places, sizeof(*places));
-    joust_status st = JOUST_NOMEM;
-    if (!t->rows || !t->wanted || !places) {
-        joust_fail(err, JOUST_NOMEM, "training: no memory for %u tokens", n);
-        goto out;
-    }
+    if (!places)
+        return joust_fail(err, JOUST_NOMEM, "training: no memory for %u tokens", n);
     float *x_last = NULL;
     for (uint32_t i = 0; i < c->n_layers; i++)
         layer_places(t, i, low, places + i * LAYER_PLACES);
@@ -116,7 +129,6 @@ static joust_status rows_reserve(joust_tape *t, uint32_t n, joust_error *err)
         layers_join(t, x_last);
         t->row_room = n;
     }
-out:
     joust_free(places);
     return st;
 }
@@ -204,6 +216,7 @@ void joust_tape_free(joust_tape **tape)
     *tape = NULL;
     if (!t)
         return;
+    joust_tape_device_free(t);
     joust_forward_fini(&t->forward);
     for (uint32_t i = 0; i < JOUST_TAPE_PARTS; i++)
         keys_free(&t->keys[i]);
@@ -227,8 +240,8 @@ joust_status joust_tape_begin(joust_tape *t, const joust_tape_part *parts, uint3
     for (uint32_t i = 0; i < n_parts; i++)
         n += parts[i].n;
     t->n_wanted = 0;
-    joust_status st = rows_reserve(t, n, err);
-    for (uint32_t i = 0; i < n_parts && !st; i++)
+    joust_status st = t->device ? lists_reserve(t, n, err) : rows_reserve(t, n, err);
+    for (uint32_t i = 0; i < n_parts && !st && !t->device; i++)
         st = keys_reserve(t, i, parts[i].n, err);
     if (st)
         return st;
@@ -243,7 +256,7 @@ joust_status joust_tape_begin(joust_tape *t, const joust_tape_part *parts, uint3
                                                .prefix = i ? &t->keys[0].kv : NULL,
                                                .own = &t->keys[i].kv};
     }
-    return JOUST_OK;
+    return t->device ? joust_tape_device_begin(t, err) : JOUST_OK;
 }
 
 uint32_t joust_tape_want(joust_tape *t, uint32_t row)
@@ -269,8 +282,15 @@ uint32_t joust_tape_find(const joust_tape *t, uint32_t row)
     return low;
 }
 
+joust_status joust_tape_ask(joust_tape *t, uint32_t i, uint32_t token, joust_error *err)
+{
+    return t->device ? joust_tape_device_ask(t, i, token, err) : JOUST_OK;
+}
+
 joust_status joust_tape_forward(joust_tape *t, joust_error *err)
 {
+    if (t->device)
+        return joust_tape_device_forward(t, err);
     const joust_forward *f = &t->forward;
     const joust_model_config *c = &f->model->config;
     joust_status st = wanted_reserve(t, t->n_wanted, err);
@@ -292,16 +312,61 @@ joust_status joust_tape_forward(joust_tape *t, joust_error *err)
     return st;
 }
 
+/* ---- what a loss asks ------------------------------------------------------------------------ */
+
 float joust_tape_logp(const joust_tape *t, uint32_t i, uint32_t token)
 {
-    return joust_logp(t->logits + (size_t)i * t->forward.w.vocab_ld, t->sums[i], token);
+    return t->device ? joust_tape_device_logp(t, i, token)
+                     : joust_logp(t->logits + (size_t)i * t->forward.w.vocab_ld, t->sums[i], token);
+}
+
+float joust_tape_logit(const joust_tape *t, uint32_t i, uint32_t token)
+{
+    return t->device ? joust_tape_device_logit(t, i, token)
+                     : t->logits[(size_t)i * t->forward.w.vocab_ld + token];
 }
 
 void joust_tape_pull(joust_tape *t, uint32_t i, uint32_t token, float factor)
 {
+    if (t->device) {
+        joust_tape_device_pull(t, i, token, factor, true);
+        return;
+    }
     const joust_forward *f = &t->forward;
     float *d = t->d_logits + (size_t)i * f->w.vocab_ld;
     f->kernels->softmax_add(t->logits + (size_t)i * f->w.vocab_ld, f->model->n_out, t->sums[i],
                             -factor, d);
     d[token] += factor;
+}
+
+void joust_tape_add(joust_tape *t, uint32_t i, uint32_t token, float factor)
+{
+    if (t->device)
+        joust_tape_device_pull(t, i, token, factor, false);
+    else
+        t->d_logits[(size_t)i * t->forward.w.vocab_ld + token] += factor;
+}
+
+/* In double, in order of the vocabulary. */
+joust_status joust_tape_entropy(joust_tape *t, uint32_t i, double factor, double *ret,
+                                joust_error *err)
+{
+    if (t->device)
+        return joust_tape_device_entropy(t, i, factor, ret, err);
+    const size_t ld = t->forward.w.vocab_ld;
+    const float *logits = t->logits + i * ld;
+    float *d = t->d_logits + i * ld;
+    const uint32_t n = t->forward.model->config.vocab_size;
+    const double log_total = (double)t->sums[i].max + (double)t->sums[i].log_sum;
+    double entropy = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        const double logp = (double)logits[k] - log_total;
+        entropy -= joust_exp(logp) * logp;
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        const double logp = (double)logits[k] - log_total;
+        d[k] -= (float)(factor * joust_exp(logp) * (logp + entropy));
+    }
+    *ret = entropy;
+    return JOUST_OK;
 }

@@ -69,7 +69,7 @@ typedef struct joust_step_report {
 
 typedef struct joust_trainer joust_trainer;
 
-/* Trains model in place, its adapter alone if it has one (worker/engine/lora.h; keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
+/* Trains model in place, on the engine's device if it has one (an adapter is refused there by name), its adapter alone if it has one (worker/engine/lora.h; keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
  *   a loss on pairs: KERNELS.md, "Losses"; dpo, for one:
  *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
  *   sft: sum over targets of weight * -log p(token)
@@ -118,6 +118,9 @@ JOUST_MUST_USE joust_status joust_trainer_logps(joust_trainer *t, const uint32_t
 JOUST_MUST_USE joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
                                                      float *ret_chosen, float *ret_rejected,
                                                      joust_error *err);
+/* Where the engine computes on a device, weights and moments lie there while a model is trained: brings the weights to the model,
+ * before it is read or saved; nothing else reads stale ones. On a CPU there is nothing to do. Errors: JOUST_IO. */
+JOUST_MUST_USE joust_status joust_trainer_finish(joust_trainer *t, joust_error *err);
 /* Gradients of runs of rows held at a time, at most; 0: as many as are fast. Changes no bit. Before the first step. */
 void joust_trainer_limit_sums(joust_trainer *t, uint32_t max_sums);
 uint32_t joust_trainer_steps_done(const joust_trainer *t);

@@ -15,6 +15,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "trainer_internal.h"
+#include "worker/engine/device.h"
 
 #define MAGIC        "JOUSTTRN"
 #define VERSION      1u
@@ -91,15 +92,20 @@ static joust_digest settings_digest(const joust_train_settings *p)
     return joust_hasher_end(&h);
 }
 
-/* What the file holds, n_weights floats each, in its order. */
+/* What the file holds, n_weights floats each, in its order: those of a device by its numbers, at[] being NULL. */
 typedef struct blocks {
     float *at[4];
     uint32_t n;
 } blocks;
 
+static const joust_device_block device_blocks[] = {JOUST_DEVICE_WEIGHTS, JOUST_DEVICE_MOMENT_1,
+                                                   JOUST_DEVICE_MOMENT_2};
+
 static blocks blocks_of(const joust_trainer *t)
 {
     blocks b = {{t->trained.weights, t->m, t->v}, 3};
+    if (t->on_device)
+        b.at[0] = NULL;
     if (t->params.objective.reference_sync_steps && t->reference)
         b.at[b.n++] = t->reference->weights;
     return b;
@@ -129,6 +135,24 @@ static joust_status part_write(joust_file_writer *w, XXH3_state_t *sum, const vo
     return joust_file_writer_add(w, data, n, err);
 }
 
+/* A block of the device's, a chunk at a time. */
+static joust_status device_block_write(const joust_trainer *t, joust_device_block block,
+                                       joust_file_writer *w, XXH3_state_t *sum, joust_error *err)
+{
+    const uint64_t most = CHUNK_BYTES / sizeof(float);
+    float *chunk = joust_malloc(CHUNK_BYTES);
+    joust_status st =
+        chunk ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "training state: out of memory");
+    for (uint64_t first = 0; first < t->trained.n && st == JOUST_OK; first += most) {
+        const uint64_t left = t->trained.n - first, n = left < most ? left : most;
+        st = t->engine->api->block_get(t->on_device, block, first, n, chunk, err);
+        if (st == JOUST_OK)
+            st = part_write(w, sum, chunk, n * sizeof(float), err);
+    }
+    joust_free(chunk);
+    return st;
+}
+
 /* The file is written from where its parts lie: it is as large as the model and both moments. */
 joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_error *err)
 {
@@ -145,7 +169,8 @@ joust_status joust_trainer_save(const joust_trainer *t, const char *path, joust_
         st = part_write(w, sum, header, sizeof(header), err);
     }
     for (uint32_t i = 0; st == JOUST_OK && i < b.n; i++)
-        st = part_write(w, sum, b.at[i], n_block, err);
+        st = b.at[i] ? part_write(w, sum, b.at[i], n_block, err)
+                     : device_block_write(t, device_blocks[i], w, sum, err);
     if (st == JOUST_OK) {
         joust_put_be64(end, XXH3_64bits_digest(sum));
         st = joust_file_writer_add(w, end, sizeof(end), err);
@@ -234,6 +259,32 @@ static joust_status file_check(const joust_trainer *t, const state_file *file, j
     return JOUST_OK;
 }
 
+static joust_status device_block_read(const joust_trainer *t, joust_device_block block,
+                                      const state_file *f, joust_error *err)
+{
+    const uint64_t most = CHUNK_BYTES / sizeof(float);
+    float *chunk = joust_malloc(CHUNK_BYTES);
+    joust_status st = chunk ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "%s: out of memory", f->path);
+    for (uint64_t first = 0; first < t->trained.n && !st; first += most) {
+        const uint64_t left = t->trained.n - first, n = left < most ? left : most;
+        st = fread(chunk, sizeof(float), n, f->file) == n
+                 ? t->engine->api->block_put(t->on_device, block, first, n, chunk, err)
+                 : unreadable(f, err);
+    }
+    joust_free(chunk);
+    return st;
+}
+
+static joust_status block_read(const joust_trainer *t, const blocks *b, uint32_t i,
+                               const state_file *f, joust_error *err)
+{
+    if (!b->at[i])
+        return device_block_read(t, device_blocks[i], f, err);
+    return fread(b->at[i], sizeof(float), t->trained.n, f->file) == t->trained.n
+               ? JOUST_OK
+               : unreadable(f, err);
+}
+
 joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_error *err)
 {
     state_file file = {.path = path};
@@ -244,14 +295,18 @@ joust_status joust_trainer_restore(joust_trainer *t, const char *path, joust_err
         st = unreadable(&file, err);
     const blocks b = blocks_of(t);
     for (uint32_t i = 0; i < b.n && !st; i++)
-        if (fread(b.at[i], sizeof(float), t->trained.n, file.file) != t->trained.n)
-            st = unreadable(&file, err);
+        st = block_read(t, &b, i, &file, err);
     if (file.file)
         fclose(file.file);
+    if (!st && t->on_device)
+        st = t->engine->api->refresh(t->on_device, err);
     if (st)
         return st;
     t->n_steps = joust_get_be32(file.header + 12);
-    joust_model_trained_changed(t->model);
+    if (t->on_device)
+        joust_model_trained_on_device(t->model);
+    else
+        joust_model_trained_changed(t->model);
     if (t->reference)
         joust_model_changed(t->reference);
     return JOUST_OK;

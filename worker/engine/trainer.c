@@ -65,13 +65,20 @@ static joust_status check_scalar(const joust_model_config *c, joust_loss loss, j
                       joust_loss_traits_of(loss)->name, c->architecture);
 }
 
+static joust_status moments_make(joust_trainer *t, joust_error *err)
+{
+    t->m = joust_calloc_aligned(t->trained.n, sizeof(float));
+    t->v = joust_calloc_aligned(t->trained.n, sizeof(float));
+    return t->m && t->v ? JOUST_OK
+                        : joust_fail(err, JOUST_NOMEM, "trainer: no memory for %llu parameters",
+                                     (unsigned long long)t->trained.n);
+}
+
 joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
                                   const joust_train_settings *params, joust_trainer **ret,
                                   joust_error *err)
 {
-    joust_status st = joust_engine_check_cpu(engine, "training", err);
-    if (!st)
-        st = params_check(params, err);
+    joust_status st = params_check(params, err);
     if (!st && joust_loss_traits_of(params->loss)->of_scores)
         st = check_scalar(&model->config, params->loss, err);
     else if (!st)
@@ -90,12 +97,12 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
     t->trained = joust_model_trained(model);
     t->max_runs = JOUST_TRAINER_MAX_RUNS;
     t->params = *params;
-    t->m = joust_calloc_aligned(t->trained.n, sizeof(float));
-    t->v = joust_calloc_aligned(t->trained.n, sizeof(float));
     t->tapes = joust_calloc(joust_engine_threads(engine), sizeof(joust_tape *));
-    if (!t->m || !t->v || !t->tapes) {
-        st = joust_fail(err, JOUST_NOMEM, "trainer: no memory for %llu parameters",
-                        (unsigned long long)t->trained.n);
+    if (t->tapes)
+        st = engine->api ? joust_trainer_device_open(t, err) : moments_make(t, err);
+    else
+        st = joust_fail(err, JOUST_NOMEM, "trainer: out of memory");
+    if (st) {
         joust_trainer_free(&t);
         return st;
     }
@@ -125,6 +132,7 @@ void joust_trainer_free(joust_trainer **trainer)
     for (uint32_t i = 0; t->tapes && i < joust_engine_threads(t->engine); i++)
         joust_tape_free(&t->tapes[i]);
     joust_free(t->tapes);
+    joust_trainer_device_close(t);
     joust_free_aligned(t->m);
     joust_free_aligned(t->v);
     joust_model_free(&t->reference);
@@ -143,6 +151,10 @@ uint32_t joust_trainer_steps_done(const joust_trainer *t)
 
 static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
 {
+    if (t->on_device)
+        return t->tapes[0] ? JOUST_OK
+                           : joust_tape_create_device(t->engine, t->model, t->on_device,
+                                                      t->params.recompute, &t->tapes[0], err);
     joust_status st = joust_model_prepare(t->engine, t->model, err);
     for (uint32_t i = 0; i < n && !st; i++)
         if (!t->tapes[i])
@@ -171,8 +183,8 @@ typedef struct step {
     joust_error error;
 } step;
 
-static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, float *to,
-                                 joust_error *err)
+/* Forward pass and loss of a row; its slopes are left on the thread's tape. */
+static joust_status row_loss(const step *s, uint32_t thread, uint32_t row, joust_error *err)
 {
     joust_trainer *t = s->t;
     joust_tape *tape = t->tapes[thread];
@@ -195,10 +207,29 @@ static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, f
                 joust_response_weighed(s->answers[row].forced, s->answers[row].n_response), s->n,
                 s->n_tokens),
             report, err);
-    if (st)
-        return joust_blame(err, st, "training row %u", row);
-    joust_tape_backward(tape, to);
-    return JOUST_OK;
+    return st ? joust_blame(err, st, "training row %u", row) : JOUST_OK;
+}
+
+static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, float *to,
+                                 joust_error *err)
+{
+    joust_status st = row_loss(s, thread, row, err);
+    if (!st)
+        joust_tape_backward(s->t->tapes[thread], to);
+    return st;
+}
+
+static joust_status device_row_loss(void *context, uint32_t row, joust_error *err)
+{
+    return row_loss(context, 0, row, err);
+}
+
+/* Leaves the whole gradient on the device. */
+static joust_status device_gradient_sum(step *s, joust_error *err)
+{
+    const joust_device_rows rows = {.loss = device_row_loss, .context = s, .n = s->n};
+    joust_status st = tapes_make(s->t, 1, err);
+    return st ? st : joust_trainer_device_gradient(s->t, &rows, err);
 }
 
 /* to = the sum of rows first .. first + size - 1; size is a power of two, 2^depth at most. */
@@ -375,9 +406,11 @@ static joust_status not_finite(const step *s, const joust_step_report *report, j
 static joust_status gradient_of_step(step *s, joust_step_report *report, joust_error *err)
 {
     joust_trainer *t = s->t;
-    joust_status st = gradient_sum(s, err);
+    joust_status st = t->on_device ? device_gradient_sum(s, err) : gradient_sum(s, err);
     if (!st)
-        st = joust_gradient_norm(t->engine, t->sums[0], t->trained.n, &report->gradient_norm, err);
+        st = t->on_device ? joust_trainer_device_norm(t, &report->gradient_norm, err)
+                          : joust_gradient_norm(t->engine, t->sums[0], t->trained.n,
+                                                &report->gradient_norm, err);
     if (st)
         return st == JOUST_NOT_FINITE ? joust_blame(err, st, "training step %u", t->n_steps) : st;
     reports_average(s, report);
@@ -401,13 +434,18 @@ static joust_status step_do(step *s, joust_step_report *ret, joust_error *err)
     double scale = 1;
     if (t->params.clip > 0 && report.gradient_norm > t->params.clip)
         scale = t->params.clip / report.gradient_norm;
-    joust_optimizer_update(t->engine, &t->trained, &t->params, t->n_steps, report.learning_rate,
-                           scale, t->sums[0], t->m, t->v);
-    joust_model_trained_changed(t->model);
+    if (t->on_device) {
+        st = joust_trainer_device_update(t, report.learning_rate, scale, err);
+        if (st)
+            return st;
+    } else {
+        joust_optimizer_update(t->engine, &t->trained, &t->params, t->n_steps, report.learning_rate,
+                               scale, t->sums[0], t->m, t->v);
+        joust_model_trained_changed(t->model);
+    }
     t->n_steps++;
-    joust_reference_sync(t);
     *ret = report;
-    return JOUST_OK;
+    return joust_reference_sync(t, err);
 }
 
 /* What the step's rows have in common. */
@@ -545,9 +583,10 @@ joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint3
         st = joust_tape_begin(t->tapes[0], &part, 1, err);
     if (st)
         return st;
-    for (uint32_t i = first; i < n; i++)
-        joust_tape_want(t->tapes[0], i - 1);
-    st = joust_tape_forward(t->tapes[0], err);
+    for (uint32_t i = first; i < n && !st; i++)
+        st = joust_tape_ask(t->tapes[0], joust_tape_want(t->tapes[0], i - 1), tokens[i], err);
+    if (!st)
+        st = joust_tape_forward(t->tapes[0], err);
     for (uint32_t i = first; i < n && !st; i++)
         ret_logps[i - first] = joust_tape_logp(t->tapes[0], i - first, tokens[i]);
     return st;

@@ -1,6 +1,6 @@
 /* What surrounds the kernels, on the emulator: the plugin's loading, memory that runs out on the device and on the host,
  * recorded passes, what is refused by name. */
-#include "engine/compute/fixture.h"
+#include "engine/compute/train_fixture.h"
 #include "engine/cuda/emulator.h"
 #include "oom.h"
 
@@ -99,6 +99,104 @@ static void test_device_memory(void **state)
     emulator_memory = 0;
     assert_true(n_good > 0 && n_bad > 3);
     joust_model_free(&m);
+}
+
+/* ---- training -------------------------------------------------------------------------------- */
+
+/* Two steps, the second with no more than `limit` bytes beside what lies there after the first; 0: any number. */
+static joust_status train(joust_engine *e, joust_model *m, uint64_t limit, uint64_t *ret_used,
+                          joust_error *err)
+{
+    const joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
+    joust_step_report report;
+    joust_trainer *t = NULL;
+    train_data d;
+    train_data_make(&d, joust_model_get_config(m)->vocab_size);
+    joust_status st = joust_trainer_create(e, m, &p, &t, err);
+    *ret_used = emulator_used;
+    emulator_memory = limit ? emulator_used + limit : 0;
+    for (uint32_t i = 0; i < 2 && !st; i++)
+        st = train_data_step(t, &d, &report, err);
+    if (!st) {
+        *ret_used = emulator_used - *ret_used;
+        st = joust_trainer_finish(t, err);
+    }
+    emulator_memory = 0;
+    joust_free(d.tokens);
+    joust_trainer_free(&t);
+    return st;
+}
+
+/* With less and less memory: the same weights, with activations computed again; then an error that says what to do. */
+static void test_training_memory(void **state)
+{
+    (void)state;
+    joust_model_config c = fixture_odd_config();
+    joust_error err = {0};
+    joust_engine *e = engine_on(joust_device_entry(), 1 << 20);
+    joust_model *m = fixture_model(&c, 3);
+    uint64_t whole = 0, used = 0, n;
+    uint32_t n_good = 0, n_bad = 0, n_again = 0;
+    check_ok(train(e, m, 0, &whole, &err));
+    const float *weights = joust_model_weights(m, &n);
+    float *expected = joust_memdup(weights, n * sizeof(float));
+    joust_model_free(&m);
+    for (uint64_t limit = whole; limit > whole / 4; limit -= whole / 40) {
+        m = fixture_model(&c, 3);
+        joust_status st = train(e, m, limit, &used, &err);
+        if (st == JOUST_OK) {
+            assert_memory_equal(expected, joust_model_weights(m, &n), n * sizeof(float));
+            n_good++;
+            n_again += used < whole;
+        } else {
+            check_status(JOUST_NOMEM, st);
+            assert_non_null(strstr(err.text, "training on a GPU"));
+            assert_non_null(strstr(err.text, "lower batch_size"));
+            n_bad++;
+        }
+        joust_model_free(&m);
+        assert_int_equal(emulator_used, 0);
+    }
+    assert_true(n_good > 2 && n_again > 0 && n_bad > 2);
+    joust_free(expected);
+    joust_engine_free(&e);
+}
+
+static joust_status train_body(void *context, joust_error *err)
+{
+    joust_model_config c = fixture_odd_config();
+    joust_model *m = NULL;
+    joust_trainer *t = NULL;
+    joust_step_report report;
+    const joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
+    joust_status st = joust_model_init(&c, 3, &m, err);
+    if (!st)
+        st = joust_trainer_create(context, m, &p, &t, err);
+    if (!st) {
+        const uint32_t tokens[] = {1, 2, 3, 4, 5, 6};
+        const joust_pair_row row = {.prompt = tokens,
+                                    .n_prompt = 2,
+                                    .chosen = tokens + 2,
+                                    .n_chosen = 2,
+                                    .rejected = tokens + 4,
+                                    .n_rejected = 2};
+        st = joust_trainer_step_pairs(t, &row, 1, &report, err);
+    }
+    if (!st)
+        st = joust_trainer_finish(t, err);
+    joust_trainer_free(&t);
+    joust_model_free(&m);
+    assert_int_equal(emulator_used, 0);
+    return st;
+}
+
+/* Every allocation of the host's and the device's fails once. */
+static void test_training_out_of_memory(void **state)
+{
+    (void)state;
+    joust_engine *e = engine_on(joust_device_entry(), 1 << 20);
+    assert_true(check_oom(train_body, e) > 20);
+    joust_engine_free(&e);
 }
 
 /* The staging block of an upload is larger than all else here: a budget that shrinks shows once it is gone. */
@@ -210,8 +308,6 @@ static void test_refusals(void **state)
     joust_model *m = fixture_model(&c, 3), *wide;
     joust_trainer *t;
     const joust_train_settings params = fixture_params(JOUST_LOSS_DPO);
-    check_status(JOUST_UNSUPPORTED, joust_trainer_create(e, m, &params, &t, &err));
-    check_text(&err, "training isn't built for GPUs yet: use --device cpu");
     const uint32_t token = 1;
     float states[64];
     const joust_hidden_request hidden = {.tokens = &token, .n = 1, .ret_states = states};
@@ -222,10 +318,14 @@ static void test_refusals(void **state)
     answers got;
     check_status(JOUST_UNSUPPORTED, generate(e, wide, &got, &err));
     check_text(&err, "heads of 512");
+    check_status(JOUST_UNSUPPORTED, joust_trainer_create(e, wide, &params, &t, &err));
+    check_text(&err, "heads of 512");
     const joust_lora_settings lora = {.rank = 2, .alpha = 4, .targets = JOUST_LORA_Q};
     check_ok(joust_model_adapt(m, &lora, &(joust_stream_name){.job_seed = 1}, &err));
     check_status(JOUST_UNSUPPORTED, generate(e, m, &got, &err));
     check_text(&err, "adapters aren't built for GPUs yet");
+    check_status(JOUST_UNSUPPORTED, joust_trainer_create(e, m, &params, &t, &err));
+    check_text(&err, "lora isn't built for GPUs yet");
     joust_model_adapter_switch(m, false); /* without it the base is computed */
     check_ok(generate(e, m, &got, &err));
     joust_engine_options o = {.on_device = {.index = 1}, .device = joust_device_entry()};
@@ -292,9 +392,10 @@ static void test_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_device_memory), cmocka_unit_test(test_budget_shrinks),
-        cmocka_unit_test(test_host_memory),   cmocka_unit_test(test_records),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_loading),
+        cmocka_unit_test(test_device_memory),   cmocka_unit_test(test_budget_shrinks),
+        cmocka_unit_test(test_host_memory),     cmocka_unit_test(test_records),
+        cmocka_unit_test(test_training_memory), cmocka_unit_test(test_training_out_of_memory),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_loading),
         cmocka_unit_test(test_options)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
