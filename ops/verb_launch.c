@@ -187,12 +187,12 @@ int joust_verb_launch(int argc, char **argv)
         return status;
     device = device ? device : jobfile.device;
     jobfile.precision = precision ? precision : jobfile.precision;
-    if (device && strcmp(device, "cpu") != 0 && jobfile.job.has_train) {
-        fprintf(
-            stderr,
-            "joust launch: --device %s: training isn't built for GPUs yet, and this job trains: "
-            "use --device cpu\n",
-            device);
+    if (device && strcmp(device, "cpu") != 0 && jobfile.job.has_train &&
+        jobfile.job.train.has_lora) {
+        fprintf(stderr,
+                "joust launch: --device %s: adapters aren't built for GPUs yet, and this job "
+                "trains one: leave train.lora out, or use --device cpu\n",
+                device);
         joust_jobfile_fini(&jobfile);
         return JOUST_EXIT_USAGE;
     }
