@@ -1,10 +1,11 @@
-/* gpu_bench SHAPE: generation and scoring on the GPU, bf16, random weights; rates beside the GPU's own bounds, which are
+/* gpu_bench SHAPE: generation, scoring and training on the GPU, bf16, random weights; rates beside the GPU's own bounds, which are
  * measured in the same run. Of tests/gpu/bench, which says how it is called. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench_training.h"
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
 #include "worker/engine/device.h"
@@ -22,14 +23,14 @@
 typedef struct shape {
     const char *name;
     uint32_t n_layers, d_model, n_heads, n_kv_heads, d_ff, vocab;
-    bool tied;
+    bool tied, trains; /* trains: its state fits a GPU of 80 GB */
 } shape;
 
 static const shape SHAPES[] = {
-    {"0.5B", 24, 896, 14, 2, 4864, 151936, true},
-    {"1.5B", 28, 1536, 12, 2, 8960, 151936, true},
-    {"7B", 28, 3584, 28, 4, 18944, 152064, false},
-    {"tiny", 2, 64, 2, 1, 96, 300, true}}; /* to try this program with the emulator */
+    {"0.5B", 24, 896, 14, 2, 4864, 151936, true, true},
+    {"1.5B", 28, 1536, 12, 2, 8960, 151936, true, true},
+    {"7B", 28, 3584, 28, 4, 18944, 152064, false, false},
+    {"tiny", 2, 64, 2, 1, 96, 300, true, true}}; /* to try this program with the emulator */
 
 typedef struct bench {
     const shape *shape;
@@ -178,6 +179,16 @@ static void measure(bench *b)
           "plain reads of all weights, one for 64 tokens");
     rate = score(b);
     print(b, "score 8x512", rate, rate * 2 * b->n_products / b->flop_s,
+          "tensor-core products in registers");
+    if (!b->shape->trains)
+        return;
+    double products = 0;
+    joust_error err = {0};
+    const bool tiny = strcmp(b->shape->name, "tiny") == 0;
+    die_on(bench_training(b->engine, b->model, tiny ? 1 : 4, tiny ? 16 : 128, tiny ? 32 : 448,
+                          &rate, &products, &err),
+           &err);
+    print(b, "train 4 pairs", rate, products * b->n_products / b->flop_s,
           "tensor-core products in registers");
 }
 
