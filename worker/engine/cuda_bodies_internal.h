@@ -26,6 +26,8 @@
 #define JOUST_GPU_BODY_matrix_bf16(a) gpu_matrix_bf16(a, 0)
 #define JOUST_GPU_BODY_head_f32(a)    gpu_matrix_f32(a, 1)
 #define JOUST_GPU_BODY_head_bf16(a)   gpu_matrix_bf16(a, 1)
+#define JOUST_GPU_BODY_matrix_wide(a) gpu_matrix_wide(a, 0)
+#define JOUST_GPU_BODY_head_wide(a)   gpu_matrix_wide(a, 1)
 #define JOUST_GPU_BODY_log_sum(a)     gpu_log_sum(a)
 #define JOUST_GPU_BODY_draw(a)        gpu_draw(a)
 #define JOUST_GPU_BODY_pick(a)        gpu_pick(a)

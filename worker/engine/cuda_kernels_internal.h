@@ -29,6 +29,8 @@
     X(matrix_bf16, matrix,  256)   \
     X(head_f32,    matrix,  128)   \
     X(head_bf16,   matrix,  256)   \
+    X(matrix_wide, matrix,  256)   \
+    X(head_wide,   matrix,  256)   \
     X(log_sum,     log_sum, 256)   \
     X(draw,        draw,    256)   \
     X(pick,        pick,    64)    \
@@ -73,6 +75,9 @@ typedef enum joust_gpu_kernel {
 #define JOUST_GPU_F32_OUTPUTS  64u
 #define JOUST_GPU_BF16_ROWS    64u
 #define JOUST_GPU_BF16_OUTPUTS 32u
+#define JOUST_GPU_WIDE_ROWS    128u
+#define JOUST_GPU_WIDE_OUTPUTS 128u
+#define JOUST_GPU_WIDE_TILES   64u /* fewer leave most of a GPU idle: then the narrow tiling */
 #define JOUST_GPU_CHUNK                                                                            \
     32u /* factors of a bf16 product that a warp takes at a time: ld is a multiple */
 #define JOUST_GPU_SEGMENTS  8u /* of a bf16 product's sum: one a warp */

@@ -2,6 +2,8 @@
  * number of rows or their places:
  *   float32: a chain in order of k, one FMA each, from y or 0: the CPU's.
  *   bf16:    k is cut into eight segments of whole chunks of 32, each a chain of tensor-core products, added in order.
+ *            Two tilings have these same bits: a narrow one for few rows, whose warps share out the segments, and a wide one
+ *            for many, whose warps have outputs of their own and go through the segments in turn.
  * The head's variants also reduce each tile of outputs to its maximum and sum of exponentials, so that logits needn't be
  * kept (joust_gpu_matrix_args). */
 #ifndef JOUST_WORKER_ENGINE_CUDA_MATRIX_INTERNAL_H
@@ -40,9 +42,9 @@ GPU_FUNCTION void gpu_products(const joust_gpu_products_args *p)
 
 /* ---- the head -------------------------------------------------------------------------------- */
 
-/* What becomes of one row of a finished tile: n logits x of tokens first ..., by one thread, in order. */
-GPU_FUNCTION void gpu_head_row(const joust_gpu_matrix_args *p, uint32_t row, uint32_t first,
-                               uint32_t n, const float *x)
+/* What becomes of one row of a finished tile, number `tile`: n logits x of tokens first ..., by one thread, in order. */
+GPU_FUNCTION void gpu_head_row(const joust_gpu_matrix_args *p, uint32_t row, uint32_t tile,
+                               uint32_t first, uint32_t n, const float *x)
 {
     float max = x[0], sum = 0.0f;
     for (uint32_t i = 1; i < n; i++)
@@ -52,7 +54,7 @@ GPU_FUNCTION void gpu_head_row(const joust_gpu_matrix_args *p, uint32_t row, uin
     const uint32_t token = p->target[row];
     if (token >= first && token < first + n)
         p->picked[row] = x[token - first];
-    float *to = p->partial + ((size_t)row * p->n_tiles + GPU_BLOCK_X) * 2;
+    float *to = p->partial + ((size_t)row * p->n_tiles + tile) * 2;
     to[0] = max;
     to[1] = sum;
 }
@@ -74,7 +76,8 @@ GPU_FUNCTION void gpu_tile_store(const joust_gpu_matrix_args *p, uint32_t first_
         *y = p->add ? *y + x : x;
     }
     if (head && GPU_THREAD < rows)
-        gpu_head_row(p, first_row + GPU_THREAD, first, n, tile + GPU_THREAD * tile_ld);
+        gpu_head_row(p, first_row + GPU_THREAD, first / n_outputs, first, n,
+                     tile + GPU_THREAD * tile_ld);
 }
 
 /* ---- float32 --------------------------------------------------------------------------------- */
@@ -232,6 +235,136 @@ GPU_FUNCTION void gpu_matrix_bf16(const joust_gpu_matrix_args *p, int head)
     }
     gpu_tile_store(p, l.row, JOUST_GPU_BF16_ROWS, l.output, JOUST_GPU_BF16_OUTPUTS, done, BF16_LD,
                    head);
+}
+
+/* ---- bf16, wide ------------------------------------------------------------------------------ */
+
+/* Eight warps, two down and four across a tile, each 64 rows and 32 outputs. A chunk of both factors lies in shared memory as
+ * rows of 64 bytes, which lanes read as they would from global memory; the next one is on its way meanwhile. */
+#define WIDE_ROWS    JOUST_GPU_WIDE_ROWS
+#define WIDE_OUTPUTS JOUST_GPU_WIDE_OUTPUTS
+#define WIDE_EACH    4u /* products of 16 rows down a warp's part, of 8 outputs across */
+#define WIDE_WORDS                                                                                 \
+    (WIDE_ROWS * JOUST_GPU_CHUNK * 2 / 16) /* of a chunk of either factor, 16 bytes each */
+#define WIDE_LOADS  (WIDE_WORDS / 256u)    /* a thread's */
+#define WIDE_ACROSS (WIDE_OUTPUTS / JOUST_GPU_BF16_OUTPUTS)
+
+typedef struct gpu_wide_stage {
+    gpu_words a[WIDE_WORDS], w[WIDE_WORDS];
+} gpu_wide_stage;
+
+/* The thread's share of a chunk, 0 outside of the factors. */
+GPU_FUNCTION void gpu_wide_load(const joust_gpu_matrix_args *p, uint32_t row, uint32_t output,
+                                uint32_t chunk, gpu_words next[2][WIDE_LOADS])
+{
+    GPU_UNROLL
+    for (uint32_t i = 0; i < WIDE_LOADS; i++) {
+        const uint32_t at = GPU_THREAD + i * 256u, k = chunk * JOUST_GPU_CHUNK + at % 4 * 8;
+        next[0][i] = gpu_bf16_load(p->a, row + at / 4, p->m, p->ld, k);
+        next[1][i] = gpu_bf16_load(p->w, output + at / 4, p->n, p->ld, k);
+    }
+}
+
+GPU_FUNCTION void gpu_wide_put(gpu_wide_stage *to, gpu_words next[2][WIDE_LOADS])
+{
+    GPU_UNROLL
+    for (uint32_t i = 0; i < WIDE_LOADS; i++) {
+        to->a[GPU_THREAD + i * 256u] = next[0][i];
+        to->w[GPU_THREAD + i * 256u] = next[1][i];
+    }
+}
+
+/* acc += a chunk, each product with the same factors at the same places as in gpu_bf16_chunk. */
+GPU_FUNCTION void gpu_wide_chunk(const gpu_wide_stage *from, const gpu_bf16_lane *l,
+                                 float acc[WIDE_EACH][WIDE_EACH][4])
+{
+    gpu_words w[WIDE_EACH];
+    GPU_UNROLL
+    for (uint32_t c = 0; c < WIDE_EACH; c++)
+        w[c] = from->w[(l->output + c * MMA_OUTPUTS + l->g) * 4 + l->t];
+    GPU_UNROLL
+    for (uint32_t r = 0; r < WIDE_EACH; r++) {
+        const uint32_t row = l->row + r * MMA_ROWS + l->g;
+        const gpu_words low = from->a[row * 4 + l->t], high = from->a[(row + 8) * 4 + l->t];
+        const uint32_t first[4] = {low.x, high.x, low.y, high.y},
+                       second[4] = {low.z, high.z, low.w, high.w};
+        GPU_UNROLL
+        for (uint32_t c = 0; c < WIDE_EACH; c++) {
+            const uint32_t w_first[2] = {w[c].x, w[c].y}, w_second[2] = {w[c].z, w[c].w};
+            gpu_mma(acc[r][c], first, w_first);
+            gpu_mma(acc[r][c], second, w_second);
+        }
+    }
+}
+
+/* A segment is over: total = or += acc, which begins again. */
+GPU_FUNCTION void gpu_wide_segment(int first, float acc[WIDE_EACH][WIDE_EACH][4],
+                                   float total[WIDE_EACH][WIDE_EACH][4])
+{
+    GPU_UNROLL
+    for (uint32_t r = 0; r < WIDE_EACH; r++)
+        GPU_UNROLL
+    for (uint32_t c = 0; c < WIDE_EACH; c++)
+        GPU_UNROLL
+    for (uint32_t i = 0; i < 4; i++) {
+        total[r][c][i] = first ? acc[r][c][i] : total[r][c][i] + acc[r][c][i];
+        acc[r][c][i] = 0.0f;
+    }
+}
+
+GPU_FUNCTION uint32_t gpu_segment_end(uint32_t n_chunks, uint32_t segment)
+{
+    return (uint32_t)((uint64_t)n_chunks * (segment + 1) / JOUST_GPU_SEGMENTS);
+}
+
+/* The tile's sums, in order of chunks. */
+GPU_FUNCTION void gpu_wide_sum(const joust_gpu_matrix_args *p, const gpu_bf16_lane *l, uint32_t row,
+                               uint32_t output, gpu_wide_stage stages[2],
+                               float total[WIDE_EACH][WIDE_EACH][4])
+{
+    const uint32_t n_chunks = p->ld / JOUST_GPU_CHUNK;
+    float acc[WIDE_EACH][WIDE_EACH][4] = {{{0}}};
+    gpu_words next[2][WIDE_LOADS];
+    uint32_t segment = 0;
+    gpu_wide_load(p, row, output, 0, next);
+    gpu_wide_put(&stages[0], next);
+    GPU_SYNC();
+    for (uint32_t chunk = 0; chunk < n_chunks; chunk++) {
+        const int more = chunk + 1 < n_chunks;
+        if (more)
+            gpu_wide_load(p, row, output, chunk + 1, next);
+        for (; chunk == gpu_segment_end(n_chunks, segment); segment++)
+            gpu_wide_segment(segment == 0, acc, total);
+        gpu_wide_chunk(&stages[chunk % 2], l, acc);
+        if (more)
+            gpu_wide_put(&stages[(chunk + 1) % 2], next);
+        GPU_SYNC();
+    }
+    for (; segment < JOUST_GPU_SEGMENTS; segment++)
+        gpu_wide_segment(segment == 0, acc, total);
+}
+
+GPU_FUNCTION void gpu_matrix_wide(const joust_gpu_matrix_args *p, int head)
+{
+    GPU_SHARED gpu_wide_stage stages[2];
+    const uint32_t warp = GPU_THREAD / GPU_WARP, lane = GPU_THREAD % GPU_WARP,
+                   across = warp % WIDE_ACROSS, row = GPU_BLOCK_Y * WIDE_ROWS,
+                   output = GPU_BLOCK_X * WIDE_OUTPUTS;
+    const gpu_bf16_lane l = {lane / 4, lane % 4, 0, warp / WIDE_ACROSS * (WIDE_EACH * MMA_ROWS),
+                             across * JOUST_GPU_BF16_OUTPUTS};
+    float total[WIDE_EACH][WIDE_EACH][4];
+    gpu_wide_sum(p, &l, row, output, stages, total);
+    float *done = (float *)(void *)
+        stages; /* (WIDE_ROWS, BF16_LD), a quarter of the tile's outputs at a time */
+    for (uint32_t turn = 0; turn < WIDE_ACROSS; turn++) {
+        const uint32_t first = output + turn * JOUST_GPU_BF16_OUTPUTS;
+        if (turn == across)
+            gpu_bf16_add(&l, 1, total, done + l.row * BF16_LD);
+        GPU_SYNC();
+        if (first < p->n)
+            gpu_tile_store(p, row, WIDE_ROWS, first, JOUST_GPU_BF16_OUTPUTS, done, BF16_LD, head);
+        GPU_SYNC();
+    }
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* Kernels that training alone runs, by the emulator, against their twins or against double, within the bounds that KERNELS.md gives.
+/* Kernels that training alone, or passes of many rows, run, by the emulator, against their twins or against double, within the bounds that KERNELS.md gives.
  * (Float32's other kernels have the CPU's bits: training_test.c compares whole models with them.) */
 #include "engine/compute/fixture.h"
 
@@ -42,13 +42,73 @@ static float from_bf16(uint16_t x)
     return y;
 }
 
-static uint16_t *bf16_of(const float *x, size_t n)
+static void *zeros(size_t n)
 {
-    uint16_t *to = spoiled(n);
+    return joust_calloc_aligned(n + JOUST_LANES, 4);
+}
+
+/* (rows, k) floats as (rows, ld) bf16. */
+static uint16_t *bf16_rows(const float *from, uint32_t rows, uint32_t k, uint32_t ld)
+{
+    uint16_t *to = zeros((size_t)rows * ld);
     const joust_gpu_place_args args = {
-        .from = x, .to = to, .k = (uint32_t)n, .ld = (uint32_t)n, .n = n};
-    run(JOUST_GPU_place_bf16, (uint32_t)((n + 255) / 256), 1, &args);
+        .from = from, .to = to, .k = k, .ld = ld, .n = (uint64_t)rows * ld};
+    run(JOUST_GPU_place_bf16, (uint32_t)((args.n + 255) / 256), 1, &args);
     return to;
+}
+
+/* ---- products of many rows ------------------------------------------------------------------- */
+
+/* The wide tiling has the narrow one's bits: products, added or not, and all that the head makes of them. */
+static void check_wide(uint32_t m, uint32_t n, uint32_t k, bool head, bool add)
+{
+    const uint32_t ld = (k + 31) / 32 * 32, n_tiles = (n + 31) / 32;
+    float *a = numbers(m * k, 1, 1), *w = numbers(n * k, 2, 1), *y[2], *partial[2], *picked[2];
+    uint16_t *a16 = bf16_rows(a, m, k, ld), *w16 = bf16_rows(w, n, k, ld);
+    uint32_t *lists = zeros(2 * m);
+    for (uint32_t i = 0; i < m; i++) {
+        lists[i] = i % 3 ? i : JOUST_GPU_NONE; /* slots; targets */
+        lists[m + i] = i % 2 ? i * 37 % n : JOUST_GPU_NONE;
+    }
+    for (uint32_t wide = 0; wide < 2; wide++) {
+        y[wide] = numbers(m * n, 3, 1);
+        partial[wide] = zeros(2 * m * n_tiles);
+        picked[wide] = zeros(m);
+        const joust_gpu_matrix_args args = {.a = a16,
+                                            .w = w16,
+                                            .y = y[wide],
+                                            .m = m,
+                                            .n = n,
+                                            .k = k,
+                                            .ld = ld,
+                                            .add = add,
+                                            .partial = partial[wide],
+                                            .n_tiles = n_tiles,
+                                            .slot = lists,
+                                            .target = lists + m,
+                                            .picked = picked[wide]};
+        if (wide)
+            run(head ? JOUST_GPU_head_wide : JOUST_GPU_matrix_wide, (n + 127) / 128,
+                (m + 127) / 128, &args);
+        else
+            run(head ? JOUST_GPU_head_bf16 : JOUST_GPU_matrix_bf16, n_tiles, (m + 63) / 64, &args);
+    }
+    assert_memory_equal(y[0], y[1], m * n * sizeof(float));
+    assert_memory_equal(partial[0], partial[1], 2 * m * n_tiles * sizeof(float));
+    assert_memory_equal(picked[0], picked[1], m * sizeof(float));
+    void *const all[] = {a,    w,          a16,        w16,       lists,    y[0],
+                         y[1], partial[0], partial[1], picked[0], picked[1]};
+    for (uint32_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        joust_free_aligned(all[i]);
+}
+
+static void test_wide(void **state)
+{
+    (void)state;
+    const uint32_t sizes[][3] = {{65, 129, 20}, {130, 70, 300}, {128, 256, 512}, {200, 33, 96}};
+    for (uint32_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
+        for (uint32_t kind = 0; kind < 3; kind++)
+            check_wide(sizes[i][0], sizes[i][1], sizes[i][2], kind == 2, kind == 1);
 }
 
 /* ---- layout ---------------------------------------------------------------------------------- */
@@ -58,7 +118,7 @@ static void test_transpose(void **state)
     (void)state;
     enum { ROWS = 37, COLUMNS = 70, LD = 96, TO = 64 };
     float *x = numbers((size_t)ROWS * LD, 1, 2), *y = spoiled((size_t)COLUMNS * TO);
-    uint16_t *half = bf16_of(x, (size_t)ROWS * LD), *z = spoiled((size_t)COLUMNS * TO);
+    uint16_t *half = bf16_rows(x, ROWS, LD, LD), *z = spoiled((size_t)COLUMNS * TO);
     joust_gpu_transpose_args args = {.from = x,
                                      .to = y,
                                      .rows = ROWS,
@@ -311,10 +371,10 @@ int main(void)
     if (joust_gpu_open(&(joust_device_options){0}, &gpu, &err))
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transpose),  cmocka_unit_test(test_fork),
-        cmocka_unit_test(test_slopes),     cmocka_unit_test(test_entropy),
-        cmocka_unit_test(test_norm_back),  cmocka_unit_test(test_columns),
-        cmocka_unit_test(test_swiglu_back)};
+        cmocka_unit_test(test_wide),    cmocka_unit_test(test_transpose),
+        cmocka_unit_test(test_fork),    cmocka_unit_test(test_slopes),
+        cmocka_unit_test(test_entropy), cmocka_unit_test(test_norm_back),
+        cmocka_unit_test(test_columns), cmocka_unit_test(test_swiglu_back)};
     const int n = cmocka_run_group_tests(tests, NULL, NULL);
     gpu->close(gpu);
     return n;

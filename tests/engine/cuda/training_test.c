@@ -424,6 +424,50 @@ static void test_no_gap(void **state)
         check_gap(&families[i], i % 2 ? JOUST_PRECISION_F32 : JOUST_PRECISION_BF16);
 }
 
+static joust_status keep(void *context, uint32_t request, uint32_t sample, const joust_generated *g,
+                         joust_error *err)
+{
+    (void)request, (void)sample, (void)err;
+    memcpy(context, g->tokens, g->n * sizeof(*g->tokens));
+    memcpy((float *)context + g->n, g->raw_logps, g->n * sizeof(*g->raw_logps));
+    return JOUST_OK;
+}
+
+/* A shape whose training takes the wide tiling, its rollout the narrow one. */
+static void test_no_gap_wide(void **state)
+{
+    (void)state;
+    enum { PROMPT = 125, ANSWER = 5, N = PROMPT + ANSWER };
+    joust_error err = {0};
+    joust_model_config c = fixture_even_config();
+    c.context = 160;
+    c.d_ff = 2048; /* gate and up: 32 tiles across, and the rows two down */
+    c.n_layers = 1;
+    joust_engine *e = engine_on(api, JOUST_PRECISION_BF16);
+    joust_model *m = model_of(&c, JOUST_PRECISION_BF16);
+    const joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
+    uint32_t *tokens = fixture_tokens(N, c.vocab_size, 4), answer[2 * ANSWER];
+    float logps[ANSWER];
+    const joust_stream stream = fixture_stream(6, 0);
+    const joust_generate_request r = {
+        .prompt = tokens,
+        .n_prompt = PROMPT,
+        .n_samples = 1,
+        .streams = &stream,
+        .ignore_end = true,
+        .sampling = {.temperature = 1, .top_p = 1, .max_tokens = ANSWER}};
+    joust_trainer *t;
+    check_ok(joust_generate(e, m, &r, 1, keep, NULL, answer, &err));
+    memcpy(tokens + PROMPT, answer, ANSWER * sizeof(*tokens));
+    check_ok(joust_trainer_create(e, m, &p, &t, &err));
+    check_ok(joust_trainer_logps(t, tokens, N, PROMPT, logps, &err));
+    assert_memory_equal(logps, answer + ANSWER, sizeof(logps));
+    joust_trainer_free(&t);
+    joust_free(tokens);
+    joust_model_free(&m);
+    joust_engine_free(&e);
+}
+
 /* ---- state ----------------------------------------------------------------------------------- */
 
 static float *state_weights(joust_engine *e, joust_precision precision, const char *path,
@@ -524,7 +568,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_bf16_families),  cmocka_unit_test(test_losses),
         cmocka_unit_test(test_f32_equal_bits), cmocka_unit_test(test_long),
         cmocka_unit_test(test_many_steps),     cmocka_unit_test(test_tree),
-        cmocka_unit_test(test_no_gap),         cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_live_reference)};
+        cmocka_unit_test(test_no_gap),         cmocka_unit_test(test_no_gap_wide),
+        cmocka_unit_test(test_resume),         cmocka_unit_test(test_live_reference)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
