@@ -12,17 +12,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "launch_internal.h"
 #include "ops/progress.h"
 #include "ops/status_client.h"
 #include "ops/supervisor.h"
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
-#include "proto/base/digest.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
 
 enum {
-    MAX_ARGUMENTS = 16 + 2 * 64, /* a role's own and every --set */
     TICK_MS = 500,
     PLAIN_EVERY_MS = 30000, /* a line for the log of an unattended launch, at least so often */
     LEAVE_BY_THEMSELVES_MS = 400, /* after the coordinator's GOODBYE */
@@ -31,20 +30,10 @@ enum {
     GIVE_UP_AFTER = 5 /* failures of a role in a row, each within JOUST_STEADY_MS */
 };
 
-/* The arguments of one role's process. */
-typedef struct command {
-    char name[32];
-    char texts[8][64]; /* numbers and names made for it */
-    uint32_t n_texts, n;
-    const char *argv[MAX_ARGUMENTS + 1];
-} command;
-
 typedef struct launcher {
     const joust_launch_options *options;
-    char private_dir[80];
+    joust_launch_places places;
     bool private_made;
-    char work[128], status[JOUST_MAX_ENDPOINT_BYTES]; /* endpoints */
-    char *logs, *cache;
     int lock_fd;
     joust_loop *loop;
     joust_context *context;
@@ -58,164 +47,6 @@ typedef struct launcher {
     uint32_t workers_left, judges_left; /* not given up */
     int exit_status;                    /* -1: the job goes on */
 } launcher;
-
-/* ---- what is started ---- */
-
-static void argue(command *c, const char *argument)
-{
-    if (c->n < MAX_ARGUMENTS)
-        c->argv[c->n++] = argument;
-    c->argv[c->n] = NULL;
-}
-
-static void argue_number(command *c, const char *option, uint32_t number)
-{
-    char *text = c->texts[c->n_texts++];
-    snprintf(text, sizeof(c->texts[0]), "%u", number);
-    argue(c, option);
-    argue(c, text);
-}
-
-static void coordinator_command(const launcher *l, command *c)
-{
-    *c = (command){.name = "coordinator"};
-    argue(c, "joust");
-    argue(c, "coordinator");
-    argue(c, l->options->job_path);
-    argue(c, "--store");
-    argue(c, l->options->store);
-    argue(c, "--listen");
-    argue(c, l->work);
-    argue(c, "--status");
-    argue(c, l->status);
-    for (uint32_t i = 0; l->options->sets && i < l->options->sets->n; i++) {
-        argue(c, "--set");
-        argue(c, l->options->sets->items[i]);
-    }
-}
-
-static void argue_gpu(command *c, uint32_t number)
-{
-    char *text = c->texts[c->n_texts++];
-    snprintf(text, sizeof(c->texts[0]), "cuda:%u", number);
-    argue(c, text);
-}
-
-static void peer_command(const launcher *l, const char *role, uint32_t number, uint32_t threads,
-                         command *c)
-{
-    *c = (command){.n_texts = 0};
-    snprintf(c->name, sizeof(c->name), "%s-%u", role, number);
-    argue(c, "joust");
-    argue(c, role);
-    argue(c, "--connect");
-    argue(c, l->work);
-    argue(c, "--name");
-    argue(c, c->name);
-    argue_number(c, "--threads", threads);
-    if (l->options->kv_memory_mb)
-        argue_number(c, "--kv-memory", l->options->kv_memory_mb);
-    if (l->options->memory_mb && strcmp(role, "worker") == 0)
-        argue_number(c, "--memory", l->options->memory_mb);
-    if (l->options->device) {
-        argue(c, "--device");
-        if (strcmp(l->options->device, "cuda:each") == 0)
-            argue_gpu(c, number);
-        else
-            argue(c, l->options->device);
-    }
-    if (l->options->precision) {
-        argue(c, "--precision");
-        argue(c, l->options->precision);
-    }
-    argue(c, "--cache");
-    argue(c, l->cache);
-    if (strcmp(role, "worker") == 0) {
-        argue(c, "--logs");
-        argue(c, l->logs);
-    }
-}
-
-typedef joust_status command_fn(void *arg, const command *c, joust_error *err);
-
-/* Calls fn for the coordinator, each worker and each judge. */
-static joust_status each_command(const launcher *l, command_fn *fn, void *arg, joust_error *err)
-{
-    command c;
-    coordinator_command(l, &c);
-    joust_status st = fn(arg, &c, err);
-    for (uint32_t i = 0; !st && i < l->options->workers; i++) {
-        peer_command(l, "worker", i, l->options->worker_threads, &c);
-        st = fn(arg, &c, err);
-    }
-    for (uint32_t i = 0; !st && i < l->options->judges; i++) {
-        peer_command(l, "judge", i, l->options->judge_threads, &c);
-        st = fn(arg, &c, err);
-    }
-    return st;
-}
-
-/* Where logs, copies of weights and sockets lie. The sockets' folder is short, since the path of an ipc socket has about 100 bytes, and the same for the same store,
- * so that nothing is left behind by launches that were killed. */
-/* BASE/joust-UID-STORE; another number behind it where somebody else has taken the name. */
-static void choose_private_dir(launcher *l, const char *base, const char *store)
-{
-    struct stat info;
-    unsigned taken = 0;
-    do {
-        int n = snprintf(l->private_dir, sizeof(l->private_dir), "%s/joust-%u-%.12s", base,
-                         (unsigned)geteuid(), store);
-        if (taken)
-            snprintf(l->private_dir + n, sizeof(l->private_dir) - (size_t)n, "-%u", taken);
-    } while (lstat(l->private_dir, &info) == 0 && info.st_uid != geteuid() && ++taken < 100);
-}
-
-static joust_status choose_places(launcher *l, joust_error *err)
-{
-    l->logs = joust_path_join(l->options->store, "logs");
-    l->cache = joust_path_join(l->options->store, "cache");
-    if (!l->logs || !l->cache)
-        return joust_fail(err, JOUST_NOMEM, "launch: out of memory");
-    char absolute[PATH_MAX];
-    if (!realpath(l->options->store, absolute))
-        snprintf(absolute, sizeof(absolute), "%s", l->options->store);
-    joust_digest digest = joust_digest_of(absolute, strlen(absolute));
-    char hex[JOUST_DIGEST_HEX];
-    joust_digest_hex(&digest, hex);
-    const char *base = getenv("XDG_RUNTIME_DIR");
-    if (!base || strlen(base) > 40 || access(base, W_OK) != 0)
-        base = "/tmp";
-    choose_private_dir(l, base, hex);
-    snprintf(l->work, sizeof(l->work), "ipc://%s/work", l->private_dir);
-    const char *given = l->options->jobfile->status_endpoint;
-    int n = given ? snprintf(l->status, sizeof(l->status), "%s", given)
-                  : snprintf(l->status, sizeof(l->status), "ipc://%s/status", l->private_dir);
-    if (n < 0 || (size_t)n >= sizeof(l->status))
-        return joust_fail(err, JOUST_INVALID, "status.endpoint: longer than %u bytes",
-                          JOUST_MAX_ENDPOINT_BYTES - 1);
-    return JOUST_OK;
-}
-
-static joust_status print_command(void *arg, const command *c, joust_error *err)
-{
-    joust_buf *to = arg;
-    for (uint32_t i = 0; i < c->n; i++)
-        joust_buf_format(to, "%s%s", i ? " " : "", c->argv[i]);
-    joust_buf_text(to, "\n");
-    return joust_buf_status(to, err);
-}
-
-joust_status joust_launch_print(const joust_launch_options *options, joust_buf *to,
-                                joust_error *err)
-{
-    launcher l = {.options = options};
-    joust_status st = choose_places(&l, err);
-    if (!st)
-        st = each_command(&l, print_command, to, err);
-    joust_free(l.logs);
-    joust_free(l.cache);
-    return st;
-}
 
 /* ---- what is shown ---- */
 
@@ -289,7 +120,7 @@ static void show_log(launcher *l, const joust_child_exit *exit)
     uint64_t since = exit->log_from;
     char path[PATH_MAX], tail[4096];
     struct stat info;
-    snprintf(path, sizeof(path), "%s/%s.log", l->logs, exit->name);
+    snprintf(path, sizeof(path), "%s/%s.log", l->places.logs, exit->name);
     FILE *file = fopen(path, "rb");
     if (!file)
         return;
@@ -335,7 +166,7 @@ static void show_warning(launcher *l, const char *line)
 static void show_warnings(launcher *l)
 {
     char path[PATH_MAX], line[2304];
-    snprintf(path, sizeof(path), "%s/coordinator.log", l->logs);
+    snprintf(path, sizeof(path), "%s/coordinator.log", l->places.logs);
     FILE *file = fopen(path, "rb");
     if (!file)
         return;
@@ -360,7 +191,7 @@ static void count_warnings(launcher *l)
     fflush(stdout);
     fprintf(stderr, "%u warning%s%s, in %s/coordinator.log\n", l->n_warnings,
             l->n_warnings == 1 ? "" : "s",
-            l->n_warnings > MAX_SHOWN_WARNINGS ? ", the first of them above" : "", l->logs);
+            l->n_warnings > MAX_SHOWN_WARNINGS ? ", the first of them above" : "", l->places.logs);
 }
 
 /* ---- what happens ---- */
@@ -520,7 +351,7 @@ static joust_status lock_store(launcher *l, joust_error *err)
 
 static joust_status make_private_dir(launcher *l, joust_error *err)
 {
-    const char *dir = l->private_dir;
+    const char *dir = l->places.private_dir;
     if (mkdir(dir, 0700) != 0 && errno != EEXIST)
         return joust_fail(err, joust_status_of_errno(errno), "%s: %s", dir, strerror(errno));
     struct stat info;
@@ -533,11 +364,11 @@ static joust_status make_private_dir(launcher *l, joust_error *err)
     return JOUST_OK;
 }
 
-static joust_status start_command(void *arg, const command *c, joust_error *err)
+static joust_status start_command(void *arg, const joust_launch_command *c, joust_error *err)
 {
     launcher *l = arg;
     char log_path[PATH_MAX];
-    snprintf(log_path, sizeof(log_path), "%s/%s.log", l->logs, c->name);
+    snprintf(log_path, sizeof(log_path), "%s/%s.log", l->places.logs, c->name);
     return joust_supervisor_start(l->supervisor, c->name, l->options->program, c->argv, log_path,
                                   err);
 }
@@ -547,7 +378,7 @@ static long log_length(const launcher *l, const char *name)
 {
     char path[PATH_MAX];
     struct stat info;
-    snprintf(path, sizeof(path), "%s/%s.log", l->logs, name);
+    snprintf(path, sizeof(path), "%s/%s.log", l->places.logs, name);
     return stat(path, &info) == 0 ? (long)info.st_size : 0;
 }
 
@@ -555,9 +386,9 @@ static joust_status start(launcher *l, joust_error *err)
 {
     joust_status st = lock_store(l, err);
     if (!st)
-        st = choose_places(l, err);
+        st = joust_launch_places_choose(l->options, &l->places, err);
     if (!st)
-        st = joust_dir_make(l->logs, err);
+        st = joust_dir_make(l->places.logs, err);
     if (!st)
         l->warned_to = log_length(l, "coordinator");
     if (!st)
@@ -569,11 +400,11 @@ static joust_status start(launcher *l, joust_error *err)
     if (!st)
         st = joust_supervisor_create(l->loop, child_ended, l, &l->supervisor, err);
     if (!st)
-        st = each_command(l, start_command, l, err);
+        st = joust_launch_each_command(l->options, &l->places, start_command, l, err);
     if (!st)
         st = joust_context_create(&l->context, err);
     if (!st)
-        st = joust_status_open(l->context, l->status, &l->socket, err);
+        st = joust_status_open(l->context, l->places.status, &l->socket, err);
     if (!st)
         st = joust_loop_add_timer(l->loop, 0, tick, l, NULL, err);
     return st;
@@ -581,7 +412,7 @@ static joust_status start(launcher *l, joust_error *err)
 
 static void finish(launcher *l)
 {
-    if (l->logs)
+    if (l->places.logs)
         show_warnings(l);
     clear_line(l);
     fflush(stdout);
@@ -592,13 +423,12 @@ static void finish(launcher *l)
     joust_loop_free(&l->loop);
     if (l->private_made) {
         joust_error err;
-        if (joust_dir_remove(l->private_dir, &err))
+        if (joust_dir_remove(l->places.private_dir, &err))
             joust_log_warn("launch", "%s", err.text);
     }
     if (l->lock_fd >= 0)
         close(l->lock_fd);
-    joust_free(l->logs);
-    joust_free(l->cache);
+    joust_launch_places_fini(&l->places);
 }
 
 joust_status joust_launch(const joust_launch_options *options, int *ret_exit, joust_error *err)

@@ -1,4 +1,4 @@
-/* What store.c and tables.c share. */
+/* What store.c, tables.c and leases.c share. */
 #ifndef JOUST_STORAGE_STORE_INTERNAL_H
 #define JOUST_STORAGE_STORE_INTERNAL_H
 
@@ -6,6 +6,7 @@
 
 #include "storage/db.h"
 #include "storage/store.h"
+#include "storage/tables.h"
 
 struct joust_store {
     char *dir;
@@ -27,5 +28,9 @@ struct joust_batch {
     bool has_snapshot;
     uint64_t snapshot;
 };
+
+/* The next record of provenance, a unit's result or a lease. */
+JOUST_MUST_USE joust_status joust_cursor_next_lease(joust_cursor *cursor, joust_provenance *ret,
+                                                    joust_error *err);
 
 #endif
