@@ -3,6 +3,8 @@
 #include "engine/compute/train_fixture.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "proto/base/alloc.h"
 #include "worker/engine/trainer_internal.h"
@@ -99,11 +101,35 @@ static void test_gradients(void **state)
     check_gradients(&odd, JOUST_LOSS_SFT);
     check_gradients(&even, JOUST_LOSS_DPO);
     check_gradients(&even, JOUST_LOSS_SFT);
+}
+
+/* Families first, first + 3, ... */
+static void check_families(uint32_t first)
+{
     joust_model_config families[FIXTURE_FAMILIES];
-    for (uint32_t i = 0; i < fixture_families(families); i++) {
+    const uint32_t n = fixture_families(families);
+    for (uint32_t i = first; i < n; i += 3) {
         check_gradients(&families[i], JOUST_LOSS_DPO);
         check_gradients(&families[i], JOUST_LOSS_SFT);
     }
+}
+
+static void test_families_0(void **state)
+{
+    (void)state;
+    check_families(0);
+}
+
+static void test_families_1(void **state)
+{
+    (void)state;
+    check_families(1);
+}
+
+static void test_families_2(void **state)
+{
+    (void)state;
+    check_families(2);
 }
 
 static double *doubled(joust_model *m)
@@ -187,19 +213,37 @@ static void test_empty_answer(void)
     joust_engine_free(&e);
 }
 
-/* Every loss on pairs, and what bends them: smoothing, lengths, a mix, no reference. */
-static void test_objectives(void **state)
+/* Losses first .. last on pairs. */
+static void check_losses(joust_loss first, joust_loss last)
 {
-    (void)state;
     const joust_model_config config = fixture_odd_config();
-    joust_train_settings p;
-    for (uint32_t i = JOUST_LOSS_HINGE; i <= JOUST_LOSS_REBEL; i++) {
-        p = fixture_params((joust_loss)i);
+    for (uint32_t i = first; i <= (uint32_t)last; i++) {
+        joust_train_settings p = fixture_params((joust_loss)i);
         p.objective.label_smoothing =
             joust_loss_traits_of(p.loss)->keys & JOUST_TAKES_LABEL_SMOOTHING ? 0.1 : 0;
         check_settings(&config, p, 1);
     }
-    p = fixture_params(JOUST_LOSS_IPO);
+}
+
+/* Every loss on pairs. */
+static void test_losses(void **state)
+{
+    (void)state;
+    check_losses(JOUST_LOSS_HINGE, JOUST_LOSS_APO_ZERO);
+}
+
+static void test_more_losses(void **state)
+{
+    (void)state;
+    check_losses(JOUST_LOSS_APO_DOWN, JOUST_LOSS_REBEL);
+}
+
+/* What bends them: lengths, a mix, no reference; no tokens at all. */
+static void test_objectives(void **state)
+{
+    (void)state;
+    const joust_model_config config = fixture_odd_config();
+    joust_train_settings p = fixture_params(JOUST_LOSS_IPO);
     p.objective.ld_alpha = 0.4;
     p.objective.mix[JOUST_LOSS_SFT] = 0.3;
     p.objective.mix[JOUST_LOSS_IPO] = 0.8;
@@ -233,13 +277,34 @@ static void test_policy_gradients(void **state)
     }
 }
 
-int main(void)
+/* engine_gradients_test [PART]: parts run side by side; without one all of them. */
+int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients),
-        cmocka_unit_test(test_objectives),
-        cmocka_unit_test(test_baseline),
-        cmocka_unit_test(test_policy_gradients),
-    };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest decoders[] = {cmocka_unit_test(test_gradients)},
+                            families_0[] = {cmocka_unit_test(test_families_0)},
+                            families_1[] = {cmocka_unit_test(test_families_1)},
+                            families_2[] = {cmocka_unit_test(test_families_2)},
+                            losses[] = {cmocka_unit_test(test_losses)},
+                            more_losses[] = {cmocka_unit_test(test_more_losses)},
+                            objectives[] = {cmocka_unit_test(test_objectives),
+                                            cmocka_unit_test(test_baseline),
+                                            cmocka_unit_test(test_policy_gradients)};
+    const char *part = argc > 1 ? argv[1] : "";
+    int failed = 0, n_run = 0;
+#define RUN(tests)                                                                                 \
+    if (!*part || strcmp(part, #tests) == 0) {                                                     \
+        failed += cmocka_run_group_tests(tests, NULL, NULL);                                       \
+        n_run++;                                                                                   \
+    }
+    RUN(decoders)
+    RUN(families_0)
+    RUN(families_1)
+    RUN(families_2)
+    RUN(losses)
+    RUN(more_losses)
+    RUN(objectives)
+#undef RUN
+    if (n_run == 0)
+        fprintf(stderr, "engine_gradients_test: no part '%s'\n", part);
+    return failed || n_run == 0;
 }
