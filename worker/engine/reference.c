@@ -37,6 +37,7 @@ joust_status joust_trainer_reference_is_base(joust_trainer *t, joust_error *err)
 typedef struct sequence {
     const uint32_t *prompt, *answer;
     uint32_t n_prompt, n_answer;
+    const uint8_t *forced; /* of the answer, or NULL */
 } sequence;
 
 typedef struct scoring {
@@ -108,12 +109,12 @@ static uint32_t answers_of(const joust_pair_row *rows, uint32_t n, sequence *to)
     uint32_t count = 0;
     for (uint32_t i = 0; i < n; i++)
         if (rows[i].n_chosen)
-            to[count++] =
-                (sequence){rows[i].prompt, rows[i].chosen, rows[i].n_prompt, rows[i].n_chosen};
+            to[count++] = (sequence){rows[i].prompt, rows[i].chosen, rows[i].n_prompt,
+                                     rows[i].n_chosen, rows[i].chosen_forced};
     for (uint32_t i = 0; i < n; i++)
         if (rows[i].n_rejected)
-            to[count++] =
-                (sequence){rows[i].prompt, rows[i].rejected, rows[i].n_prompt, rows[i].n_rejected};
+            to[count++] = (sequence){rows[i].prompt, rows[i].rejected, rows[i].n_prompt,
+                                     rows[i].n_rejected, rows[i].rejected_forced};
     return count;
 }
 
@@ -165,6 +166,7 @@ static void answers_shift(const joust_model_config *c, sequence *answers, uint32
         const sequence *from = i ? &answers[i - 1] : &last;
         const uint32_t room = c->context - answers[i].n_prompt;
         answers[i].answer = from->answer;
+        answers[i].forced = from->forced;
         answers[i].n_answer = from->n_answer < room ? from->n_answer : room;
     }
 }
@@ -184,7 +186,7 @@ joust_status joust_reference_baseline(joust_trainer *t, const joust_pair_row *ro
         st = m ? reference_score(t, &s, err)
                : joust_score(t->engine, t->model, s.requests, s.n, NULL, NULL, err);
         for (uint32_t i = 0; i < n_answers && !st; i++)
-            sums[m] += answer_sum(&s, i, NULL, UINT32_MAX, 1);
+            sums[m] += answer_sum(&s, i, answers[i].forced, UINT32_MAX, 1);
     }
     scoring_fini(&s);
     joust_free(answers);

@@ -263,7 +263,7 @@ static void test_forced(void **state)
     (void)state;
     enum { PROMPT = 5, FORCED = 3, ANSWER = 6 };
     static const uint8_t flags[FORCED + ANSWER] = {1, 1, 1};
-    const joust_loss losses[] = {JOUST_LOSS_DPO, JOUST_LOSS_IPO, JOUST_LOSS_ORPO};
+    const joust_loss losses[] = {JOUST_LOSS_DPO, JOUST_LOSS_IPO, JOUST_LOSS_ORPO, JOUST_LOSS_KTO};
     joust_error err = {0};
     const joust_model_config config = fixture_odd_config();
     uint32_t *tokens = fixture_tokens(PROMPT + FORCED + 2 * ANSWER, config.vocab_size, 5);
@@ -293,17 +293,22 @@ static void test_forced(void **state)
         weighed.chosen_forced = weighed.rejected_forced = NULL;
         for (int k = 0; k < 3; k++) {
             joust_train_settings p = fixture_params(losses[i]);
-            joust_model *m = fixture_model(&config, 3);
+            const uint64_t seed = losses[i] == JOUST_LOSS_KTO ? 4 : 3; /* kto's baseline above 0 */
+            joust_model *m = fixture_model(&config, seed);
+            joust_model *reference = fixture_model(&config, 7 - seed);
             joust_engine *e = fixture_engine(1, JOUST_ISA_AUTO);
             joust_trainer *trainer;
             p.sft_weight = losses[i] == JOUST_LOSS_DPO ? 1 : 0;
             check_ok(joust_trainer_create(e, m, &p, &trainer, &err));
+            if (joust_needs_live_reference(&p)) /* kto: its baseline too */
+                check_ok(joust_trainer_take_reference(trainer, &reference, &err));
             check_ok(joust_trainer_step_pairs(trainer,
                                               k == 0   ? &forced
                                               : k == 1 ? &plain
                                                        : &weighed,
                                               1, &reports[k], &err));
             joust_trainer_free(&trainer);
+            joust_model_free(&reference);
             joust_model_free(&m);
             joust_engine_free(&e);
         }
