@@ -1,4 +1,4 @@
-/* Sums over what pack.c, forward.c, batch.c, tape.c and trainer.c allocate; a change there is a change here, which
+/* Sums over what pack.c, forward.c, pass.c, batch.c, tape.c and trainer.c allocate; a change there is a change here, which
  * tests/engine/compute/memory_test.c holds against the resident memory of real runs. */
 #include "worker/engine/memory.h"
 
