@@ -94,6 +94,16 @@ static void differ_text(diff *d, const char *key, const char *recorded, const ch
     found(d, key);
 }
 
+static void differ_texts(diff *d, const char *key, char *const *recorded, uint32_t n_recorded,
+                         char *const *given, uint32_t n_given)
+{
+    char number[96];
+    snprintf(number, sizeof(number), "%s: number of entries", key);
+    differ_number(d, number, n_recorded, n_given);
+    for (uint32_t i = 0; i < n_recorded && n_recorded == n_given; i++)
+        differ_text(d, key, recorded[i], given[i]);
+}
+
 static void differ_content(diff *d, const char *key, const joust_digest *recorded,
                            const joust_digest *given)
 {
@@ -186,9 +196,7 @@ static void differ_judge(diff *d, const joust_job_judge *x, const joust_job_judg
     differ_word(d, "rule", (int)x->rule, (int)y->rule, WORDS(rule_names));
     differ_text(d, "pattern", x->pattern, y->pattern);
     differ_text(d, "template", x->template_text, y->template_text);
-    differ_number(d, "labels: number of entries", x->n_labels, y->n_labels);
-    for (uint32_t i = 0; i < x->n_labels && x->n_labels == y->n_labels; i++)
-        differ_text(d, "labels", x->labels[i], y->labels[i]);
+    differ_texts(d, "labels", x->labels, x->n_labels, y->labels, y->n_labels);
     differ_bool(d, "both_orders", x->both_orders, y->both_orders);
 }
 
@@ -256,9 +264,8 @@ static void differ_train(diff *d, const joust_job_train *x, const joust_job_trai
     differ_text(d, "loss", loss_name(x->loss), loss_name(y->loss));
     differ_text(d, "model", x->model, y->model);
     differ_bool(d, "data", x->data != NULL, y->data != NULL);
-    if (x->data && y->data)
-        differ_content(d, "data", &x->data_content, &y->data_content);
-    differ_word(d, "order", (int)x->data_order, (int)y->data_order, WORDS(order_names));
+    differ_content(d, "data", &x->data_content, &y->data_content);
+    differ_word(d, "data_order", (int)x->data_order, (int)y->data_order, WORDS(order_names));
     differ_real(d, "beta", x->beta, y->beta);
     differ_real(d, "sft_weight", x->sft_weight, y->sft_weight);
     differ_real(d, "learning_rate", x->learning_rate, y->learning_rate);
@@ -277,6 +284,7 @@ static void differ_train(diff *d, const joust_job_train *x, const joust_job_trai
     differ_word(d, "reference", (int)x->reference, (int)y->reference, WORDS(pick_names));
     if (x->loss == y->loss) /* else the other loss brings its own */
         differ_objective(d, &x->objective, &y->objective);
+    differ_bool(d, "forced_tokens", x->forced_tokens, y->forced_tokens);
     differ_policy(d, &x->policy, &y->policy);
     if (x->has_critic && y->has_critic)
         differ_critic(d, &x->critic, &y->critic);
@@ -285,6 +293,8 @@ static void differ_train(diff *d, const joust_job_train *x, const joust_job_trai
     if (x->has_lora && y->has_lora) {
         differ_number(d, "lora.rank", x->lora.rank, y->lora.rank);
         differ_real(d, "lora.alpha", x->lora.alpha, y->lora.alpha);
+        differ_number(d, "lora.targets", x->lora.targets, y->lora.targets);
+        differ_bool(d, "lora.rslora", x->lora.rslora, y->lora.rslora);
     }
 }
 
@@ -340,13 +350,6 @@ static void differ_evaluate(diff *d, const joust_job_evaluate *x, const joust_jo
     differ_bool(d, "against previous", x->against_previous, y->against_previous);
 }
 
-static void differ_stop(diff *d, const joust_job_rollout *x, const joust_job_rollout *y)
-{
-    differ_number(d, "stop", x->n_stop, y->n_stop);
-    for (uint32_t i = 0; i < x->n_stop && x->n_stop == y->n_stop; i++)
-        differ_text(d, "stop", x->stop[i], y->stop[i]);
-}
-
 static void differ_rollout(diff *d, const joust_job_rollout *x, const joust_job_rollout *y)
 {
     enter(d, "rollout");
@@ -354,7 +357,9 @@ static void differ_rollout(diff *d, const joust_job_rollout *x, const joust_job_
     differ_sampling(d, &x->sampling, &y->sampling);
     differ_text(d, "template", x->template_text, y->template_text);
     differ_text(d, "response_prefix", x->response_prefix, y->response_prefix);
-    differ_stop(d, x, y);
+    differ_texts(d, "stop", x->stop, x->n_stop, y->stop, y->n_stop);
+    differ_texts(d, "choices", x->choices, x->n_choices, y->choices, y->n_choices);
+    differ_text(d, "regex", x->regex, y->regex);
     differ_word(d, "long_prompts", (int)x->long_prompts, (int)y->long_prompts, WORDS(long_names));
     differ_number(d, "max_prompt_tokens", x->max_prompt_tokens, y->max_prompt_tokens);
 }
@@ -371,7 +376,7 @@ static void differ_top(diff *d, const joust_job *a, const joust_job *b)
 static void differ_train_block(diff *d, const joust_job *a, const joust_job *b)
 {
     enter(d, "train");
-    if (a->has_train && b->has_train)
+    if (a->has_train == b->has_train)
         differ_train(d, &a->train, &b->train);
 }
 
