@@ -109,7 +109,7 @@ static joust_status measure(const joust_proof *p, joust_model *model, scoring *s
 }
 
 static joust_status judge(const joust_proof *p, scoring *s, const joust_endpoint_answer *a,
-                          joust_error *why)
+                          double *ret_mean, joust_error *why)
 {
     gap now, before = {.mean = HUGE_VAL};
     joust_status st = measure(p, p->model, s, a, &now, why);
@@ -117,13 +117,14 @@ static joust_status judge(const joust_proof *p, scoring *s, const joust_endpoint
         st = measure(p, p->before, s, a, &before, why);
     if (st != JOUST_OK)
         return st;
-    if (now.mean > p->tolerance || now.largest > JOUST_PROOF_OUTLIER * p->tolerance)
+    *ret_mean = now.mean;
+    if (now.mean > p->calibrated || now.largest > JOUST_PROOF_OUTLIER * p->calibrated)
         return joust_fail(why, JOUST_STALE,
                           "other weights: its log-probs are off by %.4f on average (tolerance %g), "
                           "at most %.4f against %.4f%s",
-                          now.mean, p->tolerance, (double)now.its, (double)now.ours,
-                          before.mean <= p->tolerance ? "; they are those of the version before"
-                                                      : "");
+                          now.mean, p->calibrated, (double)now.its, (double)now.ours,
+                          before.mean <= p->calibrated ? "; they are those of the version before"
+                                                       : "");
     if (now.mean > before.mean)
         return joust_fail(why, JOUST_STALE,
                           "the weights of the version before: its log-probs are off by %.5f on "
@@ -132,17 +133,32 @@ static joust_status judge(const joust_proof *p, scoring *s, const joust_endpoint
     return JOUST_OK;
 }
 
-static joust_status fits(void *context, uint32_t probe, const joust_endpoint_answer *a,
-                         joust_error *why)
+/* A probe of the server's look fits, by that mean; after the last one the look is a measure for all servers. */
+static void calibrate(joust_proof *p, uint32_t server, uint32_t probe, double mean)
 {
-    const joust_proof *p = context;
+    double *look = &p->looks[server];
+    *look = probe == 0 || mean > *look ? mean : *look;
+    if (probe + 1 < JOUST_PROBES)
+        return;
+    double allowed = JOUST_PROOF_SLACK * *look;
+    allowed = allowed > JOUST_PROOF_FLOOR ? allowed : JOUST_PROOF_FLOOR;
+    p->calibrated = allowed < p->calibrated ? allowed : p->calibrated;
+}
+
+static joust_status fits(void *context, uint32_t server, uint32_t probe,
+                         const joust_endpoint_answer *a, joust_error *why)
+{
+    joust_proof *p = context;
+    double mean = 0;
     scoring *s = joust_calloc(1, sizeof(*s));
     if (!s)
         return joust_fail(why, JOUST_NOMEM, "proof: out of memory");
     joust_status st = fill_scoring(p, probe, a, s, why);
     if (st == JOUST_OK)
-        st = judge(p, s, a, why);
+        st = judge(p, s, a, &mean, why);
     joust_free(s);
+    if (st == JOUST_OK)
+        calibrate(p, server, probe, mean);
     return st == JOUST_STALE ? joust_blame(why, st, "probe %u", probe) : st;
 }
 
@@ -151,7 +167,8 @@ joust_status joust_proof_init(joust_engine *engine, joust_model *model,
                               joust_error *err)
 {
     joust_status st = JOUST_OK;
-    *to = (joust_proof){.engine = engine, .model = model, .tolerance = tolerance};
+    *to = (joust_proof){
+        .engine = engine, .model = model, .tolerance = tolerance, .calibrated = tolerance};
     to->proof = (joust_endpoint_proof){
         .n = JOUST_PROBES, .probes = to->ids, .n_ids = to->n_ids, .fits = fits, .context = to};
     for (uint32_t i = 0; st == JOUST_OK && i < JOUST_PROBES; i++) {

@@ -5,6 +5,7 @@ Not run by Joust's own tests."""
 import json
 import os
 
+import torch
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer
@@ -35,7 +36,8 @@ config = DPOConfig(
     seed=int(env["JOUST_SEED"]) % 2**31,
     logging_steps=1,
     save_steps=50,
-    bf16=True,
+    bf16=torch.cuda.is_available(),
+    use_cpu=not torch.cuda.is_available(),
     report_to=[],
     disable_tqdm=True,
 )

@@ -275,6 +275,36 @@ static void check_hopeless(const char *command, const char *ready, uint32_t dead
     close_bench(&b);
 }
 
+/* A server that has the right weights shows how near that is: another one's, within the job's loose tolerance, get no work. */
+static void test_calibration(void **state)
+{
+    bench b;
+    char other[512], command[1400];
+    (void)state;
+    tiny_dir("managed_test-v1", other);
+    snprintf(command, sizeof(command),
+             "m={model}; [ {replica} = 0 ] || m=%s; exec " SERVER " --model $m", other);
+    open_bench(&b, command, 2);
+    b.job_model.serve.tolerance = 20;
+    open_servers(&b);
+    want(&b, 0);
+    joust_endpoint *e = joust_managed_endpoint(b.servers);
+    uint32_t round = 1;
+    do {
+        joust_endpoint_begin_round(e, round++);
+        run(&b, 1);
+        assert_int_equal(b.n_failed, 0);
+    } while (b.proof.calibrated > JOUST_PROOF_FLOOR);
+    for (uint32_t i = 0; i < 3; i++) {
+        joust_endpoint_begin_round(e, round++);
+        run(&b, 1);
+        assert_int_equal(b.n_failed, 0);
+        assert_true(joust_endpoint_is_ready(e, 0));
+        assert_false(joust_endpoint_is_ready(e, 1));
+    }
+    close_bench(&b);
+}
+
 /* Each is named; nothing waits for ever. */
 static void test_hopeless(void **state)
 {
@@ -336,6 +366,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_publish), cmocka_unit_test(test_deaf_is_healed),
+        cmocka_unit_test(test_calibration),
         cmocka_unit_test(test_hopeless), cmocka_unit_test(test_line_and_restart),
         cmocka_unit_test(test_gpus)};
     if (argc == 3 && strcmp(argv[1], "guard") == 0)

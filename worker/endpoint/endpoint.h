@@ -47,8 +47,8 @@ typedef struct joust_endpoint_proof {
     const uint32_t *n_ids;         /* (n) */
     /* The answer to a probe; each choice has ids and log-probs. JOUST_STALE: not these weights; why says what was seen.
      * Errors whose scope is the process end the run. */
-    joust_status (*fits)(void *context, uint32_t probe, const joust_endpoint_answer *answer,
-                         joust_error *why);
+    joust_status (*fits)(void *context, uint32_t server, uint32_t probe,
+                         const joust_endpoint_answer *answer, joust_error *why);
     void *context;
 } joust_endpoint_proof;
 

@@ -385,9 +385,10 @@ static joust_status read_models(joust_endpoint *e, const joust_transfer *t, jous
 }
 
 /* Whether the answer to a probe is that of the weights that it should have. */
-static joust_status prove(const joust_endpoint_proof *proof, joust_endpoint_server_state *s,
+static joust_status prove(const joust_endpoint *e, joust_endpoint_server_state *s,
                           const joust_endpoint_answer *a, joust_error *why)
 {
+    const joust_endpoint_proof *proof = e->proof;
     for (uint32_t i = 0; i < a->n; i++)
         if (a->choices[i].n_tokens == 0)
             return joust_fail(
@@ -395,7 +396,7 @@ static joust_status prove(const joust_endpoint_proof *proof, joust_endpoint_serv
                 "it gives no token ids with log-probs, so its weights can't be proved, nor "
                 "what it answers trained on; vLLM and llama.cpp give both, and without serve "
                 "the built-in engine answers itself");
-    joust_status st = proof->fits(proof->context, s->n_proved, a, why);
+    joust_status st = proof->fits(proof->context, (uint32_t)(s - e->servers), s->n_proved, a, why);
     s->n_proved += st == JOUST_OK;
     return st;
 }
@@ -409,7 +410,7 @@ static joust_status read_text(joust_endpoint *e, const joust_transfer *t, joust_
         t->received.data, t->received.n, e->settings, e->proof ? JOUST_PROOF_SAMPLES : 1,
         e->proof ? JOUST_PROOF_TOKENS : JOUST_FINGERPRINT_TOKENS, &answer, &why);
     if (st == JOUST_OK && e->proof) {
-        st = prove(e->proof, s, &answer, &why);
+        st = prove(e, s, &answer, &why);
         joust_endpoint_answer_fini(&answer);
     } else if (st == JOUST_OK) {
         s->fingerprint = fingerprint_of(&answer.choices[0]);
