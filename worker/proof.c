@@ -133,19 +133,19 @@ static joust_status judge(const joust_proof *p, scoring *s, const joust_endpoint
     return JOUST_OK;
 }
 
-/* A probe of the server's look fits, by that mean; after the last one the look is a measure for all servers. */
-static void calibrate(joust_proof *p, uint32_t server, uint32_t probe, double mean)
+/* An answer of the server's look fits, by that mean; after the last one the look is a measure for all servers. */
+static void calibrate(joust_proof *p, const joust_endpoint_probed *what, double mean)
 {
-    double *look = &p->looks[server];
-    *look = probe == 0 || mean > *look ? mean : *look;
-    if (probe + 1 < JOUST_PROBES)
+    double *look = &p->looks[what->server];
+    *look = what->exchange == 0 || mean > *look ? mean : *look;
+    if (what->exchange + 1 < what->n_exchanges)
         return;
     double allowed = JOUST_PROOF_SLACK * *look;
     allowed = allowed > JOUST_PROOF_FLOOR ? allowed : JOUST_PROOF_FLOOR;
     p->calibrated = allowed < p->calibrated ? allowed : p->calibrated;
 }
 
-static joust_status fits(void *context, uint32_t server, uint32_t probe,
+static joust_status fits(void *context, const joust_endpoint_probed *what,
                          const joust_endpoint_answer *a, joust_error *why)
 {
     joust_proof *p = context;
@@ -153,13 +153,13 @@ static joust_status fits(void *context, uint32_t server, uint32_t probe,
     scoring *s = joust_calloc(1, sizeof(*s));
     if (!s)
         return joust_fail(why, JOUST_NOMEM, "proof: out of memory");
-    joust_status st = fill_scoring(p, probe, a, s, why);
+    joust_status st = fill_scoring(p, what->probe, a, s, why);
     if (st == JOUST_OK)
         st = judge(p, s, a, &mean, why);
     joust_free(s);
     if (st == JOUST_OK)
-        calibrate(p, server, probe, mean);
-    return st == JOUST_STALE ? joust_blame(why, st, "probe %u", probe) : st;
+        calibrate(p, what, mean);
+    return st == JOUST_STALE ? joust_blame(why, st, "probe %u", what->probe) : st;
 }
 
 joust_status joust_proof_init(joust_engine *engine, joust_model *model,

@@ -41,13 +41,19 @@ uint64_t joust_endpoint_answers(const joust_endpoint *endpoint);
     8u /* of a probe, at temperature 1: unlikely tokens tell weights apart */
 #define JOUST_PROOF_TOKENS 16u
 
+/* Which answer is shown: a probe's samples come in one exchange, or, from servers that give one at a time, in as many. */
+typedef struct joust_endpoint_probed {
+    uint32_t server, probe;
+    uint32_t exchange, n_exchanges; /* of the look */
+} joust_endpoint_probed;
+
 typedef struct joust_endpoint_proof {
     uint32_t n;
     const uint32_t *const *probes; /* (n) of token ids */
     const uint32_t *n_ids;         /* (n) */
     /* The answer to a probe; each choice has ids and log-probs. JOUST_STALE: not these weights; why says what was seen.
      * Errors whose scope is the process end the run. */
-    joust_status (*fits)(void *context, uint32_t server, uint32_t probe,
+    joust_status (*fits)(void *context, const joust_endpoint_probed *what,
                          const joust_endpoint_answer *answer, joust_error *why);
     void *context;
 } joust_endpoint_proof;

@@ -44,7 +44,7 @@ typedef struct joust_endpoint_server_state {
     uint32_t n_score_errors;        /* in a row */
     uint32_t unfit;                 /* looks in a row that found what time won't mend */
     bool lost;                      /* it won't come up any more */
-    uint32_t n_proved;              /* probes of this look whose answers fit */
+    uint32_t n_proved;              /* exchanges of this look whose answers fit */
     bool has_fingerprint;
     joust_fingerprint fingerprint;
     uint64_t n_answers, n_failures; /* tries of requests */

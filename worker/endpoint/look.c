@@ -257,18 +257,30 @@ static void admit_held(joust_endpoint *e, int64_t now_ms)
 
 /* ---- exchanges ---- */
 
+/* llama.cpp's server gives no more samples at once than it has slots, and all by one seed. */
+static uint32_t samples_each(const joust_endpoint_server_state *s)
+{
+    return s->kind == JOUST_SERVER_LLAMA_CPP ? 1 : JOUST_PROOF_SAMPLES;
+}
+
+static uint32_t n_exchanges(const joust_endpoint *e, const joust_endpoint_server_state *s)
+{
+    return e->proof->n * (JOUST_PROOF_SAMPLES / samples_each(s));
+}
+
 static joust_status ask_text(joust_endpoint *e, uint32_t server, joust_error *err)
 {
     const joust_sampling greedy = {.top_p = 1, .max_tokens = JOUST_FINGERPRINT_TOKENS},
                          free = {.temperature = 1, .top_p = 1, .max_tokens = JOUST_PROOF_TOKENS};
     joust_endpoint_ask ask = {.sampling = &greedy, .prompt = probe_text, .n = 1};
-    uint32_t probe = e->servers[server].n_proved;
+    const uint32_t done = e->servers[server].n_proved, each = samples_each(&e->servers[server]),
+                   probe = done * each / JOUST_PROOF_SAMPLES;
     if (e->proof)
         ask = (joust_endpoint_ask){.sampling = &free,
                                    .ids = e->proof->probes[probe],
                                    .n_ids = e->proof->n_ids[probe],
-                                   .n = JOUST_PROOF_SAMPLES,
-                                   .seed = probe + 1};
+                                   .n = each,
+                                   .seed = done + 1};
     joust_status st = joust_transfer_ask(e, server, JOUST_NONE, ask, "probe", err);
     if (st == JOUST_OK)
         e->servers[server].look = JOUST_LOOK_TEXT;
@@ -396,7 +408,12 @@ static joust_status prove(const joust_endpoint *e, joust_endpoint_server_state *
                 "it gives no token ids with log-probs, so its weights can't be proved, nor "
                 "what it answers trained on; vLLM and llama.cpp give both, and without serve "
                 "the built-in engine answers itself");
-    joust_status st = proof->fits(proof->context, (uint32_t)(s - e->servers), s->n_proved, a, why);
+    const joust_endpoint_probed what = {.server = (uint32_t)(s - e->servers),
+                                        .probe =
+                                            s->n_proved * samples_each(s) / JOUST_PROOF_SAMPLES,
+                                        .exchange = s->n_proved,
+                                        .n_exchanges = n_exchanges(e, s)};
+    joust_status st = proof->fits(proof->context, &what, a, why);
     s->n_proved += st == JOUST_OK;
     return st;
 }
@@ -407,7 +424,7 @@ static joust_status read_text(joust_endpoint *e, const joust_transfer *t, joust_
     joust_endpoint_answer answer;
     joust_error why;
     joust_status st = joust_endpoint_parse(
-        t->received.data, t->received.n, e->settings, e->proof ? JOUST_PROOF_SAMPLES : 1,
+        t->received.data, t->received.n, e->settings, e->proof ? samples_each(s) : 1,
         e->proof ? JOUST_PROOF_TOKENS : JOUST_FINGERPRINT_TOKENS, &answer, &why);
     if (st == JOUST_OK && e->proof) {
         st = prove(e, s, &answer, &why);
@@ -442,7 +459,7 @@ static void hold(joust_endpoint *e, uint32_t server)
 static joust_look next_of(const joust_endpoint *e, const joust_endpoint_server_state *s)
 {
     if (e->proof)
-        return s->n_proved < e->proof->n ? JOUST_LOOK_TEXT : JOUST_LOOK_READY;
+        return s->n_proved < n_exchanges(e, s) ? JOUST_LOOK_TEXT : JOUST_LOOK_READY;
     if (s->look == JOUST_LOOK_MODELS && e->settings->probe)
         return JOUST_LOOK_TEXT;
     return s->look != JOUST_LOOK_SCORE && e->scores ? JOUST_LOOK_SCORE : JOUST_LOOK_READY;
