@@ -227,8 +227,8 @@ static void test_f32_equal_bits(void **state)
     for (uint32_t i = 0, n = fixture_families(families); i < n; i++) {
         families[i].scalar_head = true;
         families[i].tied = false;
-        stepped expected = step_on(cpu, &families[i], JOUST_PRECISION_F32, &p, 3),
-                got = step_on(on, &families[i], JOUST_PRECISION_F32, &p, 3);
+        stepped expected = step_on(cpu, &families[i], JOUST_PRECISION_F32, &p, 2),
+                got = step_on(on, &families[i], JOUST_PRECISION_F32, &p, 2);
         const uint64_t n_bytes = joust_model_config_parameters(&families[i]) * sizeof(float);
         assert_memory_equal(got.gradient, expected.gradient, n_bytes);
         assert_memory_equal(got.weights, expected.weights, n_bytes);
@@ -385,7 +385,7 @@ static void check_gap(const joust_model_config *c, joust_precision precision)
     train_data_make(&d, c->vocab_size);
     check_ok(joust_trainer_create(e, m, &p, &t, &err));
     for (uint32_t turn = 0; turn < 2; turn++) {
-        for (uint32_t i = 0; i < TRAIN_PAIRS; i++) {
+        for (uint32_t i = 0; i < TRAIN_PAIRS; i += 2) {
             const joust_pair_row *row = &d.pairs[i];
             const uint32_t *answers[ANSWERS] = {row->chosen, row->rejected},
                            lengths[ANSWERS] = {row->n_chosen, row->n_rejected};
@@ -401,7 +401,7 @@ static void check_gap(const joust_model_config *c, joust_precision precision)
                                          .ret_logps = expected};
                 check_ok(joust_score(e, m, &r, 1, NULL, NULL, &err));
                 assert_memory_equal(got[k], expected, lengths[k] * sizeof(float));
-                if (r.n < 2)
+                if (i || turn)
                     continue;
                 check_ok(joust_trainer_logps(t, tokens, r.n, row->n_prompt, alone, &err));
                 assert_memory_equal(alone, expected, lengths[k] * sizeof(float));
@@ -538,8 +538,8 @@ static void test_live_reference(void **state)
     joust_engine *cpu = engine_on(NULL, JOUST_PRECISION_F32),
                  *on = engine_on(api, JOUST_PRECISION_F32);
     for (uint32_t i = 0; i < 2; i++) {
-        stepped expected = step_on(cpu, &c, JOUST_PRECISION_F32, &p, 5),
-                got = step_on(on, &c, JOUST_PRECISION_F32, &p, 5);
+        stepped expected = step_on(cpu, &c, JOUST_PRECISION_F32, &p, 3),
+                got = step_on(on, &c, JOUST_PRECISION_F32, &p, 3);
         check_tensors(got.model, got.weights, expected.weights, 1e-3, "the weight");
         assert_true(fabs(got.report.loss - expected.report.loss) <= 1e-3);
         stepped_free(&expected);
