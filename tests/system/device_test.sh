@@ -52,12 +52,12 @@ seed: 7
 rounds: 2
 models:
   policy: {path: $here/../../ops/jobs/quickstart-base}
-prompts:  {file: data/rounds.jsonl, per_round: 4, order: shuffle}
-rollout:  {samples: 4, temperature: 1.2, max_tokens: 26, template: "<bos>{prompt}<ans>"}
+prompts:  {file: data/rounds.jsonl, per_round: 3, order: shuffle}
+rollout:  {samples: 3, temperature: 2.5, max_tokens: 10, template: "<bos>{prompt}<ans>"}
 judges:
   - {name: self, kind: yes-no, model: policy}
 pairs:    {build: best-worst}
-train:    {loss: dpo, learning_rate: 1e-3, batch_size: 2, max_steps: 2, save_every: 1, reference: initial}
+train:    {loss: dpo, learning_rate: 1e-3, batch_size: 1, max_steps: 2, save_every: 1, reference: initial}
 cluster:  {workers: 1, judges: 1, threads: 1, device: cuda, heartbeat_ms: 200, lease_ms: 5000, grace_ms: 10000}
 END
 begin "$dir/trained"
