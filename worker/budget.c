@@ -5,10 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "worker/credit.h"
 #include "worker/engine/engine.h"
 
 #define MIB          (UINT64_C(1) << 20)
-#define MARGIN_BYTES (8 * MIB) /* messages, records and tokens under way */
+#define MARGIN_BYTES (12 * MIB) /* messages, records and tokens under way; holes of the heap */
 
 static uint64_t resident_bytes(void)
 {
@@ -94,6 +95,19 @@ joust_status joust_budget_rollout(const joust_budget *b, const joust_model_confi
     return JOUST_OK;
 }
 
+/* Of what a policy loss's answers bring to every step, as worker/credit.h has it; where a round takes all prompts of a file
+ * it isn't known beforehand. */
+static uint64_t credit_bytes(const joust_job *job, const joust_job_train *train)
+{
+    const bool of_ppo = train->loss == JOUST_LOSS_PPO || train->loss == JOUST_LOSS_VALUE;
+    uint64_t answers = 0;
+    for (uint32_t i = 0; i < job->n_sets; i++)
+        if (job->sets[i].per_round > answers)
+            answers = job->sets[i].per_round;
+    return answers * job->rollout.samples * job->rollout.sampling.max_tokens *
+           (of_ppo ? JOUST_CREDIT_PPO_TOKEN_BYTES : JOUST_CREDIT_TOKEN_BYTES);
+}
+
 joust_memory_plan joust_budget_training_plan(const joust_job *job, const joust_job_train *train,
                                              bool other_reference, uint32_t n_threads)
 {
@@ -103,6 +117,8 @@ joust_memory_plan joust_budget_training_plan(const joust_job *job, const joust_j
         .n_threads = n_threads, .batch_size = train->batch_size, .recompute = settings.recompute};
     if (train->has_lora)
         plan.lora = train->lora;
+    if (of_policy || train->loss == JOUST_LOSS_VALUE)
+        plan.kept_bytes = credit_bytes(job, train);
     /* PPO's critic, and the reference of its rewards, are there until they have given theirs. */
     const bool scored = train->loss == JOUST_LOSS_PPO ||
                         (train->loss == JOUST_LOSS_VALUE && train->policy.kl_weight > 0);

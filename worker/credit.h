@@ -6,13 +6,17 @@
  *            −kl_weight (log-prob − reference's) a token, the judges' reward at the last ─▶ generalised advantages, returns
  *
  * Only tokens that were drawn count: forced ones have no credit, and what comes after them is what came before. Formulas:
- * KERNELS.md, "Policy gradients". Memory: 5 bytes a token of the round, PPO 29. Thread: the compute thread. */
+ * KERNELS.md, "Policy gradients". Thread: the compute thread. */
 #ifndef JOUST_WORKER_CREDIT_H
 #define JOUST_WORKER_CREDIT_H
 
 #include "worker/engine/train.h"
 #include "worker/pair_feed.h"
 #include "worker/trainer.h"
+
+/* Memory a token of the round; the arrays grow by doubling. */
+#define JOUST_CREDIT_TOKEN_BYTES     5u
+#define JOUST_CREDIT_PPO_TOKEN_BYTES 29u
 
 /* Where answers and models come from; all borrowed. */
 typedef struct joust_policy_source {

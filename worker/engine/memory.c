@@ -101,7 +101,7 @@ static uint64_t scoring_bytes(const joust_model_config *c, const joust_memory_pl
 {
     const uint64_t other =
         p->reference == JOUST_MEMORY_REFERENCE_SAME ? 0 : resident_bytes(c, p) + cache_bytes(p);
-    return policy_bytes(c, p) + 2 * gradient_bytes(c, p) + tape_bytes(c, p) + other;
+    return policy_bytes(c, p) + 2 * gradient_bytes(c, p) + tape_bytes(c, p) + other + p->kept_bytes;
 }
 
 static uint64_t steps_bytes(const joust_model_config *c, const joust_memory_plan *p)
@@ -116,7 +116,7 @@ static uint64_t steps_bytes(const joust_model_config *c, const joust_memory_plan
     const uint64_t kept =
         p->reference == JOUST_MEMORY_REFERENCE_KEPT ? resident_bytes(c, p) + cache_bytes(p) : 0;
     return policy_bytes(c, p) + (2 + n_runs + (uint64_t)depth * n_threads) * gradient_bytes(c, p) +
-           n_threads * tape_bytes(c, p) + kept;
+           n_threads * tape_bytes(c, p) + kept + p->kept_bytes;
 }
 
 joust_memory_need joust_memory_predict(const joust_model_config *c, const joust_memory_plan *p)

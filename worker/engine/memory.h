@@ -7,9 +7,9 @@
 
 /* What a DPO-like loss measures against. */
 typedef enum joust_memory_reference {
-    JOUST_MEMORY_REFERENCE_SAME,   /* none, or the model that training starts from */
+    JOUST_MEMORY_REFERENCE_SAME, /* none, or the model that training starts from */
     JOUST_MEMORY_REFERENCE_SCORED, /* another model of the shape, resident until it has scored the pairs */
-    JOUST_MEMORY_REFERENCE_KEPT    /* one that scores every step: kto, reference_sync_steps */
+    JOUST_MEMORY_REFERENCE_KEPT /* one that scores every step: kto, reference_sync_steps */
 } joust_memory_reference;
 
 typedef struct joust_memory_plan {
@@ -21,14 +21,18 @@ typedef struct joust_memory_plan {
     uint32_t row_answers; /* of those, tokens whose log-probability counts */
     uint32_t max_sums;    /* joust_trainer_limit_sums; 0: none */
     joust_memory_reference reference;
-    joust_lora_settings lora; /* rank 0: no adapter, every parameter is trained; its base is no other reference */
-    bool recompute;           /* joust_train_settings.recompute */
+    joust_lora_settings
+        lora; /* rank 0: no adapter, every parameter is trained; its base is no other reference */
+    bool recompute; /* joust_train_settings.recompute */
+    uint64_t
+        kept_bytes; /* what the caller keeps through training: credit of a policy loss's answers */
 } joust_memory_plan;
 
 typedef struct joust_memory_need { /* bytes, beside what the process holds without a model */
-    uint64_t model;    /* weights as loaded, and packed for the kernels */
-    uint64_t rollout;  /* with the model, threads' activations, and the cache once it is full */
-    uint64_t training; /* with the model, moments, sums of gradients, threads' activations, the reference */
+    uint64_t model;                /* weights as loaded, and packed for the kernels */
+    uint64_t rollout; /* with the model, threads' activations, and the cache once it is full */
+    uint64_t
+        training; /* with the model, moments, sums of gradients, threads' activations, the reference */
     uint64_t reference; /* a reference's model alone; an adapter's base: none */
 } joust_memory_need;
 
