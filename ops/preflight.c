@@ -189,6 +189,17 @@ static joust_status check_same_tokenizer(const joust_job_model *scalar,
     return st;
 }
 
+static joust_status check_context(const checked_model *scalar, const checked_model *policy,
+                                  joust_error *err)
+{
+    const uint32_t reads = scalar->config.context, written = policy->config.context;
+    return reads >= written ? JOUST_OK
+                            : joust_fail(err, JOUST_UNSUPPORTED,
+                                         "its context is %u tokens, and that of the policy whose "
+                                         "answers it reads is %u: it must be as long",
+                                         reads, written);
+}
+
 /* A scalar head reads the policies' tokens. */
 static joust_status check_scalar_training(const preflight *p, const joust_stage *stage,
                                           joust_error *err)
@@ -196,10 +207,12 @@ static joust_status check_scalar_training(const preflight *p, const joust_stage 
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < p->plan.n_stages; i++) {
         const joust_stage *s = &p->plan.stages[i];
-        if (s->kind == JOUST_STAGE_GENERATE && p->models[s->model].usable &&
-            !joust_job_model_is_remote(&p->job->models[s->model]))
-            st =
-                check_same_tokenizer(&p->job->models[stage->model], &p->job->models[s->model], err);
+        if (s->kind != JOUST_STAGE_GENERATE || !p->models[s->model].usable ||
+            joust_job_model_is_remote(&p->job->models[s->model]))
+            continue;
+        st = check_same_tokenizer(&p->job->models[stage->model], &p->job->models[s->model], err);
+        if (st == JOUST_OK)
+            st = check_context(&p->models[stage->model], &p->models[s->model], err);
     }
     return st;
 }

@@ -94,6 +94,13 @@ static joust_status check_judge(const joust_job_check *c, uint32_t i)
             "'%s' is served by an endpoint and asked by text: write a template with {prompt} and "
             "{response} instead of token ids",
             j->model);
+    if (j->kind == JOUST_JUDGE_YES_NO && !strstr(j->template_text, "{response"))
+        REFUSE(c, "judge '%s' would see no answer: {response} or {response_tokens} isn't in it",
+               j->name);
+    if (j->kind == JOUST_JUDGE_COMPARE &&
+        (!strstr(j->template_text, "{first") || !strstr(j->template_text, "{second")))
+        REFUSE(c, "judge '%s' would not see both answers: {first} and {second} aren't in it",
+               j->name);
     joust_check_set_key(c, "models.%.60s.endpoint.logprobs", j->model ? j->model : "");
     if (asks_model && joust_check_is_served(c->job, j->model) &&
         !joust_check_served_endpoint(c->job, j->model)->logprobs)

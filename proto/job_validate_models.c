@@ -21,6 +21,15 @@ static bool is_base_url(const char *url)
     return false;
 }
 
+static bool is_variable(const char *name)
+{
+    for (const char *at = name; *at; at++)
+        if (!(*at == '_' || (*at >= 'A' && *at <= 'Z') || (*at >= 'a' && *at <= 'z') ||
+              (at > name && *at >= '0' && *at <= '9')))
+            return false;
+    return *name != 0;
+}
+
 /* Whether the job's answers come from this model, not its judges' verdicts alone. */
 bool joust_check_generates(const joust_job *job, const joust_job_model *m)
 {
@@ -56,8 +65,9 @@ static joust_status check_endpoint(const joust_job_check *c, const joust_job_mod
     if (!e->model || !*e->model)
         REFUSE(c, "missing: as the servers call it");
     joust_check_set_key(c, "models.%.60s.endpoint.api_key_env", m->name);
-    if (e->api_key_env && (!*e->api_key_env || strchr(e->api_key_env, '=')))
-        REFUSE(c, "expected the name of an environment variable");
+    if (e->api_key_env && !is_variable(e->api_key_env))
+        REFUSE(c, "expected the name of an environment variable, not the key itself: letters, "
+                  "digits and _ (what was given isn't shown)");
     joust_check_set_key(c, "models.%.60s.endpoint.system", m->name);
     if (e->system && e->mode != JOUST_ENDPOINT_CHAT)
         REFUSE(c, "only mode: chat has a system message");

@@ -93,13 +93,17 @@ static joust_status check_critic(const joust_job_check *c, const joust_job_train
         REFUSE(c, "in the reward the divergence from the round's own start is 0 at every token: "
                   "reference: initial");
     joust_check_set_key(c, "%s.kl", at);
-    if (k->kl_in_reward && t->policy.kl == JOUST_KL_K2)
-        REFUSE(c, "in the reward it is the log-ratio (k1); with critic: {kl_in_reward: false} it "
-                  "is a term of the loss");
+    if (k->kl_in_reward && t->policy.kl != joust_job_policy_default().kl)
+        REFUSE(
+            c,
+            "in the reward it is the log-ratio itself: leave it out; with critic: {kl_in_reward: "
+            "false} it is a term of the loss, and kl says which");
     return JOUST_OK;
 }
 
 /* The keys of policy losses: theirs alone. at: as below. */
+#define USUAL_BETA 0.1 /* where the key isn't given */
+
 static joust_status check_policy(const joust_job_check *c, const joust_job_train *t, const char *at)
 {
     const joust_job_policy *p = &t->policy, usual = joust_job_policy_default();
@@ -122,6 +126,12 @@ static joust_status check_policy(const joust_job_check *c, const joust_job_train
     }
     if (!traits)
         return JOUST_OK;
+    joust_check_set_key(c, "%s.beta", at);
+    if (t->beta < USUAL_BETA || t->beta > USUAL_BETA)
+        REFUSE(c, "has no effect on the loss %s; leave it out", traits->name);
+    joust_check_set_key(c, "%s.sft_weight", at);
+    if (t->sft_weight > 0)
+        REFUSE(c, "has no effect on the loss %s; leave it out", traits->name);
     joust_check_set_key(c, "%s.kl_weight", at);
     if (p->kl_weight > 0 && t->reference == JOUST_PICK_NONE)
         REFUSE(c, "needs a reference; %s.reference is none", at);

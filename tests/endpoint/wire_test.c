@@ -367,6 +367,10 @@ static void labels_are_found_among_the_likeliest_tokens(void **state)
         JOUST_INVALID,
         parse_top("{\"logprobs\":{\"top_logprobs\":[{\"No\":-2,\"yes\":-0.5}]}}", logps, &err));
     assert_non_null(strstr(err.text, "label 'no' isn't among the likeliest first tokens"));
+    /* OpenAI's servers say so of a token that they don't name. */
+    check_status(JOUST_INVALID,
+                 parse_top("{\"logprobs\":{\"top_logprobs\":[{\"no\":-9999.0,\"yes\":-0.5}]}}",
+                           logps, &err));
     check_status(JOUST_UNSUPPORTED, parse_top("{\"logprobs\":null}", logps, &err));
     check_status(JOUST_UNSUPPORTED,
                  parse_top("{\"logprobs\":{\"top_logprobs\":[{}]}}", logps, &err));

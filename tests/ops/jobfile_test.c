@@ -609,11 +609,11 @@ static void refused(const char *text, const char *expected)
 
 /* A judge whose model others serve, beside a policy of our own. */
 #define JUDGED(endpoint, judge, more)                                                              \
-    "name: x\n"                                                                                     \
-    "models:\n"                                                                                     \
-    "  policy: {path: base}\n"                                                                      \
-    "  critic: {endpoint: {urls: ['https://a/v1'], model: m" endpoint "}}\n"                        \
-    "prompts: {file: p.jsonl}\n"                                                                    \
+    "name: x\n"                                                                                    \
+    "models:\n"                                                                                    \
+    "  policy: {path: base}\n"                                                                     \
+    "  critic: {endpoint: {urls: ['https://a/v1'], model: m" endpoint "}}\n"                       \
+    "prompts: {file: p.jsonl}\n"                                                                   \
     "judges: [{name: j, kind: yes-no, model: critic" judge "}]\n" more
 #define TEXT_TEMPLATE ", template: '{prompt} {response}'"
 
@@ -631,9 +631,10 @@ static void judges_of_served_models_are_read_and_checked(void **state)
     assert_non_null(strstr(e->ca_file, "a.pem"));
     joust_jobfile_fini(&file);
 
-    refused(JUDGED("", "", ""), "j.yaml:6:10: judges[0].template: 'critic' is served by an endpoint "
-                                "and asked by text: write a template with {prompt} and {response} "
-                                "instead of token ids\n");
+    refused(JUDGED("", "", ""),
+            "j.yaml:6:10: judges[0].template: 'critic' is served by an endpoint "
+            "and asked by text: write a template with {prompt} and {response} "
+            "instead of token ids\n");
     refused(JUDGED(", mode: chat, scoring: echo", TEXT_TEMPLATE, ""),
             "j.yaml:4:78: models.critic.endpoint.scoring: mode: chat has no echo; leave it out, or "
             "say top\n");
@@ -644,6 +645,12 @@ static void judges_of_served_models_are_read_and_checked(void **state)
             "prompts: {file: p.jsonl}\njudges: [{name: j, kind: random}]\n",
             "j.yaml:2:72: models.policy.endpoint.ca_file: the URLs are http: there is no "
             "certificate to check\n");
+    refused(JUDGED(", api_key_env: sk-12", TEXT_TEMPLATE, ""),
+            "j.yaml:4:70: models.critic.endpoint.api_key_env: expected the name of an environment "
+            "variable, not the key itself: letters, digits and _ (what was given isn't shown)\n");
+    refused(JUDGED("", ", template: '{prompt}?'", ""),
+            "j.yaml:6:59: judges[0].template: judge 'j' would see no answer: {response} or "
+            "{response_tokens} isn't in it\n");
 }
 
 static void the_committed_schema_is_current(void **state)

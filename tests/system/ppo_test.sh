@@ -64,3 +64,8 @@ refused "train.reference: in the reward" reference=round-start
 refused "train.dynamic_sampling: ppo takes no advantage from a group" dynamic_sampling=true
 refused "train.importance_cap: weighs what servers drew" importance_cap=3
 refused "train.critic.lambda: expected a number" critic.lambda=1.5
+refused "train.beta: has no effect on the loss ppo" beta=5
+refused "train.sft_weight: has no effect on the loss ppo" sft_weight=3
+refused "train.kl: in the reward it is the log-ratio itself" kl=k1
+sed -i 's/"max_position_embeddings": [0-9]*/"max_position_embeddings": 16/' "$dir/my-critic/config.json"
+refused "models.mine: its context is 16 tokens, and that of the policy" critic.model=mine

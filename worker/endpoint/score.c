@@ -112,6 +112,9 @@ joust_status joust_endpoint_parse_echo(const void *body, size_t n_bytes,
 
 /* ---- the likeliest first tokens ---- */
 
+/* OpenAI's servers write this in the place of a log-prob that they don't name. */
+#define NOT_NAMED (-9999.0F)
+
 /* Adds what the token is worth to the labels that are written like it. */
 static joust_status add_token(const char *text, const json_t *value, const char *const *labels,
                               uint32_t n, double *logps, bool *found, joust_error *err)
@@ -119,7 +122,7 @@ static joust_status add_token(const char *text, const json_t *value, const char 
     float logp = 0;
     joust_status st = joust_response_logp(value, 0, &logp, err);
     for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
-        if (strcmp(labels[i], text) != 0)
+        if (strcmp(labels[i], text) != 0 || logp <= NOT_NAMED)
             continue;
         logps[i] = found[i] ? joust_log_add(logps[i], (double)logp) : (double)logp;
         found[i] = true;
@@ -175,7 +178,9 @@ static joust_status read_top(const json_t *root, const char *const *labels, uint
  * has either. Owned; NULL: out of memory. */
 static char *without_nul_keys(const char *body, size_t n)
 {
-    char *copy = joust_memdup(body, n ? n : 1);
+    char *copy = joust_malloc(n ? n : 1); /* what no body at all is a copy of isn't NULL either */
+    if (copy && n)
+        memcpy(copy, body, n);
     for (size_t i = 0; copy && i + 1 < n; i++) {
         if (copy[i] != '\\')
             continue;
