@@ -136,11 +136,14 @@ static joust_status one_digest(joust_message_type type, const joust_digest *dige
 
 /* ---- fetching ------------------------------------------------------------------------------- */
 
+/* What is asked for was recorded, and never without its chunks: asking again doesn't help. */
 static joust_status check_there(const joust_msg_chunk *chunk, joust_error *err)
 {
     char hex[JOUST_DIGEST_HEX];
     return chunk->n ? JOUST_OK
-                    : joust_fail(err, JOUST_NOT_FOUND, "the coordinator has no chunk %s",
+                    : joust_fail(err, JOUST_CONFLICT,
+                                 "the coordinator's store has lost chunk %.16s…: restore its blobs "
+                                 "from a copy, or begin again with another --store",
                                  joust_digest_hex(&chunk->digest, hex));
 }
 

@@ -27,3 +27,13 @@ finish 1
 grep -q "holds something else" "$dir/grown.out" || fail "nothing says why"
 [ "$(cat "$dir/grown/checkpoints/policy/model.safetensors")" = mine ] || fail "somebody's file was replaced"
 echo "grown by a round"
+
+# Weights that are gone from the store end the job after three tries, with what can be done.
+begin "$dir/lost" --set rounds=1
+finish 0
+find "$dir/lost/blobs" -type f -size +50k -delete
+rm -rf "$dir/lost/cache"
+begin "$dir/lost"
+finish 1
+grep -q "failure 3 of 3: .*has lost chunk [0-9a-f]*…: restore its blobs" "$dir/lost/logs/coordinator.log" ||
+    fail "nothing says that weights are lost: $(tail -n 3 "$dir/lost/logs/coordinator.log")"

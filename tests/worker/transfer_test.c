@@ -87,7 +87,7 @@ static void wrong_bytes_are_refused(void **state)
     fake_upstream_init(&f);
     joust_digest manifest = fake_upstream_import(&f, dir), nothing = joust_digest_of("x", 1);
     check_ok(joust_cache_create(cache_dir, 1u << 30, &cache, &err));
-    check_status(JOUST_NOT_FOUND, joust_cache_fetch(cache, &f.up, &nothing, &fetched, &err));
+    check_status(JOUST_CONFLICT, joust_cache_fetch(cache, &f.up, &nothing, &fetched, &err));
     f.corrupt = true;
     check_status(JOUST_CORRUPT, joust_cache_fetch(cache, &f.up, &manifest, &fetched, &err));
     f.corrupt = false;
@@ -95,7 +95,7 @@ static void wrong_bytes_are_refused(void **state)
     struct fake_blob manifest_blob = f.blobs[f.n_blobs];
     struct fake_blob lost = f.blobs[0];
     f.blobs[0] = manifest_blob;
-    check_status(JOUST_NOT_FOUND, joust_cache_fetch(cache, &f.up, &manifest, &fetched, &err));
+    check_status(JOUST_CONFLICT, joust_cache_fetch(cache, &f.up, &manifest, &fetched, &err));
     f.blobs[0] = lost;
     f.n_blobs++;
     /* A failure leaves nothing that the next attempt stumbles over. */
