@@ -18,7 +18,7 @@ typedef struct joust_upstream {
      * work isn't wanted any more. */
     joust_status (*receive)(void *context, joust_message *ret, joust_error *err);
     /* Notes progress (any counter that grows) and asks whether to go on. Errors: JOUST_INTERRUPTED.
-     * Has the engine's joust_step_fn as its type. */
+     * Has the engine's joust_step_fn as its type. Thread: any, several at a time. */
     joust_status (*check)(void *context, uint64_t done, joust_error *err);
 } joust_upstream;
 

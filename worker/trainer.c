@@ -560,6 +560,8 @@ static joust_status train(run *r, joust_error *err)
         st = open_forced(r, err);
     if (st == JOUST_OK)
         st = joust_trainer_create(r->t->engine, r->model, &settings, &r->trainer, err);
+    if (st == JOUST_OK) /* a step may take longer than a lease */
+        joust_trainer_watch(r->trainer, r->t->up->check, r->t->up->context);
     if (st == JOUST_OK && joust_needs_live_reference(&settings))
         st = give_reference(r, err);
     if (st == JOUST_OK)

@@ -158,8 +158,7 @@ static joust_status check(void *context, uint64_t done, joust_error *err)
 {
     fake_upstream *f = context;
     (void)done;
-    f->n_checks++;
-    if (f->interrupt_after && f->n_checks > f->interrupt_after)
+    if (++f->n_checks > f->interrupt_after && f->interrupt_after)
         return joust_fail(err, JOUST_INTERRUPTED, "stopped by the test");
     return JOUST_OK;
 }

@@ -22,9 +22,10 @@ typedef struct fake_upstream {
     uint32_t n_answers;
     uint32_t lose_every; /* every so many requests one is lost; 0: none */
     uint32_t n_requests, n_lost, n_lost_pending, n_puts;
-    uint64_t n_checks, interrupt_after; /* 0: never */
-    bool corrupt;                       /* chunks are answered with a wrong byte */
-    const joust_train_row_pair *pairs;  /* (n_pairs) */
+    _Atomic uint64_t n_checks;
+    uint64_t interrupt_after;          /* 0: never */
+    bool corrupt;                      /* chunks are answered with a wrong byte */
+    const joust_train_row_pair *pairs; /* (n_pairs) */
     uint64_t n_pairs;
     uint32_t rows_at_most; /* in one answer; 0: as asked */
     /* progress */

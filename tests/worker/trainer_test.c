@@ -166,7 +166,7 @@ static void another_reference_changes_the_result(void **state)
     bench_forget_progress(b);
     joust_training t = bench_training(b);
     joust_unit_result r = {0};
-    check_status(JOUST_NOT_FOUND, joust_training_run(&t, &b->unit, &r, &err));
+    check_status(JOUST_CONFLICT, joust_training_run(&t, &b->unit, &r, &err));
     assert_non_null(strstr(err.text, "model policy version 0"));
     b->unit.reference = kept;
 }

@@ -5,6 +5,7 @@
 #define JOUST_WORKER_ENGINE_TRAIN_H
 
 #include "proto/base/settings.h"
+#include "worker/engine/generate.h"
 #include "worker/engine/model.h"
 #include "worker/engine/tokenizer.h"
 
@@ -12,15 +13,18 @@
 typedef struct joust_pair_row {
     const uint32_t *prompt, *chosen, *rejected; /* end tokens included where they were generated */
     uint32_t n_prompt, n_chosen, n_rejected;
-    double ref_chosen, ref_rejected; /* joust_response_sum of log-probs under the reference policy */
-    double margin;                   /* of the pair's rewards: dno, rebel */
-    const uint8_t *chosen_forced, *rejected_forced; /* a flag for each token that weighs nothing; NULL: all weigh */
+    double ref_chosen,
+        ref_rejected; /* joust_response_sum of log-probs under the reference policy */
+    double margin;    /* of the pair's rewards: dno, rebel */
+    const uint8_t *chosen_forced,
+        *rejected_forced; /* a flag for each token that weighs nothing; NULL: all weigh */
 } joust_pair_row;
 
 /* Tokens that both answers have; those beyond weigh objective.ld_alpha. */
 uint32_t joust_pair_shared(uint32_t n_chosen, uint32_t n_rejected);
 /* Sum of n log-probs in order, those from `shared` on times alpha, those with a flag left out (forced NULL: none). */
-double joust_response_sum(const float *logps, const uint8_t *forced, uint32_t n, uint32_t shared, double alpha);
+double joust_response_sum(const float *logps, const uint8_t *forced, uint32_t n, uint32_t shared,
+                          double alpha);
 /* Tokens that weigh: those without a flag; forced may be NULL. */
 uint32_t joust_response_weighed(const uint8_t *forced, uint32_t n);
 
@@ -123,6 +127,9 @@ JOUST_MUST_USE joust_status joust_trainer_pair_logps(joust_trainer *t, const jou
 JOUST_MUST_USE joust_status joust_trainer_finish(joust_trainer *t, joust_error *err);
 /* Gradients of runs of rows held at a time, at most; 0: as many as are fast. Changes no bit. Before the first step. */
 void joust_trainer_limit_sums(joust_trainer *t, uint32_t max_sums);
+/* Called after each row of a step with the row's number, so that a long step can tell that it moves: a status other than OK ends
+ * the step with it, the weights as they were. NULL: nobody. Thread: the engine's, several at a time. */
+void joust_trainer_watch(joust_trainer *t, joust_step_fn *watch, void *context);
 uint32_t joust_trainer_steps_done(const joust_trainer *t);
 /* Whole state (weights, moments, step) as one file, complete and durable or absent; and back, into a trainer made with
  * the same config and params. Neither holds the file in memory. Errors: JOUST_CORRUPT, JOUST_CONFLICT (another shape):

@@ -55,7 +55,8 @@ static joust_status params_check(const joust_train_settings *p, joust_error *err
     return JOUST_OK;
 }
 
-static joust_status check_scalar(const joust_model_config *c, joust_loss loss, joust_error *err)
+joust_status joust_trainer_check_scalar(const joust_model_config *c, joust_loss loss,
+                                        joust_error *err)
 {
     if (c->scalar_head)
         return JOUST_OK;
@@ -80,7 +81,7 @@ joust_status joust_trainer_create(joust_engine *engine, joust_model *model,
 {
     joust_status st = params_check(params, err);
     if (!st && joust_loss_traits_of(params->loss)->of_scores)
-        st = check_scalar(&model->config, params->loss, err);
+        st = joust_trainer_check_scalar(&model->config, params->loss, err);
     else if (!st)
         st = joust_model_check_language(&model->config, "training", err);
     if (!st && model->lora && params->objective.reference_sync_steps)
@@ -144,12 +145,18 @@ void joust_trainer_limit_sums(joust_trainer *t, uint32_t max_sums)
     t->max_sums = max_sums;
 }
 
+void joust_trainer_watch(joust_trainer *t, joust_step_fn *watch, void *context)
+{
+    t->watch = watch;
+    t->watch_context = context;
+}
+
 uint32_t joust_trainer_steps_done(const joust_trainer *t)
 {
     return t->n_steps;
 }
 
-static joust_status tapes_make(joust_trainer *t, uint32_t n, joust_error *err)
+joust_status joust_trainer_make_tapes(joust_trainer *t, uint32_t n, joust_error *err)
 {
     if (t->on_device)
         return t->tapes[0] ? JOUST_OK
@@ -210,25 +217,32 @@ static joust_status row_loss(const step *s, uint32_t thread, uint32_t row, joust
     return st ? joust_blame(err, st, "training row %u", row) : JOUST_OK;
 }
 
+static joust_status watch(const joust_trainer *t, uint32_t row, joust_error *err)
+{
+    return t->watch ? t->watch(t->watch_context, row, err) : JOUST_OK;
+}
+
 static joust_status row_gradient(const step *s, uint32_t thread, uint32_t row, float *to,
                                  joust_error *err)
 {
     joust_status st = row_loss(s, thread, row, err);
     if (!st)
         joust_tape_backward(s->t->tapes[thread], to);
-    return st;
+    return st ? st : watch(s->t, row, err);
 }
 
 static joust_status device_row_loss(void *context, uint32_t row, joust_error *err)
 {
-    return row_loss(context, 0, row, err);
+    const step *s = context;
+    joust_status st = row_loss(s, 0, row, err);
+    return st ? st : watch(s->t, row, err);
 }
 
 /* Leaves the whole gradient on the device. */
 static joust_status device_gradient_sum(step *s, joust_error *err)
 {
     const joust_device_rows rows = {.loss = device_row_loss, .context = s, .n = s->n};
-    joust_status st = tapes_make(s->t, 1, err);
+    joust_status st = joust_trainer_make_tapes(s->t, 1, err);
     return st ? st : joust_trainer_device_gradient(s->t, &rows, err);
 }
 
@@ -347,7 +361,7 @@ static joust_status gradient_sum(step *s, joust_error *err)
     const uint32_t n_runs = (s->n + s->run - 1) / s->run;
     joust_status st = sums_reserve(t, n_runs, s->run, err);
     if (!st)
-        st = tapes_make(t, threads_of(t, n_runs), err);
+        st = joust_trainer_make_tapes(t, threads_of(t, n_runs), err);
     if (st)
         return st;
     pthread_mutex_init(&s->lock, NULL);
@@ -539,68 +553,4 @@ joust_status joust_trainer_step_values(joust_trainer *t, const joust_value_row *
     }
     s.n_tokens += s.n_tokens == 0;
     return step_do(&s, ret, err);
-}
-
-joust_status joust_trainer_values(joust_trainer *t, const joust_value_row *row, float *ret_values,
-                                  joust_error *err)
-{
-    joust_value_row alone = *row;
-    alone.old_values = NULL;
-    alone.returns = NULL;
-    joust_status st = check_scalar(&t->model->config, JOUST_LOSS_VALUE, err);
-    if (!st)
-        st = joust_value_row_check(&t->model->config, &alone, 0, err);
-    if (!st)
-        st = tapes_make(t, 1, err);
-    if (st)
-        return st;
-    double *values = joust_calloc(row->n_response, sizeof(*values));
-    if (!values)
-        return joust_fail(err, JOUST_NOMEM, "values: no memory for %u tokens", row->n_response);
-    st = joust_value_row_values(t->tapes[0], &alone, values, err);
-    for (uint32_t i = 0; i < row->n_response && !st; i++)
-        ret_values[i] = (float)values[i];
-    joust_free(values);
-    return st;
-}
-
-joust_status joust_trainer_logps(joust_trainer *t, const uint32_t *tokens, uint32_t n,
-                                 uint32_t first, float *ret_logps, joust_error *err)
-{
-    const joust_model_config *c = &t->model->config;
-    if (n < 2 || n > c->context || first < 1 || first >= n)
-        return joust_fail(err, JOUST_INVALID,
-                          "training log-probs: tokens %u to %u of a context of %u", first, n,
-                          c->context);
-    joust_status st = joust_model_check_language(c, "log-probabilities", err);
-    if (!st)
-        st = joust_model_check_tokens(c, "token", tokens, n, err);
-    if (st)
-        return joust_blame(err, st, "training log-probs");
-    st = tapes_make(t, 1, err);
-    const joust_tape_part part = {tokens, n - 1};
-    if (!st)
-        st = joust_tape_begin(t->tapes[0], &part, 1, err);
-    if (st)
-        return st;
-    for (uint32_t i = first; i < n && !st; i++)
-        st = joust_tape_ask(t->tapes[0], joust_tape_want(t->tapes[0], i - 1), tokens[i], err);
-    if (!st)
-        st = joust_tape_forward(t->tapes[0], err);
-    for (uint32_t i = first; i < n && !st; i++)
-        ret_logps[i - first] = joust_tape_logp(t->tapes[0], i - first, tokens[i]);
-    return st;
-}
-
-joust_status joust_trainer_pair_logps(joust_trainer *t, const joust_pair_row *row,
-                                      float *ret_chosen, float *ret_rejected, joust_error *err)
-{
-    joust_status st = joust_model_check_language(&t->model->config, "log-probabilities", err);
-    if (!st)
-        st = joust_pair_row_check(&t->model->config, row, 0, err);
-    if (!st)
-        st = tapes_make(t, 1, err);
-    if (!st)
-        st = joust_pair_row_logps(t->tapes[0], row, ret_chosen, ret_rejected, err);
-    return st;
 }

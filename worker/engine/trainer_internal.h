@@ -12,7 +12,8 @@ struct joust_trainer {
     joust_train_settings params;
     uint32_t n_steps; /* done */
     float *m, *v;     /* (trained.n) moments */
-    struct joust_device_trainer *on_device; /* has weights and moments, m and v being NULL; or NULL */
+    struct joust_device_trainer
+        *on_device;         /* has weights and moments, m and v being NULL; or NULL */
     joust_model *reference; /* owned; NULL: rows bring its log-probabilities */
     bool reference_is_base; /* the reference is the model without its adapter */
 
@@ -22,14 +23,22 @@ struct joust_trainer {
     uint32_t depth, n_threads;
     float **sums; /* (n_sums) gradients of aligned runs of rows */
     uint32_t n_sums;
-    uint32_t max_runs; /* sums at most, unless two a thread are more; changes no bit */
-    uint32_t max_sums; /* sums at most in any case; 0: no such bound; changes no bit */
+    uint32_t max_runs;    /* sums at most, unless two a thread are more; changes no bit */
+    uint32_t max_sums;    /* sums at most in any case; 0: no such bound; changes no bit */
+    joust_step_fn *watch; /* after each row; or NULL */
+    void *watch_context;
 };
 
 #define JOUST_TRAINER_MAX_RUNS 64u
 /* Rows of a run, a power of two: the shortest runs whose sums, n_weights floats each (of what is trained), fit. */
 uint32_t joust_trainer_run(uint64_t n_weights, uint32_t n_threads, uint32_t max_runs,
                            uint32_t max_sums, uint32_t n_rows);
+
+/* Tapes 0 .. n - 1, where they aren't there yet. */
+JOUST_MUST_USE joust_status joust_trainer_make_tapes(joust_trainer *t, uint32_t n,
+                                                     joust_error *err);
+JOUST_MUST_USE joust_status joust_trainer_check_scalar(const joust_model_config *c, joust_loss loss,
+                                                       joust_error *err);
 
 /* ---- on a device ----------------------------------------------------------------------------- */
 
