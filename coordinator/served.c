@@ -19,8 +19,20 @@ uint32_t joust_served_requests_a_unit(const joust_coordinator *c, uint32_t stage
     return joust_stage_requests(c->job, &c->plan.stages[stage]);
 }
 
+/* The last fingerprint that a judge's verdicts had: a swap while nobody ran is noticed too. */
+static void recall_fingerprint(joust_coordinator *c, uint32_t stage, const joust_lease_count *n,
+                               double newest_ms[JOUST_MAX_MODELS])
+{
+    const uint32_t model = c->plan.stages[stage].model;
+    if (c->plan.stages[stage].kind != JOUST_STAGE_JUDGE || joust_digest_is_zero(&n->fingerprint) ||
+        n->fingerprint_wall_ms < newest_ms[model])
+        return;
+    c->fingerprints[model][0] = n->fingerprint;
+    newest_ms[model] = n->fingerprint_wall_ms;
+}
+
 static joust_status open_stage(joust_coordinator *c, uint32_t round, uint32_t stage,
-                               joust_error *err)
+                               double newest_ms[JOUST_MAX_MODELS], joust_error *err)
 {
     joust_lease_count n;
     uint32_t model = c->plan.stages[stage].model;
@@ -29,6 +41,7 @@ static joust_status open_stage(joust_coordinator *c, uint32_t round, uint32_t st
         return st;
     c->served_requests[model] += n.leases * joust_served_requests_a_unit(c, stage);
     c->served_tokens[model] += n.tokens;
+    recall_fingerprint(c, stage, &n, newest_ms);
     if (round != joust_core_round(c->core))
         return JOUST_OK;
     c->served[stage] = (joust_served_count){
@@ -45,13 +58,14 @@ static joust_status open_stage(joust_coordinator *c, uint32_t round, uint32_t st
 joust_status joust_served_open(joust_coordinator *c, joust_error *err)
 {
     joust_status st = JOUST_OK;
+    double newest_ms[JOUST_MAX_MODELS] = {0};
     uint32_t current = joust_core_round(c->core);
     for (uint32_t s = 0; s < c->plan.n_stages; s++)
         for (uint32_t round = 0; st == JOUST_OK && joust_served_stage(c, s) && round <= current &&
                                  round <= c->job->rounds;
              round++)
             if (joust_stage_runs(&c->plan.stages[s], round))
-                st = open_stage(c, round, s, err);
+                st = open_stage(c, round, s, newest_ms, err);
     return st;
 }
 

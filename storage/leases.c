@@ -41,6 +41,12 @@ static void add_served(const joust_provenance *r, joust_lease_count *count)
     count->tokens += r->n_tokens;
     for (uint32_t i = 0; i < r->n_served; i++)
         count->tries += r->served[i].tries;
+    const double wall_ms = (double)r->started_wall_ms + (double)r->duration_us / 1000;
+    if (r->n_served == 0 || joust_digest_is_zero(&r->served[r->n_served - 1].fingerprint) ||
+        wall_ms < count->fingerprint_wall_ms)
+        return;
+    count->fingerprint = r->served[r->n_served - 1].fingerprint;
+    count->fingerprint_wall_ms = wall_ms;
 }
 
 joust_status joust_store_count_leases(joust_store *store, uint32_t round, uint32_t stage,

@@ -125,6 +125,8 @@ typedef struct joust_lease_count {
     uint64_t units;  /* that were given out once or more */
     uint64_t open;   /* of them, those without a result */
     uint64_t requests, tries, tokens; /* that the results tell of */
+    joust_digest fingerprint;   /* of the server's model, in the latest result with one; or zero */
+    double fingerprint_wall_ms; /* of that result */
 } joust_lease_count;
 JOUST_MUST_USE joust_status joust_store_count_leases(joust_store *store, uint32_t round,
                                                      uint32_t stage, joust_lease_count *ret,

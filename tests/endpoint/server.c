@@ -1,7 +1,8 @@
 /* loopback servers as a process, for system tests:
  *   endpoint_server --model NAME [--servers N] [--owner vllm] [--seed N] [--log FILE] [--slow-ms MS] [--answer-ms MS]
- *                   [--key-env NAME] [--strange N] FAULT=PERCENT ...
- * Prints the URLs, one a line, and serves until it is killed. --strange: the last N servers have other weights. */
+ *                   [--key-env NAME] [--strange N] [--port PORT] FAULT=PERCENT ...
+ * Prints the URLs, one a line, and serves until it is killed. --strange: the last N servers have other weights. --port: of the
+ * first one, else any. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,8 @@ int main(int argc, char **argv)
             o.slow_ms = (uint32_t)strtoul(value, NULL, 10);
         else if (!strcmp(argv[i], "--answer-ms"))
             o.answer_ms = (uint32_t)strtoul(value, NULL, 10);
+        else if (!strcmp(argv[i], "--port"))
+            o.port = (uint16_t)strtoul(value, NULL, 10);
         else if (!strcmp(argv[i], "--strange"))
             strange = (uint32_t)strtoul(value, NULL, 10);
         else
@@ -65,6 +68,7 @@ int main(int argc, char **argv)
         loopback *s = loopback_start(&o);
         if (!s)
             return 1;
+        o.port = 0;
         printf("http://127.0.0.1:%u/v1\n", loopback_port(s));
     }
     fflush(stdout);

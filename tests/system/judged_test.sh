@@ -2,7 +2,7 @@
 # judged_test.sh KILLS: a job whose judges ask servers: yes-no by the likeliest first tokens over four servers, each of which
 # fails in its own ways, and compare by echo over a good one, while coordinator and judges are killed with SIGKILL, in turn and
 # together. The verdicts equal the quiet run's, nothing that was durable is asked again, what was asked again is counted, and
-# the key is in no argument, log or record.
+# the key is in no argument, log or record. A model that is swapped between two launches is noticed.
 . "$(dirname "$0")/common.sh"
 . "$here/served_common.sh"
 kills=${1:-3}
@@ -81,3 +81,28 @@ same "$dir/quiet" "$store"
 [ "$(durable "$store" verdicts | grep -c '^r[0-9]*\.s1\.')" = "$((n * samples))" ] || fail "verdicts of the critic are missing"
 [ "$(figure failed_verdicts judge.critic)" = 0 ] || fail "verdicts without a value"
 check_counts "$((n * samples))" judge.critic
+
+# otherwise STORE: what its coordinators said of other answers to the probe
+otherwise() {
+    cat "$1.out" "$1"/logs/*.log | grep "judge 'critic': the model behind models.critic answers its probe otherwise than before"
+}
+
+! otherwise "$store" || fail "no model was swapped"
+
+# A model is swapped while nobody runs: the coordinator that goes on says so.
+serve before
+first=${others##* }
+job "$dir/before.url"
+SETS="--set rounds=1"
+begin "$dir/swapped"
+finish 0
+! otherwise "$dir/swapped" || fail "no model was swapped yet"
+kill "$first"
+wait "$first" 2>/dev/null || true
+port=$(sed 's|.*:\([0-9]*\)/v1|\1|' "$dir/before.url")
+serve after --port "$port" --strange 1
+cmp "$dir/before.url" "$dir/after.url"
+SETS=""
+begin "$dir/swapped"
+finish 0
+otherwise "$dir/swapped" | grep -q "round 2 " || fail "nobody noticed that the model was swapped"
