@@ -123,7 +123,7 @@ static joust_outcome outcome_of(const asking *a, joust_status status)
     case JOUST_DENIED:
         return JOUST_OUTCOME_REFUSED;
     case JOUST_MALFORMED:
-        return JOUST_OUTCOME_UNPARSABLE;
+        return others ? JOUST_OUTCOME_UNPARSABLE : (joust_outcome)0;
     case JOUST_TIMEOUT:
         return others ? JOUST_OUTCOME_TIMEOUT : (joust_outcome)0;
     case JOUST_UNREACHABLE:

@@ -218,8 +218,8 @@ static void every_fault_is_survived(void **state)
                          i);
             retried += b->tries[i] > 1;
         }
-        /* A kept connection that closes without a byte is opened anew by libcurl itself. */
-        if (retried == 0 && f != LOOPBACK_CUT)
+        /* A kept connection that closes without a byte is opened anew by libcurl itself; texts need no log-probs. */
+        if (retried == 0 && f != LOOPBACK_CUT && f != LOOPBACK_BARE)
             fail_msg("%s was never met", loopback_fault_name((loopback_fault)f));
         for (uint32_t i = 0; i < 4; i++)
             loopback_set_percent(b->servers[i], (loopback_fault)f, 0);

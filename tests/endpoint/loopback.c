@@ -33,8 +33,9 @@ typedef struct exchange {
 
 const char *loopback_fault_name(loopback_fault fault)
 {
-    static const char *const names[LOOPBACK_FAULTS] = {
-        "slow", "cut", "busy", "error", "malformed", "half", "count", "nan", "model"};
+    static const char *const names[LOOPBACK_FAULTS] = {"slow",      "cut",    "busy",  "error",
+                                                       "malformed", "half",   "count", "nan",
+                                                       "model",     "denied", "bare",  "positive"};
     return names[fault];
 }
 
@@ -227,7 +228,7 @@ static json_t *scores_of(const loopback *s, const json_t *body, bool chat)
                                        : NULL;
 }
 
-static json_t *choice_of(const loopback *s, const json_t *body, bool chat, int index)
+static json_t *choice_of(const loopback *s, const json_t *body, bool chat, int index, bool bare)
 {
     char text[256];
     const char *prompt = prompt_of(body, chat);
@@ -246,10 +247,10 @@ static json_t *choice_of(const loopback *s, const json_t *body, bool chat, int i
                             json_pack("{s:s,s:s}", "role", "assistant", "content", text));
     else
         json_object_set_new(choice, "text", json_string(text));
-    json_t *scores = scores_of(s, body, chat);
+    json_t *scores = bare ? NULL : scores_of(s, body, chat);
     if (scores)
         json_object_set_new(choice, "logprobs", scores);
-    else if (json_object_get(body, "logprobs") && !s->o.no_logprobs)
+    else if (json_object_get(body, "logprobs") && !s->o.no_logprobs && !bare)
         json_object_set_new(choice, "logprobs",
                             logprobs_of(s, text, n, chat || !strcmp(s->o.owner, "llamacpp")));
     if (json_is_true(json_object_get(body, "return_token_ids"))) {
@@ -268,7 +269,7 @@ static char *answer(const loopback *s, const char *request, bool chat, loopback_
     bool scored = json_integer_value(json_object_get(body, "max_tokens")) == 1;
     n += fault == LOOPBACK_COUNT ? (n > 1 ? -1 : 1) : 0;
     for (int i = 0; i < n; i++)
-        json_array_append_new(choices, choice_of(s, body, chat, i));
+        json_array_append_new(choices, choice_of(s, body, chat, i, fault == LOOPBACK_BARE));
     json_t *reply = json_pack("{s:s,s:s,s:o,s:{s:I,s:I}}", "object", "text_completion", "model",
                               fault == LOOPBACK_MODEL ? "another-model" : s->o.model, "choices",
                               choices, "usage", "prompt_tokens", (json_int_t)prompt_tokens,
@@ -287,6 +288,13 @@ static void spoil_logp(char *text)
         at = strstr(text, "-1.");
     if (at)
         memcpy(at, "NaN", 3);
+}
+
+/* Takes the sign from all log-probs. */
+static void spoil_signs(char *text)
+{
+    for (char *at = text; (at = strchr(at, '-')); at++)
+        *at = at[1] >= '0' && at[1] <= '9' ? ' ' : '-';
 }
 
 /* ---- HTTP ---- */
@@ -349,6 +357,8 @@ static enum MHD_Result reply_answer(exchange *x, struct MHD_Connection *c, bool 
 {
     loopback *s = x->s;
     loopback_fault fault = draw(s, ++s->n_asked);
+    if (s->o.good_probes && strcmp(x->request.id, "probe") == 0)
+        fault = LOOPBACK_FAULTS;
     note(s, "ask", x->request.id);
     unsigned now = ++s->under_way;
     if (now > s->widest)
@@ -364,11 +374,15 @@ static enum MHD_Result reply_answer(exchange *x, struct MHD_Connection *c, bool 
                      s->o.retry_after ? s->o.retry_after : "1");
     if (fault == LOOPBACK_ERROR)
         return reply(c, 500, strdup("{\"error\":{\"message\":\"out of order\"}}"), NULL);
+    if (fault == LOOPBACK_DENIED)
+        return reply(c, 401, strdup("{\"error\":{\"message\":\"who are you?\"}}"), NULL);
     char *text = answer(s, x->request.body, chat, fault);
     if (fault == LOOPBACK_MALFORMED)
         text[strlen(text) / 3] = '\0';
     if (fault == LOOPBACK_NAN)
         spoil_logp(text);
+    if (fault == LOOPBACK_POSITIVE)
+        spoil_signs(text);
     if (fault == LOOPBACK_HALF)
         return reply_half(c, text);
     x->whole = fault == LOOPBACK_FAULTS; /* nobody may have waited for a slow one */

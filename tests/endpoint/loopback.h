@@ -18,6 +18,9 @@ typedef enum loopback_fault {
     LOOPBACK_COUNT,     /* a choice too few or too many */
     LOOPBACK_NAN,       /* a log-prob that is NaN */
     LOOPBACK_MODEL,     /* another model's name */
+    LOOPBACK_DENIED,    /* 401 */
+    LOOPBACK_BARE,      /* no log-probs */
+    LOOPBACK_POSITIVE,  /* log-probs above 0 */
     LOOPBACK_FAULTS
 } loopback_fault;
 
@@ -32,6 +35,7 @@ typedef struct loopback_options {
     uint64_t weights;                      /* another number: another model behind the same name */
     uint32_t percent[LOOPBACK_FAULTS];     /* of the requests for answers, each fault by itself */
     bool no_logprobs;                      /* it never gives any */
+    bool good_probes;                      /* to those it answers without a fault */
     const char *retry_after;               /* of BUSY; NULL: "1" */
     const char *tls_key, *tls_certificate; /* PEM: it speaks https; NULL: http */
     uint32_t slow_ms;

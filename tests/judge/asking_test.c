@@ -27,6 +27,7 @@ typedef struct bench {
     joust_endpoint *endpoint;
     uint32_t n_done, n_failed;
     joust_unit_result results[N_UNITS];
+    joust_status status; /* and why the last unit failed */
     char why[1024];
 } bench;
 
@@ -108,6 +109,7 @@ static joust_status failed(void *context, uint32_t unit, const joust_error *why,
     (void)unit;
     (void)err;
     b->n_failed++;
+    b->status = why->status;
     snprintf(b->why, sizeof(b->why), "%s", why->text);
     return JOUST_OK;
 }
@@ -221,7 +223,77 @@ static void an_outage_fails_the_units(void **state)
     ask(b);
     assert_int_equal(b->n_done, 0);
     assert_int_equal(b->n_failed, N_UNITS);
+    assert_int_equal(joust_status_scope(b->status), JOUST_SCOPE_NONE); /* it isn't counted */
     assert_non_null(strstr(b->why, "HTTP status 500: out of order"));
+}
+
+/* Nor is it what an outage does behind good probes. */
+static void an_outage_behind_good_probes_is_one(void **state)
+{
+    static const loopback_fault faults[] = {LOOPBACK_CUT, LOOPBACK_BUSY, LOOPBACK_ERROR,
+                                            LOOPBACK_HALF, LOOPBACK_SLOW};
+    bench *b = *state;
+    b->models[0].endpoint.deadline_ms = 600;
+    b->models[0].endpoint.timeout_ms = 100;
+    serve(b, (loopback_options){.good_probes = true, .slow_ms = 200});
+    for (size_t f = 0; f < sizeof(faults) / sizeof(*faults); f++) {
+        loopback_set_percent(b->server, faults[f], 100);
+        ask(b);
+        loopback_set_percent(b->server, faults[f], 0);
+        assert_int_equal(b->n_done, 0);
+        assert_int_equal(b->n_failed, N_UNITS);
+        assert_int_equal(joust_status_scope(b->status), JOUST_SCOPE_NONE);
+    }
+}
+
+typedef struct refusal {
+    loopback_fault fault;
+    const char *why;
+} refusal;
+
+static const refusal refusals[] = {{LOOPBACK_DENIED, "HTTP status 401: who are you?"},
+                                   {LOOPBACK_BARE, "gives no log-probs of"},
+                                   {LOOPBACK_MODEL, "model 'another-model' answers"},
+                                   {LOOPBACK_POSITIVE, "the log-prob of token"},
+                                   {LOOPBACK_MALFORMED, "the answer isn't JSON"}};
+
+/* What time won't mend fails the units by its name, long before the deadline: good probes or not. */
+static void lasting_refusals_count(void **state)
+{
+    bench *b = *state;
+    for (size_t i = 0; i < 2 * sizeof(refusals) / sizeof(*refusals); i++) {
+        const refusal *r = &refusals[i / 2];
+        loopback_options o = {.good_probes = i % 2};
+        o.percent[r->fault] = 100;
+        serve(b, o);
+        ask(b);
+        assert_int_equal(b->n_done, 0);
+        assert_int_equal(b->n_failed, N_UNITS);
+        if (joust_status_scope(b->status) == JOUST_SCOPE_NONE || !strstr(b->why, r->why))
+            fail_msg("%s, probes %s: %s", loopback_fault_name(r->fault), i % 2 ? "good" : "bad",
+                     b->why);
+        loopback_set_percent(b->server, r->fault, 0);
+        if (o.good_probes) { /* once it is mended, the next try succeeds */
+            ask(b);
+            assert_int_equal(b->n_done, N_UNITS);
+        }
+        joust_endpoint_free(&b->endpoint);
+        loopback_stop(b->server);
+        b->server = NULL;
+    }
+}
+
+/* So does what is found once when the deadline comes before it is found again. */
+static void a_refusal_counts_at_the_deadline(void **state)
+{
+    bench *b = *state;
+    b->models[0].endpoint.deadline_ms = 4000;
+    b->models[0].endpoint.breaker_ms = 600000;
+    serve(b, (loopback_options){.good_probes = true, .percent[LOOPBACK_DENIED] = 100});
+    ask(b);
+    assert_int_equal(b->n_failed, N_UNITS);
+    assert_int_equal(joust_status_scope(b->status), JOUST_SCOPE_MESSAGE);
+    assert_non_null(strstr(b->why, "HTTP status 401: who are you?"));
 }
 
 static void templates_are_text(void **state)
@@ -258,6 +330,9 @@ int main(void)
         WITH(compare_asks_both_orders),
         WITH(what_has_no_answer_has_no_value),
         WITH(an_outage_fails_the_units),
+        WITH(an_outage_behind_good_probes_is_one),
+        WITH(lasting_refusals_count),
+        WITH(a_refusal_counts_at_the_deadline),
         WITH(templates_are_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

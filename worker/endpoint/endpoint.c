@@ -21,6 +21,7 @@ typedef struct slot {
     int64_t begun_ms;
     uint32_t tries, nonsense, avoid;
     bool late;         /* the last try took too long */
+    bool lasting;      /* it found what time won't mend */
     uint32_t n_scored; /* labels, by echo */
     joust_endpoint_scores scores;
     char why[320]; /* its last failure, and whose */
@@ -191,12 +192,27 @@ static joust_status send_request(run *r, uint32_t i, uint32_t server, joust_erro
     return st == JOUST_OK ? st : joust_fail(err, st, "%s", why.text);
 }
 
-static void try_again(run *r, const joust_transfer *t, const char *why, bool late, int64_t now_ms)
+/* Tells the server's looks of a failed request. */
+static void blame_server(run *r, uint32_t server, const joust_exchange *x, bool lasting,
+                         int64_t now_ms)
+{
+    joust_endpoint_server_state *s = &r->e->servers[server];
+    const bool asked = s->look == JOUST_LOOK_READY;
+    s->n_failures++;
+    joust_look_failed(r->e, server, x->why, x->gone, now_ms);
+    if (asked && s->look != JOUST_LOOK_READY)
+        s->vain = lasting ? s->vain + 1 : 0;
+}
+
+/* lasting: it is not the state that the server is in, but what it is or was told. */
+static void try_again(run *r, const joust_transfer *t, const joust_exchange *x, bool lasting,
+                      int64_t now_ms)
 {
     slot *s = &r->slots[t->request];
-    s->late = late;
-    r->e->servers[t->server].n_failures++;
-    snprintf(s->why, sizeof(s->why), "%.100s: %.200s", r->e->servers[t->server].url, why);
+    s->late = x->late;
+    s->lasting = lasting;
+    blame_server(r, t->server, x, lasting, now_ms);
+    snprintf(s->why, sizeof(s->why), "%.100s: %.200s", r->e->servers[t->server].url, x->why);
     joust_log_debug("endpoint", "%s try %u: %s", s->ask->id, s->tries, s->why);
     s->avoid = t->server;
     s->at_ms = now_ms + joust_endpoint_backoff(&s->ask->stream, s->tries, 0);
@@ -279,6 +295,8 @@ static joust_status end_request(run *r, const joust_transfer *t, joust_exchange 
     joust_endpoint_pool_end(r->e->pool, t->server, x->outcome, x->retry_after_ms, now_ms);
     if (st == JOUST_NOMEM)
         return st;
+    if (!x->why[0] || x->refused)
+        r->e->servers[t->server].vain = 0;
     if (!x->why[0]) {
         r->heard_ms = now_ms;
         return goes_on(r, s, now_ms) ? JOUST_OK : deliver(r, t, &answer, err);
@@ -289,8 +307,7 @@ static joust_status end_request(run *r, const joust_transfer *t, joust_exchange 
         r->e->n_answers += x->refused;
         return give_up(r, t->request, x->refused ? verdict : JOUST_MALFORMED, text, err);
     }
-    joust_look_failed(r->e, t->server, x->why, x->gone, now_ms);
-    try_again(r, t, x->why, x->late, now_ms);
+    try_again(r, t, x, x->outcome == JOUST_ENDPOINT_UNFIT || st != JOUST_OK, now_ms);
     return JOUST_OK;
 }
 
@@ -313,11 +330,14 @@ static void why_nobody(const run *r, int64_t now_ms, char to[400])
 
 static joust_status expire(run *r, uint32_t i, int64_t now_ms, joust_error *err)
 {
-    char text[512], nobody[400];
+    char text[512], nobody[400], all[1024];
     slot *s = &r->slots[i];
+    const bool lasting = s->lasting && joust_look_all_unfit(r->e, 1, all);
     why_nobody(r, now_ms, nobody);
     snprintf(text, sizeof(text), "no answer in %u tries over %lld s, the last: %.400s", s->tries,
              (long long)(now_ms - s->begun_ms) / 1000, s->why[0] ? s->why : nobody);
+    if (lasting)
+        return give_up(r, i, JOUST_UNSUPPORTED, text, err);
     return give_up(r, i, s->tries == 0 || s->late ? JOUST_TIMEOUT : JOUST_UNREACHABLE, text, err);
 }
 
@@ -376,7 +396,7 @@ static joust_status fail_hopeless(run *r, joust_error *err)
 {
     char why[1024];
     joust_status st = JOUST_OK;
-    if (!joust_look_hopeless(r->e, why))
+    if (!joust_look_all_unfit(r->e, JOUST_UNFIT_LOOKS, why))
         return JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < r->n; i++)
         if (r->slots[i].at_ms != INT64_MAX)
@@ -439,6 +459,8 @@ joust_status joust_endpoint_run(joust_endpoint *e, const joust_endpoint_request 
     for (uint32_t i = 0; i < n; i++)
         r.slots[i] =
             (slot){.ask = &requests[i], .at_ms = now, .begun_ms = now, .avoid = JOUST_NO_SERVER};
+    for (uint32_t i = 0; i < e->settings->n_urls; i++)
+        e->servers[i].vain = 0;
     if (now - e->ended_ms > LOOK_KEPT_MS)
         joust_transfer_abandon_looks(e, JOUST_NONE, now);
     while (st == JOUST_OK && r.n_open > 0)

@@ -113,7 +113,7 @@ typedef struct joust_endpoint_calls {
     /* why->status: JOUST_INVALID: it was refused for what it says; JOUST_MALFORMED: its answers make no sense, or don't name a
      * label; JOUST_DENIED: a filter withheld it; its deadline is over, and the last try took too long (JOUST_TIMEOUT) or broke
      * (JOUST_UNREACHABLE); JOUST_UNSUPPORTED: servers can't do what it asks for, or none can be asked
-     * for reasons that time won't mend. */
+     * for reasons that time won't mend: looks find them, or each server's answers to requests show them again and again. */
     joust_status (*failed)(void *context, uint32_t request, const joust_error *why,
                            joust_error *err);
     /* Whether its answer is still waited for; asked before each try. Without it none of its calls follows. May be NULL. */

@@ -43,6 +43,7 @@ typedef struct joust_endpoint_server_state {
     joust_endpoint_scoring scoring; /* SCORE: in which way */
     uint32_t n_score_errors;        /* in a row */
     uint32_t unfit;                 /* looks in a row that found what time won't mend */
+    uint32_t vain;                  /* rests in a row for such a thing, found by requests */
     bool lost;                      /* it won't come up any more */
     uint32_t n_proved;              /* exchanges of this look whose answers fit */
     bool has_fingerprint;
@@ -135,7 +136,9 @@ void joust_look_all(joust_endpoint *e);
 /* A request failed at the server: after a rest it is looked at again. */
 void joust_look_failed(joust_endpoint *e, uint32_t server, const char *why, bool gone,
                        int64_t now_ms);
-/* Whether no server can be asked for reasons that time won't mend; why names each. */
-bool joust_look_hopeless(const joust_endpoint *e, char why[1024]);
+/* Whether each server was found at fault for what time won't mend, by so many looks or rests in a row: of what they find, or
+ * of what requests do behind looks that find nothing. why names each. */
+#define JOUST_UNFIT_LOOKS 3u
+bool joust_look_all_unfit(const joust_endpoint *e, uint32_t times, char why[1024]);
 
 #endif

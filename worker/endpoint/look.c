@@ -10,7 +10,6 @@
 #define MODELS_LIMIT  ((size_t)4 << 20)
 #define LOGP_SLACK    0.1f /* nats that the same weights may differ by: other batches, other GPUs */
 #define TELL_EVERY_MS 5000
-#define UNFIT_LOOKS   3u   /* in a row: what they found won't go away */
 #define NAME_STEP     0.25 /* nats */
 #define SCORE_ERRORS  3u   /* of the server's own, in a row: it can't do what was asked */
 
@@ -83,7 +82,7 @@ bool joust_endpoint_is_unfit(const joust_endpoint *e, uint32_t server, const cha
 {
     if (ret_why)
         *ret_why = e->servers[server].why;
-    return e->servers[server].unfit >= UNFIT_LOOKS;
+    return e->servers[server].unfit >= JOUST_UNFIT_LOOKS;
 }
 
 bool joust_endpoint_is_ready(const joust_endpoint *e, uint32_t server)
@@ -91,12 +90,14 @@ bool joust_endpoint_is_ready(const joust_endpoint *e, uint32_t server)
     return e->servers[server].look == JOUST_LOOK_READY;
 }
 
-bool joust_look_hopeless(const joust_endpoint *e, char why[1024])
+bool joust_look_all_unfit(const joust_endpoint *e, uint32_t times, char why[1024])
 {
     size_t at = 0;
-    for (uint32_t i = 0; i < e->settings->n_urls; i++)
-        if (e->proof ? !e->servers[i].lost : e->servers[i].unfit < UNFIT_LOOKS)
+    for (uint32_t i = 0; i < e->settings->n_urls; i++) {
+        const joust_endpoint_server_state *s = &e->servers[i];
+        if (e->proof ? !s->lost : s->unfit < times && s->vain < times)
             return false;
+    }
     for (uint32_t i = 0; i < e->settings->n_urls && at < 900; i++)
         at += (size_t)snprintf(why + at, 1024 - at, "%s%.100s: %.200s", i ? "; " : "",
                                e->servers[i].url, e->servers[i].why);
@@ -511,8 +512,16 @@ joust_status joust_look_end(joust_endpoint *e, const joust_transfer *t, const jo
     if (st != JOUST_OK)
         return joust_fail(err, st, "endpoint: %s", x.why[0] ? x.why : "out of memory");
     if (x.why[0]) {
-        uint32_t looks = e->proof ? UNFIT_LOOKS : 1; /* what was proved isn't looked at again */
-        s->unfit = x.outcome == JOUST_ENDPOINT_UNFIT ? s->unfit + looks : 0;
+        /* What was proved isn't looked at again. */
+        uint32_t looks = e->proof ? JOUST_UNFIT_LOOKS : 1;
+        /* Whose answers made no sense so often that it rests is no better. */
+        const bool senseless = !e->proof && !given->why[0],
+                   rests = joust_endpoint_pool_breaker(e->pool, t->server) == JOUST_BREAKER_OPEN;
+        if (x.outcome == JOUST_ENDPOINT_UNFIT || (senseless && rests))
+            s->unfit += looks;
+        else if (!senseless)
+            s->unfit = 0;
+        s->vain = x.outcome == JOUST_ENDPOINT_UNFIT ? s->vain : 0; /* an outage is another matter */
         joust_look_failed(e, t->server, x.why, false, now_ms);
     } else if (goes_on) {
         st = go_on(e, t->server, next, err);
