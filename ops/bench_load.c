@@ -340,14 +340,15 @@ static joust_status fill_lists(joust_job *job, uint64_t groups, joust_error *err
     job->sets[0] = (joust_job_set){.name = joust_strdup("prompts"),
                                    .per_round = (uint32_t)groups,
                                    .order = JOUST_ORDER_SHUFFLE};
-    job->judges[0] = (joust_job_judge){.name = joust_strdup("self"),
-                                       .kind = JOUST_JUDGE_YES_NO,
-                                       .role = JOUST_ROLE_REWARD,
-                                       .model = joust_strdup("policy"),
-                                       .version = JOUST_PICK_ROUND_START,
-                                       .template_text = joust_strdup("{prompt_tokens}"),
-                                       .n_labels = 2,
-                                       .labels = {joust_strdup("yes"), joust_strdup("no")}};
+    job->judges[0] =
+        (joust_job_judge){.name = joust_strdup("self"),
+                          .kind = JOUST_JUDGE_YES_NO,
+                          .role = JOUST_ROLE_REWARD,
+                          .model = joust_strdup("policy"),
+                          .version = JOUST_PICK_ROUND_START,
+                          .template_text = joust_strdup("{prompt_tokens}{response_tokens}"),
+                          .n_labels = 2,
+                          .labels = {joust_strdup("yes"), joust_strdup("no")}};
     const joust_job_judge *j = &job->judges[0];
     return job->models[0].name && job->sets[0].name && j->name && j->model && j->template_text &&
                    j->labels[0] && j->labels[1]

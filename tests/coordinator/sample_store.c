@@ -75,7 +75,7 @@ static void fill_job(sample_store *s, joust_order order)
                                        .role = JOUST_ROLE_REWARD,
                                        .model = text("policy"),
                                        .version = JOUST_PICK_ROUND_START,
-                                       .template_text = text("{prompt_tokens}"),
+                                       .template_text = text("{prompt_tokens}{response_tokens}"),
                                        .n_labels = 2,
                                        .labels = {text("yes"), text("no")}};
 }
