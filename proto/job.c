@@ -20,7 +20,7 @@ joust_status joust_job_init(joust_job *job, joust_error *err)
                   .rejected_version = JOUST_PICK_ROUND_START},
         .train = {.loss = JOUST_LOSS_DPO,
                   .data_order = JOUST_ORDER_SHUFFLE,
-                  .beta = 0.1,
+                  .beta = JOUST_DEFAULT_BETA,
                   .learning_rate = 5e-7,
                   .schedule = JOUST_SCHEDULE_LINEAR,
                   .adam_beta1 = 0.9,

@@ -219,6 +219,8 @@ typedef struct joust_job_external {
     uint32_t deadline_ms; /* of one run */
 } joust_job_external;
 
+#define JOUST_DEFAULT_BETA 0.1
+
 typedef struct joust_job_train {
     joust_loss loss;
     char *model;              /* lineage trained; default "policy" */

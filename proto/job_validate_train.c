@@ -102,8 +102,6 @@ static joust_status check_critic(const joust_job_check *c, const joust_job_train
 }
 
 /* The keys of policy losses: theirs alone. at: as below. */
-#define USUAL_BETA 0.1 /* where the key isn't given */
-
 static joust_status check_policy(const joust_job_check *c, const joust_job_train *t, const char *at)
 {
     const joust_job_policy *p = &t->policy, usual = joust_job_policy_default();
@@ -127,7 +125,7 @@ static joust_status check_policy(const joust_job_check *c, const joust_job_train
     if (!traits)
         return JOUST_OK;
     joust_check_set_key(c, "%s.beta", at);
-    if (t->beta < USUAL_BETA || t->beta > USUAL_BETA)
+    if (t->beta < JOUST_DEFAULT_BETA || t->beta > JOUST_DEFAULT_BETA)
         REFUSE(c, "has no effect on the loss %s; leave it out", traits->name);
     joust_check_set_key(c, "%s.sft_weight", at);
     if (t->sft_weight > 0)

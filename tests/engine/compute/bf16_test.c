@@ -34,12 +34,7 @@ static float of_bits(uint32_t bits)
 static joust_model *rounded(const joust_model_config *config, uint64_t seed)
 {
     joust_model *m = fixture_model(config, seed);
-    uint32_t n;
-    const joust_tensor *tensors = joust_model_tensors(m, &n);
-    for (uint32_t i = 0; i < n; i++)
-        for (uint64_t k = 0; tensors[i].n_dims == 2 && k < tensors[i].n; k++)
-            tensors[i].data[k] = joust_bf16_rounded(tensors[i].data[k]);
-    joust_model_changed(m);
+    fixture_round(m);
     return m;
 }
 

@@ -1,6 +1,8 @@
 #include "engine/compute/fixture.h"
 
 #include "proto/base/alloc.h"
+#include "worker/engine/kernels_internal.h"
+#include "worker/engine/model_internal.h"
 
 joust_model_config fixture_odd_config(void)
 {
@@ -80,6 +82,16 @@ joust_model *fixture_model(const joust_model_config *config, uint64_t seed)
             t[i].data[k] = 0.5f + joust_stream_float(&stream, i * 1000 + k);
     joust_model_changed(m);
     return m;
+}
+
+void fixture_round(joust_model *m)
+{
+    uint32_t n;
+    const joust_tensor *t = joust_model_tensors(m, &n);
+    for (uint32_t i = 0; i < n; i++)
+        for (uint64_t k = 0; t[i].n_dims == 2 && k < t[i].n; k++)
+            t[i].data[k] = joust_bf16_rounded(t[i].data[k]);
+    joust_model_changed(m);
 }
 
 joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa)

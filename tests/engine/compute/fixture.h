@@ -15,6 +15,8 @@ joust_model_config fixture_even_config(void);
 uint32_t fixture_families(joust_model_config ret[FIXTURE_FAMILIES]);
 /* Weights drawn by seed, norms too, so that no gradient is trivially right. */
 joust_model *fixture_model(const joust_model_config *config, uint64_t seed);
+/* Rounds every matrix to bf16. */
+void fixture_round(joust_model *m);
 joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa);
 /* The instruction sets that this machine has; returns how many. */
 uint32_t fixture_isas(joust_isa ret[3]);

@@ -1,56 +1,13 @@
 /* Each kernel of the CUDA plugin, its body run by the emulator, against its twin on the CPU: bit for bit where the formula
  * is the CPU's, else against double within the bound that KERNELS.md gives; and rows alone against rows among others. */
-#include "engine/compute/fixture.h"
+#include "engine/cuda/gpu_fixture.h"
 
 #include <math.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/cuda_kernels_internal.h"
 #include "worker/engine/kernels_internal.h"
 #include "worker/engine/sampler_internal.h"
-
-static joust_gpu *gpu;
-
-static void run(joust_gpu_kernel kernel, uint32_t x, uint32_t y, const void *args)
-{
-    joust_error err = {0};
-    check_ok(gpu->launch(gpu, kernel, x, y, args, &err));
-}
-
-static float *numbers(size_t n, uint64_t seed, double scale)
-{
-    joust_stream stream = fixture_stream(seed, 1);
-    float *x = joust_calloc_aligned(n + JOUST_LANES, sizeof(*x));
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)(scale * joust_stream_normal(&stream, i));
-    return x;
-}
-
-static void *zeros(size_t n)
-{
-    void *x = joust_calloc_aligned(n + JOUST_LANES, 4);
-    assert_non_null(x);
-    return x;
-}
-
-static float from_bf16(uint16_t x)
-{
-    const uint32_t bits = (uint32_t)x << 16;
-    float y;
-    memcpy(&y, &bits, sizeof(y));
-    return y;
-}
-
-/* (rows, k) floats as (rows, ld) bf16, by the kernel that uploads weights. */
-static uint16_t *bf16_rows(const float *from, uint32_t rows, uint32_t k, uint32_t ld)
-{
-    uint16_t *to = zeros((size_t)rows * ld);
-    const joust_gpu_place_args args = {
-        .from = from, .to = to, .k = k, .ld = ld, .n = (uint64_t)rows * ld};
-    run(JOUST_GPU_place_bf16, (uint32_t)((args.n + 255) / 256), 1, &args);
-    return to;
-}
 
 /* ---- place, embed ---------------------------------------------------------------------------- */
 

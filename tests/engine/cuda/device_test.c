@@ -113,25 +113,12 @@ static void generate(joust_engine *e, joust_model *m, const joust_generate_reque
 
 /* ---- against the CPU -------------------------------------------------------------------------- */
 
-static float bf16_of(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof(bits));
-    bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-    memcpy(&x, &bits, sizeof(x));
-    return x;
-}
-
-/* The model, its matrices rounded to bf16 if asked. */
+/* The model that a device of that precision computes with. */
 static joust_model *model_of(const joust_model_config *c, joust_precision precision)
 {
     joust_model *m = fixture_model(c, 3);
-    uint32_t n;
-    const joust_tensor *t = joust_model_tensors(m, &n);
-    for (uint32_t i = 0; i < n && precision == JOUST_PRECISION_BF16; i++)
-        for (uint64_t k = 0; t[i].n_dims == 2 && k < t[i].n; k++)
-            t[i].data[k] = bf16_of(t[i].data[k]);
-    joust_model_changed(m);
+    if (precision == JOUST_PRECISION_BF16)
+        fixture_round(m);
     return m;
 }
 
