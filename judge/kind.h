@@ -12,7 +12,7 @@
 
 #include "judge/rules.h"
 #include "proto/messages.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 
 #define JOUST_JUDGE_MAX_SLOTS    5u
 #define JOUST_JUDGE_MAX_VERDICTS 8192u /* about one group by one judge */

@@ -3,7 +3,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
 #include "worker/engine/generate.h"
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 
 struct joust_bench_engine_work {
     joust_engine *engine;

@@ -2,10 +2,10 @@
 #ifndef JOUST_OPS_LOCAL_MODEL_H
 #define JOUST_OPS_LOCAL_MODEL_H
 
-#include "worker/engine/chat.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/model.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/chat.h"
+#include "worker/engine/text/tokenizer.h"
 
 typedef struct joust_local_model {
     joust_engine *engine;
@@ -43,7 +43,8 @@ void joust_local_model_close(joust_local_model *m);
 /* Appends what a person wrote, special tokens recognised; special: between those that the tokenizer's post-processor
  * adds (unless the text begins with them), and the model's bos where nothing results. Errors: JOUST_INVALID if nothing results. */
 JOUST_MUST_USE joust_status joust_local_model_prompt(const joust_local_model *m, const char *text,
-                                                     bool special, joust_tokens *to, joust_error *err);
+                                                     bool special, joust_tokens *to,
+                                                     joust_error *err);
 /* Appends the tokens (or, if text isn't NULL, to it the text) of the conversation in a JSON file, as the model's chat
  * template renders it with the words that begin an answer. Errors: those of joust_chat_render, and of reading. */
 JOUST_MUST_USE joust_status joust_local_model_messages(const joust_local_model *m, const char *path,

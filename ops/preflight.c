@@ -17,7 +17,7 @@
 #include "worker/budget.h"
 #include "worker/engine/lora.h"
 #include "worker/engine/model.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 #include "worker/prompter.h"
 #include "worker/rollout.h"
 

@@ -9,7 +9,7 @@
 #include "proto/base/text.h"
 #include "proto/records.h"
 #include "worker/engine/generate.h"
-#include "worker/engine/stop.h"
+#include "worker/engine/text/stop.h"
 
 typedef struct arguments {
     const char *model, *prompt, *messages, *response_prefix;

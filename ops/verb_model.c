@@ -10,11 +10,11 @@
 #include "proto/base/file.h"
 #include "proto/base/text.h"
 #include "proto/manifest.h"
-#include "worker/engine/llama2c.h"
+#include "worker/engine/files/llama2c.h"
 #include "worker/engine/lora.h"
 #include "worker/engine/memory.h"
 #include "worker/engine/model.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 
 static bool is_weights(void *arg, const char *name)
 {

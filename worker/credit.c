@@ -7,7 +7,7 @@
 #include "proto/base/alloc.h"
 #include "worker/answer.h"
 #include "worker/engine/lora.h"
-#include "worker/engine/policy_gradient.h"
+#include "worker/engine/train/policy_gradient.h"
 #include "worker/trainer_internal.h"
 
 #define AT_ONCE      JOUST_PAIR_FEED_AHEAD

@@ -10,7 +10,7 @@
 #ifndef JOUST_WORKER_CREDIT_H
 #define JOUST_WORKER_CREDIT_H
 
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 #include "worker/pair_feed.h"
 #include "worker/trainer.h"
 

@@ -4,7 +4,7 @@
 #define JOUST_WORKER_FORCED_H
 
 #include "proto/job.h"
-#include "worker/engine/mask.h"
+#include "worker/engine/masks/mask.h"
 
 typedef struct joust_forced {
     joust_mask *mask;  /* or NULL */

@@ -6,9 +6,9 @@
 
 #include "proto/job.h"
 #include "proto/records.h"
-#include "worker/engine/chat.h"
 #include "worker/engine/model.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/chat.h"
+#include "worker/engine/text/tokenizer.h"
 
 typedef struct joust_prompter joust_prompter;
 

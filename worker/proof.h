@@ -12,7 +12,7 @@
 
 #include "worker/endpoint/endpoint.h"
 #include "worker/engine/generate.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 
 #define JOUST_PROBES        4u
 #define JOUST_PROOF_OUTLIER 20.0

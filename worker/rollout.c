@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/stop.h"
+#include "worker/engine/text/stop.h"
 #include "worker/prompter.h"
 
 /* One unit under way. */

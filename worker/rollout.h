@@ -5,10 +5,10 @@
 
 #include "proto/messages.h"
 #include "proto/plan.h"
-#include "worker/engine/chat.h"
 #include "worker/engine/generate.h"
-#include "worker/engine/mask.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/masks/mask.h"
+#include "worker/engine/text/chat.h"
+#include "worker/engine/text/tokenizer.h"
 
 typedef struct joust_rollout {
     joust_engine *engine;

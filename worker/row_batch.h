@@ -5,7 +5,7 @@
 #define JOUST_WORKER_ROW_BATCH_H
 
 #include "proto/plan.h"
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 
 typedef struct joust_row_batch joust_row_batch;
 

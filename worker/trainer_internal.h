@@ -3,7 +3,7 @@
 #define JOUST_WORKER_TRAINER_INTERNAL_H
 
 #include "worker/engine/generate.h"
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 #include "worker/pair_feed.h"
 #include "worker/row_batch.h"
 #include "worker/trainer.h"

@@ -29,8 +29,8 @@ function(joust_cuda_plugin)
   endif()
   set(from ${CMAKE_SOURCE_DIR}/${ARG_FOLDER}/${ARG_CUDA})
   set(object ${CMAKE_CURRENT_BINARY_DIR}/${ARG_CUDA}.o)
-  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${ARG_FOLDER}/cuda_*.h ${CMAKE_SOURCE_DIR}/${ARG_FOLDER}/device.h
-       ${CMAKE_SOURCE_DIR}/${ARG_FOLDER}/engine.h ${CMAKE_SOURCE_DIR}/${ARG_FOLDER}/model.h)
+  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${ARG_FOLDER}/*.h ${CMAKE_SOURCE_DIR}/worker/engine/device.h
+       ${CMAKE_SOURCE_DIR}/worker/engine/engine.h ${CMAKE_SOURCE_DIR}/worker/engine/model.h)
   # -fmad=false: a fused multiply-add stands where fmaf stands, as on the CPU.
   add_custom_command(OUTPUT ${object} DEPENDS ${from} ${headers} COMMENT "Building CUDA object ${ARG_CUDA}"
     COMMAND ${JOUST_NVCC} -std=c++17 -O3 -fmad=false -prec-div=true -prec-sqrt=true -ftz=false ${strict}

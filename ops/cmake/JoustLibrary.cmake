@@ -1,23 +1,29 @@
-# joust_library(NAME FOLDER folder SOURCES a.c ... [DEPS joust_x ...] [PACKAGES zmq ...])
+# joust_library(NAME FOLDER folder [ROOMS x ...] SOURCES a.c ... [DEPS joust_x ...] [PACKAGES zmq ...])
 #
-# Makes the static library joust_NAME. Its only PUBLIC include path is a folder of symlinks,
-# build/views/NAME/<folder>/, that holds its public headers (*_internal.h left out), and its DEPS
+# Makes the static library joust_NAME of the folder and its subfolders ROOMS. Its only PUBLIC include path is a folder of
+# symlinks, build/views/NAME/<folder>/, that holds its public headers (*_internal.h left out), and its DEPS
 # are linked PRIVATE: so `#include "storage/store.h"` compiles only in a target that names
 # joust_storage itself. A skipped layer or an internal header doesn't compile.
 function(joust_library name)
-  cmake_parse_arguments(ARG "" "FOLDER" "SOURCES;DEPS;PACKAGES" ${ARGN})
+  cmake_parse_arguments(ARG "" "FOLDER" "ROOMS;SOURCES;DEPS;PACKAGES" ${ARGN})
   set(view ${CMAKE_BINARY_DIR}/views/${name})
   set(inside ${CMAKE_BINARY_DIR}/views/${name}.internal) # the library's own sources alone
   file(REMOVE_RECURSE ${view} ${inside})
-  file(MAKE_DIRECTORY ${view}/${ARG_FOLDER} ${inside}/${ARG_FOLDER})
-  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${ARG_FOLDER}/*.h)
-  foreach(header ${headers})
-    get_filename_component(file ${header} NAME)
-    if(file MATCHES "_internal\\.h$")
-      file(CREATE_LINK ${header} ${inside}/${ARG_FOLDER}/${file} SYMBOLIC)
-    else()
-      file(CREATE_LINK ${header} ${view}/${ARG_FOLDER}/${file} SYMBOLIC)
-    endif()
+  set(folders ${ARG_FOLDER})
+  foreach(room ${ARG_ROOMS})
+    list(APPEND folders ${ARG_FOLDER}/${room})
+  endforeach()
+  foreach(folder ${folders})
+    file(MAKE_DIRECTORY ${view}/${folder} ${inside}/${folder})
+    file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.h)
+    foreach(header ${headers})
+      get_filename_component(file ${header} NAME)
+      if(file MATCHES "_internal\\.h$")
+        file(CREATE_LINK ${header} ${inside}/${folder}/${file} SYMBOLIC)
+      else()
+        file(CREATE_LINK ${header} ${view}/${folder}/${file} SYMBOLIC)
+      endif()
+    endforeach()
   endforeach()
   add_library(joust_${name} STATIC ${ARG_SOURCES})
   target_include_directories(joust_${name} PUBLIC ${view} PRIVATE ${inside})

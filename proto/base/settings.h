@@ -84,9 +84,11 @@ typedef struct joust_objective {
 } joust_objective;
 
 typedef enum joust_surrogate {
-    JOUST_SURROGATE_CLIPPED = 1,   /* PPO, GRPO: the lesser of ratio and clipped ratio times advantage */
-    JOUST_SURROGATE_TRUNCATED = 2, /* CISPO: a constant min(ratio, 1 + epsilon_high) times advantage times logp */
-    JOUST_SURROGATE_PLAIN = 3      /* REINFORCE, RLOO: advantage times logp */
+    JOUST_SURROGATE_CLIPPED =
+        1, /* PPO, GRPO: the lesser of ratio and clipped ratio times advantage */
+    JOUST_SURROGATE_TRUNCATED =
+        2, /* CISPO: a constant min(ratio, 1 + epsilon_high) times advantage times logp */
+    JOUST_SURROGATE_PLAIN = 3 /* REINFORCE, RLOO: advantage times logp */
 } joust_surrogate;
 typedef enum joust_importance {
     JOUST_IMPORTANCE_TOKEN = 1,
@@ -102,7 +104,7 @@ typedef enum joust_advantage {
     JOUST_ADVANTAGE_CENTRED = 1,       /* reward - mean of the group */
     JOUST_ADVANTAGE_STANDARDISED = 2,  /* that / (deviation + 1e-4) */
     JOUST_ADVANTAGE_LEAVE_ONE_OUT = 3, /* reward - mean of the others */
-    JOUST_ADVANTAGE_REWARD = 4         /* the reward itself: what PPO's critic makes advantages of */
+    JOUST_ADVANTAGE_REWARD = 4 /* the reward itself: what PPO's critic makes advantages of */
 } joust_advantage;
 
 typedef struct joust_policy_settings {
@@ -113,9 +115,9 @@ typedef struct joust_policy_settings {
     double max_ratio;                 /* of a negative advantage's ratio; 0: none */
     joust_kl kl;
     double kl_weight, entropy_weight; /* 0: off */
-    double sampler_cap;               /* of the weight of an external sampler's tokens; 0: no weights */
-    uint32_t max_tokens;              /* AGGREGATE_CONSTANT */
-    double value_clip; /* JOUST_LOSS_VALUE: how far a value may go from the old one; 0: no clip */
+    double sampler_cap;  /* of the weight of an external sampler's tokens; 0: no weights */
+    uint32_t max_tokens; /* AGGREGATE_CONSTANT */
+    double value_clip;   /* JOUST_LOSS_VALUE: how far a value may go from the old one; 0: no clip */
 } joust_policy_settings;
 
 /* What a policy loss's name says. */
@@ -175,18 +177,18 @@ typedef struct joust_lora_settings {
     bool rslora;      /* s = alpha / sqrt(rank) (Kalajdzievski 2023) */
 } joust_lora_settings;
 
-/* What a trainer needs to know; see worker/engine/train.h for the formulas. */
+/* What a trainer needs to know; see worker/engine/train/train.h for the formulas. */
 typedef struct joust_train_settings {
     joust_loss loss;
-    double beta, sft_weight;                       /* of losses on pairs */
-    bool no_reference;                             /* the reference's log-probabilities are 0 */
+    double beta, sft_weight; /* of losses on pairs */
+    bool no_reference;       /* the reference's log-probabilities are 0 */
     joust_objective objective;
     joust_policy_settings policy;                  /* JOUST_LOSS_POLICY */
     double learning_rate, min_learning_rate_ratio; /* peak; final / peak */
     joust_schedule schedule;
     uint32_t warmup_steps, max_steps;
     double adam_beta1, adam_beta2, adam_eps, weight_decay;
-    double clip; /* of the gradient's norm; 0: off */
+    double clip;    /* of the gradient's norm; 0: off */
     bool recompute; /* activations for the backward pass; changes no bit */
 } joust_train_settings;
 

@@ -23,7 +23,7 @@
 
 #include "proto/base/bytes.h"
 #include "worker/engine/generate.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 
 #define MAX_N 64
 

@@ -4,7 +4,7 @@
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
 #include "proto/base/text.h"
-#include "worker/engine/chat.h"
+#include "worker/engine/text/chat.h"
 
 static const char separator[] = "\n---\n";
 

@@ -3,9 +3,9 @@
 
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
-#include "worker/engine/adapter_files_internal.h"
-#include "worker/engine/config_internal.h"
-#include "worker/engine/json_internal.h"
+#include "worker/engine/files/adapter_files_internal.h"
+#include "worker/engine/files/config_internal.h"
+#include "worker/engine/text/json_internal.h"
 
 static bool same_rope(const joust_model_config *a, const joust_model_config *b)
 {

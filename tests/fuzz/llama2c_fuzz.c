@@ -1,8 +1,8 @@
 /* llama2.c's tokenizer: what is accepted becomes a tokenizer.json that is accepted. The first byte gives the vocabulary. */
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
-#include "worker/engine/llama2c.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/files/llama2c.h"
+#include "worker/engine/text/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {

@@ -3,7 +3,7 @@
 
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
-#include "worker/engine/automaton_internal.h"
+#include "worker/engine/masks/automaton_internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {

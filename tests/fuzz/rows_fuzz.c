@@ -3,7 +3,7 @@
 
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
-#include "worker/engine/rows.h"
+#include "worker/engine/train/rows.h"
 
 static const char json[] =
     "{\"added_tokens\":[{\"id\":0,\"content\":\"<s>\",\"special\":true}],"

@@ -1,7 +1,7 @@
 /* Two bytes (length of the data behind), then a safetensors header: what is accepted tiles the data. */
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
-#include "worker/engine/safetensors_internal.h"
+#include "worker/engine/files/safetensors_internal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {

@@ -2,7 +2,7 @@
 #ifndef JOUST_TESTS_GPU_BENCH_TRAINING_H
 #define JOUST_TESTS_GPU_BENCH_TRAINING_H
 
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 
 /* Steps of DPO over n_pairs pairs, a prompt and two answers each; the model's weights change. ret_rate: tokens a second of both
  * whole sequences (the prompt counts twice, though it is computed once); ret_products: floating-point operations a second

@@ -8,7 +8,7 @@
 
 #include "proto/base/alloc.h"
 #include "worker/credit.h"
-#include "worker/engine/policy_gradient.h"
+#include "worker/engine/train/policy_gradient.h"
 #include "worker/trainer_bench.h"
 
 /* Policy losses: answers with advantages, with and without a reference; each setting changes what is learnt, and all resume. */

@@ -85,7 +85,7 @@ typedef struct joust_device_pass {
 
 /* ---- training -------------------------------------------------------------------------------- */
 
-/* A micro-batch: a stem of tokens and up to two branches that continue it (worker/engine/tape_internal.h). Rows are those of
+/* A micro-batch: a stem of tokens and up to two branches that continue it (worker/engine/train/tape_internal.h). Rows are those of
  * the stem, then of each branch; rows of branches see the stem and their own branch. */
 #define JOUST_DEVICE_PARTS 3u
 typedef struct joust_device_micro {

@@ -2,16 +2,15 @@
 #ifndef JOUST_WORKER_ENGINE_ENGINE_INTERNAL_H
 #define JOUST_WORKER_ENGINE_ENGINE_INTERNAL_H
 
-#include "kernels_internal.h"
 #include "pool_internal.h"
 #include "worker/engine/engine.h"
-
+#include "worker/engine/kernels/kernels_internal.h"
 
 struct joust_engine {
     joust_pool *pool;
     const joust_kernels *kernels;
     joust_precision precision; /* of weights on the CPU */
-    uint64_t cache_bytes; /* most bytes of key-value memory */
+    uint64_t cache_bytes;      /* most bytes of key-value memory */
     uint64_t cache_used, cache_ticks;
     joust_cache_stats cache_stats;
     struct joust_paged *paged;          /* a list; paged_cache_internal.h */

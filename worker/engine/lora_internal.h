@@ -2,7 +2,7 @@
 #ifndef JOUST_WORKER_ENGINE_LORA_INTERNAL_H
 #define JOUST_WORKER_ENGINE_LORA_INTERNAL_H
 
-#include "kernels_internal.h"
+#include "worker/engine/kernels/kernels_internal.h"
 #include "worker/engine/lora.h"
 
 /* The matrix products of a layer, as the kernels see them: query, key and value are one, gate and up another. */

@@ -4,7 +4,7 @@
 
 #include "forward_internal.h"
 #include "lora_internal.h"
-#include "trainer_internal.h"
+#include "worker/engine/train/trainer_internal.h"
 
 static uint64_t model_bytes(const joust_model_config *c, joust_precision precision)
 {

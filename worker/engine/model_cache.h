@@ -4,9 +4,9 @@
 #ifndef JOUST_WORKER_ENGINE_MODEL_CACHE_H
 #define JOUST_WORKER_ENGINE_MODEL_CACHE_H
 
-#include "worker/engine/chat.h"
 #include "worker/engine/model.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/chat.h"
+#include "worker/engine/text/tokenizer.h"
 
 typedef struct joust_model_cache joust_model_cache;
 

@@ -2,8 +2,8 @@
 #ifndef JOUST_WORKER_ENGINE_MODEL_INTERNAL_H
 #define JOUST_WORKER_ENGINE_MODEL_INTERNAL_H
 
-#include "kernels_internal.h"
 #include "lora_internal.h"
+#include "worker/engine/kernels/kernels_internal.h"
 #include "worker/engine/model.h"
 
 /* Where a layer's tensors begin in the block of weights (and of gradients), in elements. query,
@@ -43,7 +43,7 @@ struct joust_model {
     void *packed; /* (n_packed words of 4 bytes) the one block that the packs lie in */
     uint64_t n_packed;
     joust_precision precision; /* of the packs, and of the embedding as the forward pass reads it */
-    float *rope; /* (context, d_head): cos then sin of d_head / 2 angles */
+    float *rope;               /* (context, d_head): cos then sin of d_head / 2 angles */
     bool ready;
     /* Made by joust_model_upload: the weights on a device; whose functions those are. */
     struct joust_device_model *on_device;
@@ -112,7 +112,8 @@ void joust_model_unload(joust_model *model); /* frees it */
 JOUST_MUST_USE joust_status joust_model_trainer_create(joust_engine *engine, joust_model *model,
                                                        struct joust_device_trainer **ret,
                                                        joust_error *err);
-void joust_model_trained_on_device(joust_model *model); /* the device's copy has other weights now */
+void joust_model_trained_on_device(
+    joust_model *model); /* the device's copy has other weights now */
 /* Whether the weights are here to be read. Errors: JOUST_BUG. */
 JOUST_MUST_USE joust_status joust_model_check_host(const joust_model *model, joust_error *err);
 /* model->rope, (context, d_head), once. Errors: JOUST_NOMEM. */

@@ -2,11 +2,11 @@
 #ifndef JOUST_WORKER_ENGINE_SAMPLER_INTERNAL_H
 #define JOUST_WORKER_ENGINE_SAMPLER_INTERNAL_H
 
-#include "kernels_internal.h"
 #include "proto/base/random.h"
 #include "proto/base/settings.h"
 #include "proto/base/status.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/kernels/kernels_internal.h"
 
 typedef struct joust_sampler {
     const joust_kernels *kernels;

@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "worker/engine/masks/trie.h"
 #include "worker/engine/paged_cache_internal.h"
 #include "worker/engine/sampler_internal.h"
-#include "worker/engine/trie.h"
 
 #define MAX_REQUESTS 2000u
 #define MAX_TOKENS   40u

@@ -1,7 +1,7 @@
 #include "engine/compute/fixture.h"
 
 #include "proto/base/alloc.h"
-#include "worker/engine/kernels_internal.h"
+#include "worker/engine/kernels/kernels_internal.h"
 #include "worker/engine/model_internal.h"
 
 joust_model_config fixture_odd_config(void)

@@ -5,7 +5,7 @@
 #include "check.h"
 
 #include "worker/engine/generate.h"
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 
 /* Widths that fill no lane exactly, grouped queries, an untied head; and one that is tied and whole. */
 joust_model_config fixture_odd_config(void);

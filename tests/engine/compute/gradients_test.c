@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/trainer_internal.h"
+#include "worker/engine/train/trainer_internal.h"
 
 static double loss_of(const joust_model *m, const double *weights, const train_data *d,
                       const joust_train_settings *p)

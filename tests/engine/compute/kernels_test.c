@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/kernels_internal.h"
+#include "worker/engine/kernels/kernels_internal.h"
 
 static uint32_t kernels_list(const joust_kernels *ret[3])
 {

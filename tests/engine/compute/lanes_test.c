@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "worker/engine/kernels_internal.h"
-#include "worker/engine/lanes_portable_internal.h"
+#include "worker/engine/kernels/kernels_internal.h"
+#include "worker/engine/kernels/lanes_portable_internal.h"
 
 static uint64_t n_triples = 24000000, seed = 1;
 

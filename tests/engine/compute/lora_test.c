@@ -11,7 +11,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "worker/engine/lora.h"
-#include "worker/engine/trainer_internal.h"
+#include "worker/engine/train/trainer_internal.h"
 
 #define DIR "lora_test.dir"
 

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "proto/base/math.h"
-#include "worker/engine/links_internal.h"
 #include "proto/base/stats.h"
-#include "worker/engine/policy_gradient.h"
+#include "worker/engine/train/links_internal.h"
+#include "worker/engine/train/policy_gradient.h"
 
 static json_t *load_golden(void)
 {

@@ -6,7 +6,7 @@
 
 #include "proto/base/alloc.h"
 #include "worker/engine/hidden.h"
-#include "worker/engine/policy_gradient.h"
+#include "worker/engine/train/policy_gradient.h"
 
 enum { PROMPT = 5, FORCED = 3, DRAWN = 6, ANSWER = FORCED + DRAWN, OTHERS = 2 };
 

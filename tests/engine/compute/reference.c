@@ -1,7 +1,7 @@
 #include "engine/compute/reference.h"
 
-#include "worker/engine/links_internal.h"
-#include "worker/engine/policy_gradient.h"
+#include "worker/engine/train/links_internal.h"
+#include "worker/engine/train/policy_gradient.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #define JOUST_TESTS_ENGINE_COMPUTE_REFERENCE_H
 
 #include "worker/engine/model.h"
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 
 /* logits (n, vocab_size) after each of n tokens; weights is a block laid out as the model's, in double. */
 void reference_logits(const joust_model *m, const double *weights, const uint32_t *tokens,

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/train.h"
+#include "worker/engine/train/train.h"
 
 static void need(bool ok, const char *what)
 {

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "worker/engine/trainer_internal.h"
+#include "worker/engine/train/trainer_internal.h"
 
 static const uint32_t labels[] = {5, 6};
 

@@ -9,8 +9,8 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
-#include "worker/engine/optimizer_internal.h"
-#include "worker/engine/trainer_internal.h"
+#include "worker/engine/train/optimizer_internal.h"
+#include "worker/engine/train/trainer_internal.h"
 
 /* What the row or the settings lack is named; weights stay. */
 static void test_policy_bad_input(void **state)

@@ -7,7 +7,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/math.h"
-#include "worker/engine/kernels_internal.h"
+#include "worker/engine/kernels/kernels_internal.h"
 
 static void *spoiled(size_t n)
 {

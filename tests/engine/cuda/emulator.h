@@ -1,4 +1,4 @@
-/* A block of GPU threads on the CPU: the language of worker/engine/cuda_block_internal.h for the tests, and a joust_gpu that
+/* A block of GPU threads on the CPU: the language of worker/engine/cuda/cuda_block_internal.h for the tests, and a joust_gpu that
  * runs the same kernel bodies. Threads are fibres; a barrier lets all run up to it; a tensor-core product lets its warp run
  * up to it and is then computed by the fragments' documented layout (PTX ISA, "mma.m16n8k16"). Blocks run one after the
  * other, their threads forwards and backwards by turns, so that what lacks a barrier shows as other bits. Shared memory and

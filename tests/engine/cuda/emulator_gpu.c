@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/cuda_bodies_internal.h"
+#include "worker/engine/cuda/cuda_bodies_internal.h"
 
 uint64_t emulator_memory, emulator_used, emulator_n_launches, emulator_n_replays;
 

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/cuda_kernels_internal.h"
-#include "worker/engine/kernels_internal.h"
+#include "worker/engine/cuda/cuda_kernels_internal.h"
+#include "worker/engine/kernels/kernels_internal.h"
 
 static joust_gpu *gpu;
 

@@ -15,7 +15,7 @@
 #include "proto/base/alloc.h"
 #include "worker/engine/device.h"
 #include "worker/engine/model_internal.h"
-#include "worker/engine/trainer_internal.h"
+#include "worker/engine/train/trainer_internal.h"
 
 #define F32_BOUND  1e-5 /* of a gradient, by the largest of its tensor */
 #define BF16_BOUND 6e-2

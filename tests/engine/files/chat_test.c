@@ -8,7 +8,7 @@
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
-#include "worker/engine/chat.h"
+#include "worker/engine/text/chat.h"
 
 static joust_chat *compile(const char *template, const char *tokens)
 {

@@ -10,8 +10,8 @@
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
-#include "worker/engine/safetensors_internal.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/files/safetensors_internal.h"
+#include "worker/engine/text/tokenizer.h"
 
 /* A model with weights that only float32 holds. */
 static joust_model *make_model(bool tied)

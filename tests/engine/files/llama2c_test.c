@@ -10,9 +10,9 @@
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "worker/engine/files/llama2c.h"
 #include "worker/engine/generate.h"
-#include "worker/engine/llama2c.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 
 static void add_le32(joust_buf *to, uint32_t v)
 {

@@ -9,8 +9,8 @@
 
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
-#include "worker/engine/automaton_internal.h"
-#include "worker/engine/mask.h"
+#include "worker/engine/masks/automaton_internal.h"
+#include "worker/engine/masks/mask.h"
 
 static bool matches(const joust_automaton *a, const char *text)
 {

@@ -7,7 +7,7 @@
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
-#include "worker/engine/rows.h"
+#include "worker/engine/train/rows.h"
 
 static const char json[] =
     "{\"added_tokens\":[{\"id\":0,\"content\":\"<bos>\",\"special\":true},"

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "files_fixture.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 
 static const char json[] =
     "{\"added_tokens\":[{\"id\":0,\"content\":\"<s>\",\"special\":true},"

@@ -9,8 +9,8 @@
 
 #include "proto/base/file.h"
 #include "proto/base/text.h"
-#include "worker/engine/chat.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/chat.h"
+#include "worker/engine/text/tokenizer.h"
 
 static void write_error(const joust_error *err)
 {

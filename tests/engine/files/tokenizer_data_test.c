@@ -12,8 +12,8 @@
 #include "proto/base/file.h"
 #include "proto/base/random.h"
 #include "proto/base/text.h"
-#include "worker/engine/llama2c.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/files/llama2c.h"
+#include "worker/engine/text/tokenizer.h"
 
 /* encoder.json and vocab.bpe as a tokenizer.json. */
 static joust_tokenizer *load_gpt2(const char *encoder_path, const char *merges_path)

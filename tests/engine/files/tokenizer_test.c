@@ -9,7 +9,7 @@
 #include "files_fixture.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
-#include "worker/engine/tokenizer.h"
+#include "worker/engine/text/tokenizer.h"
 
 static joust_tokenizer *parse(const char *json)
 {

@@ -8,11 +8,11 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "worker/engine/files/safetensors_internal.h"
 #include "worker/engine/forward_internal.h"
 #include "worker/engine/hidden.h"
 #include "worker/engine/lora.h"
-#include "worker/engine/safetensors_internal.h"
-#include "worker/engine/trainer_internal.h"
+#include "worker/engine/train/trainer_internal.h"
 
 #define TOLERANCE      1e-4 /* of the largest value of a position */
 #define TOLERANCE_BF16 5e-2 /* likewise, with weights rounded to bf16 that a file has in float32 */

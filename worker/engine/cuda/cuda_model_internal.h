@@ -1,0 +1,84 @@
+/* Inside of the CUDA plugin: a device, a model's weights on it, and the memory that a pass works in. */
+#ifndef JOUST_WORKER_ENGINE_CUDA_CUDA_MODEL_INTERNAL_H
+#define JOUST_WORKER_ENGINE_CUDA_CUDA_MODEL_INTERNAL_H
+
+#include "cuda_kernels_internal.h"
+
+struct joust_device {
+    joust_gpu *gpu;
+    uint32_t refs; /* the engine's, and one a model */
+};
+
+/* A layer on the device: matrices in stores, the rest in floats. */
+typedef struct joust_gpu_layer {
+    void *qkv, *o, *gate_up, *down;
+    float *attention_norm, *ff_norm, *bias, *q_norm, *k_norm, *o_bias, *gate_up_bias, *down_bias;
+} joust_gpu_layer;
+
+/* Lengths of rows. */
+typedef struct joust_gpu_widths {
+    uint32_t d, qkv, query, ff, vocab;
+    uint32_t d_ld, query_ld, ff_ld; /* of stores: bf16 in whole chunks */
+    uint32_t n_out;                 /* of the head: vocab, or 1 */
+    uint32_t n_tiles, n_draw_tiles; /* of n_out: the head's, a draw's */
+    uint32_t store_bytes;
+    uint64_t page_layer; /* stores of one layer in a page */
+} joust_gpu_widths;
+
+/* How much of what a pass has room for. */
+typedef struct joust_gpu_rooms {
+    uint32_t rows, pages, draws, picks, slots;
+} joust_gpu_rooms;
+
+/* What goes to the device before a pass and comes back after it, as one block each way: offsets into it.
+ *   tokens, positions, first_page, which, slot, target: (rows) each │ pages │ draws │ picks │ sums │ picked
+ *   ─────────────────────────────── up ──────────────────────────────────────────── │
+ *                                                                     ───────── down ───────────────────── */
+typedef struct joust_gpu_io {
+    uint64_t tokens, positions, first_page, which, slot, target, pages, draws, picks, sums, picked,
+        n_bytes;
+} joust_gpu_io;
+
+/* A pass of one shape, recorded. */
+typedef struct joust_gpu_record {
+    uint32_t n_rows, n_wanted, n_draws, n_picks;
+    void *record;
+} joust_gpu_record;
+#define JOUST_GPU_RECORDS     64u
+#define JOUST_GPU_RECORD_ROWS 128u /* a pass of more rows isn't worth it */
+
+typedef struct joust_gpu_work {
+    joust_gpu_rooms rooms;
+    joust_gpu_io io;
+    unsigned char *host;   /* (io.n_bytes) */
+    unsigned char *device; /* likewise */
+    float *x, *qkv, *gate_up, *partial, *logits;
+    void *normed, *mixed, *hidden;
+    double *marks;
+    joust_gpu_record records[JOUST_GPU_RECORDS];
+    uint32_t n_records;
+} joust_gpu_work;
+
+struct joust_device_model {
+    joust_device *device;
+    uint32_t refs; /* the engine's, and a trainer's */
+    joust_model_config config;
+    joust_gpu_widths w;
+    void *block; /* all weights */
+    joust_gpu_layer *layers;
+    void *embedding, *head;
+    float *norm, *rope;
+    joust_gpu_work work;
+};
+
+joust_gpu_widths joust_gpu_widths_of(const joust_model_config *config, joust_precision precision);
+/* Makes room for a pass. What was there is lost. Errors: JOUST_NOMEM (the rooms are then none). */
+JOUST_MUST_USE joust_status joust_gpu_work_reserve(joust_device_model *m,
+                                                   const joust_gpu_rooms *rooms, joust_error *err);
+void joust_gpu_model_free(joust_device_model **model);
+void joust_gpu_work_free(joust_device_model *m);
+/* joust_device_api.run */
+JOUST_MUST_USE joust_status joust_gpu_run(joust_device_model *m, joust_device_pass *pass,
+                                          joust_error *err);
+
+#endif
