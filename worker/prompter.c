@@ -10,8 +10,7 @@ struct joust_prompter {
     joust_error why_no_chat;
     uint32_t bos_token;      /* the model's; UINT32_MAX: none */
     joust_token_frame frame; /* around a prompt without a template */
-    bool given;              /* the job has a template */
-    bool bare;               /* it has none that adds anything */
+    bool bare;               /* the job has no template, or one that adds nothing */
     joust_template *template;
 };
 
@@ -30,7 +29,6 @@ joust_status joust_prompter_create(const joust_job *job, const joust_tokenizer *
                           .chat = chat,
                           .why_no_chat = *why_no_chat,
                           .bos_token = config->bos_token,
-                          .given = text != NULL,
                           .bare = bare};
     if (bare)
         p->frame = joust_tokenizer_frame(t);
@@ -89,6 +87,15 @@ static joust_status render_text(const joust_prompter *p, const joust_prompt *pro
     return st;
 }
 
+/* A conversation is put by the model's chat template unless the job has a template. One user message alone can do without
+ * either. */
+static bool is_chat(const joust_prompter *p, const joust_prompt *prompt)
+{
+    if (!prompt->messages || !p->bare)
+        return false;
+    return p->chat || !joust_prompt_is_plain(prompt) || p->why_no_chat.status != JOUST_NOT_FOUND;
+}
+
 uint32_t joust_prompter_fixed_start(const joust_prompter *p, const joust_tokens *prompt)
 {
     uint32_t n = p->frame.n_before;
@@ -102,8 +109,8 @@ joust_status joust_prompter_render(const joust_prompter *p, const joust_prompt *
                                    joust_tokens *to, joust_error *err)
 {
     uint32_t before = to->n;
-    joust_status st = prompt->messages && !p->given ? render_chat(p, prompt, to, err)
-                                                    : render_text(p, prompt, to, err);
+    joust_status st =
+        is_chat(p, prompt) ? render_chat(p, prompt, to, err) : render_text(p, prompt, to, err);
     if (st == JOUST_OK && to->n == before)
         st = joust_fail(err, JOUST_INVALID, "the prompt has no token");
     if (st != JOUST_OK)

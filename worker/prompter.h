@@ -1,6 +1,7 @@
-/* How a job's prompts become tokens for one model: by rollout.template; without one a conversation by the model's chat
- * template, and a plain prompt as it stands, between the special tokens that its tokenizer's post-processor adds (where
- * that leaves nothing: the model's bos). Thread: any one at a time. */
+/* How a job's prompts become tokens for one model: by rollout.template; without one (or with "{prompt}" alone, the default) a
+ * conversation by the model's chat template, and a plain prompt as it stands, between the special tokens that its
+ * tokenizer's post-processor adds (where that leaves nothing: the model's bos). One user message put to a model without
+ * any chat template counts as plain. Thread: any one at a time. */
 #ifndef JOUST_WORKER_PROMPTER_H
 #define JOUST_WORKER_PROMPTER_H
 

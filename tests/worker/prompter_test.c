@@ -1,4 +1,5 @@
 /* How prompts become tokens: the job's template, the model's chat template, and what has neither. */
+#include "proto/base/alloc.h"
 #include "tests/check.h"
 #include "worker/prompter.h"
 
@@ -40,13 +41,21 @@ static joust_status render(const fixture *f, char *job_template, bool chat, char
                            char *messages, joust_tokens *to, joust_error *err)
 {
     joust_prompter *p = NULL;
-    joust_job job = {.rollout = {.template_text = job_template}};
+    joust_job job;
     joust_prompt prompt = {.text = text, .messages = messages};
-    joust_status st = joust_prompter_create(&job, f->tokenizer, &f->config, chat ? f->chat : NULL,
-                                            &f->no_chat, &p, err);
+    joust_status st = joust_job_init(&job, err); /* as a job file without the key leaves it */
+    if (st != JOUST_OK)
+        return st;
+    if (job_template) {
+        joust_free(job.rollout.template_text);
+        job.rollout.template_text = joust_strdup(job_template);
+    }
+    st = joust_prompter_create(&job, f->tokenizer, &f->config, chat ? f->chat : NULL, &f->no_chat,
+                               &p, err);
     if (st == JOUST_OK)
         st = joust_prompter_render(p, &prompt, to, err);
     joust_prompter_free(&p);
+    joust_job_fini(&job);
     return st;
 }
 
@@ -63,7 +72,8 @@ static void test_tokens(void **state)
     } cases[] = {
         {NULL, "a", NULL, 3, {1, 2, 6}},      {"{prompt}", "a <s>", NULL, 6, {1, 2, 0, 0, 0, 6}},
         {"{prompt} b", "a", NULL, 2, {2, 3}}, {NULL, "a", ONE, 3, {1, 4, 2}},
-        {"{prompt} b", "a", ONE, 2, {2, 3}},  {NULL, "x", TWO, 7, {1, 5, 2, 0, 0, 0, 1}}};
+        {"{prompt} b", "a", ONE, 2, {2, 3}},  {NULL, "x", TWO, 7, {1, 5, 2, 0, 0, 0, 1}},
+        {"{prompt}", "a", ONE, 3, {1, 4, 2}}};
     fixture f;
     (void)state;
     open_fixture(&f);
@@ -87,13 +97,16 @@ static void test_without_post_processor(void **state)
     fixture f;
     joust_error err = {0};
     joust_tokens tokens = {0};
-    char text[] = "a", empty[] = "", *plain = strdup(tokenizer);
+    char text[] = "a", one[] = ONE, empty[] = "", *plain = strdup(tokenizer);
     (void)state;
     open_fixture(&f);
     joust_tokenizer_free(&f.tokenizer);
     strcpy(strstr(plain, ",\"post_processor\""), "}");
     check_ok(joust_tokenizer_parse(plain, strlen(plain), "t", &f.tokenizer, &err));
     check_ok(render(&f, NULL, false, text, NULL, &tokens, &err));
+    assert_true(tokens.n == 1 && tokens.ids[0] == 2);
+    tokens.n = 0;
+    check_ok(render(&f, NULL, false, text, one, &tokens, &err)); /* no chat template: as plain */
     assert_true(tokens.n == 1 && tokens.ids[0] == 2);
     tokens.n = 0;
     check_ok(render(&f, NULL, false, empty, NULL, &tokens, &err));
@@ -121,11 +134,11 @@ static void check_fails(const fixture *f, char *job_template, bool chat, char *t
 static void test_refused(void **state)
 {
     fixture f;
-    char given[] = "{prompt}", bad[] = "{other}", given_none[] = "{prompt}{prompt}", text[] = "a",
-         empty[] = "", one[] = ONE, two[] = TWO, none[] = "{\"messages\":[{\"role\":\"user\"}]}";
+    char given[] = "{prompt} b", bad[] = "{other}", given_none[] = "{prompt}{prompt}", text[] = "a",
+         empty[] = "", two[] = TWO, none[] = "{\"messages\":[{\"role\":\"user\"}]}";
     (void)state;
     open_fixture(&f);
-    check_fails(&f, NULL, false, text, one, "no chat template here; rollout.template");
+    check_fails(&f, NULL, false, text, two, "no chat template here; rollout.template");
     check_fails(&f, given, true, text, two, "has no place in rollout.template");
     check_fails(&f, bad, true, text, NULL, "rollout.template");
     joust_chat_free(&f.chat);
