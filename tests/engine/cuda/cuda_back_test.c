@@ -18,7 +18,22 @@ static void *spoiled(size_t n)
 
 /* ---- products of many rows ------------------------------------------------------------------- */
 
-/* The wide tiling has the narrow one's bits: products, added or not, and all that the head makes of them. */
+/* Launches a product by the narrow tiling, or by the one that its rows may have instead. */
+static void product_run(const joust_gpu_matrix_args *args, bool head, bool other)
+{
+    const uint32_t thin = head ? JOUST_GPU_BF16_OUTPUTS : JOUST_GPU_THIN_OUTPUTS;
+    if (!other)
+        run(head ? JOUST_GPU_head_bf16 : JOUST_GPU_matrix_bf16, (args->n + 31) / 32,
+            (args->m + 63) / 64, args);
+    else if (args->m <= JOUST_GPU_THIN_ROWS)
+        run(head ? JOUST_GPU_head_thin : JOUST_GPU_matrix_thin, (args->n + thin - 1) / thin, 1,
+            args);
+    else
+        run(head ? JOUST_GPU_head_wide : JOUST_GPU_matrix_wide, (args->n + 127) / 128,
+            (args->m + 127) / 128, args);
+}
+
+/* The thin and the wide tiling have the narrow one's bits: products, added or not, and all that the head makes of them. */
 static void check_wide(uint32_t m, uint32_t n, uint32_t k, bool head, bool add)
 {
     const uint32_t ld = (k + 31) / 32 * 32, n_tiles = (n + 31) / 32;
@@ -46,11 +61,7 @@ static void check_wide(uint32_t m, uint32_t n, uint32_t k, bool head, bool add)
                                             .slot = lists,
                                             .target = lists + m,
                                             .picked = picked[wide]};
-        if (wide)
-            run(head ? JOUST_GPU_head_wide : JOUST_GPU_matrix_wide, (n + 127) / 128,
-                (m + 127) / 128, &args);
-        else
-            run(head ? JOUST_GPU_head_bf16 : JOUST_GPU_matrix_bf16, n_tiles, (m + 63) / 64, &args);
+        product_run(&args, head, wide);
     }
     assert_memory_equal(y[0], y[1], m * n * sizeof(float));
     assert_memory_equal(partial[0], partial[1], 2 * m * n_tiles * sizeof(float));
@@ -64,7 +75,8 @@ static void check_wide(uint32_t m, uint32_t n, uint32_t k, bool head, bool add)
 static void test_wide(void **state)
 {
     (void)state;
-    const uint32_t sizes[][3] = {{65, 129, 20}, {130, 70, 300}, {128, 256, 512}, {200, 33, 96}};
+    const uint32_t sizes[][3] = {{65, 129, 20}, {130, 70, 300}, {128, 256, 512}, {200, 33, 96},
+                                 {1, 1, 1},     {1, 100, 300},  {5, 40, 33},     {8, 65, 1700}};
     for (uint32_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
         for (uint32_t kind = 0; kind < 3; kind++)
             check_wide(sizes[i][0], sizes[i][1], sizes[i][2], kind == 2, kind == 1);

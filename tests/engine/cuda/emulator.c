@@ -70,13 +70,26 @@ static void fibre_switch(fibre *from, fibre *to)
 
 /* ---- a block --------------------------------------------------------------------------------- */
 
-typedef enum thread_state { RUNS, AT_BARRIER, AT_PRODUCT, LEFT } thread_state;
+typedef enum thread_state { RUNS, AT_BARRIER, AT_PRODUCT, AT_SWAP, AT_TURN, LEFT } thread_state;
+
+#define MAX_COPIES 64u
+
+typedef struct copy {
+    gpu_words *to;
+    const void *from;
+    uint32_t group;
+    bool there;
+} copy;
 
 typedef struct thread {
     fibre fibre;
     thread_state state;
     float *d; /* of the product it waits for */
     const uint32_t *a, *b;
+    float x; /* of the swap or turn */
+    uint32_t mask, pair;
+    copy copies[MAX_COPIES]; /* on their way, oldest first */
+    uint32_t n_copies, n_groups;
 } thread;
 
 emulator_place emulator_at;
@@ -117,9 +130,64 @@ void emulator_mma(float d[4], const uint32_t a[4], const uint32_t b[2])
     wait_as(AT_PRODUCT);
 }
 
+float emulator_swap(float x, uint32_t mask)
+{
+    thread *t = &block.threads[emulator_at.thread];
+    t->x = x;
+    t->mask = mask;
+    wait_as(AT_SWAP);
+    return t->x;
+}
+
+uint32_t emulator_turn(uint32_t pair)
+{
+    thread *t = &block.threads[emulator_at.thread];
+    t->pair = pair;
+    wait_as(AT_TURN);
+    return t->pair;
+}
+
+static void copy_do(const copy *c)
+{
+    if (c->there)
+        memcpy(c->to, c->from, sizeof(*c->to));
+    else
+        memset(c->to, 0, sizeof(*c->to));
+}
+
+void emulator_async(gpu_words *to, const void *from, int there)
+{
+    thread *t = &block.threads[emulator_at.thread];
+    const copy c = {.to = to, .from = from, .group = t->n_groups, .there = there != 0};
+    if (block.backwards) {
+        copy_do(&c);
+        return;
+    }
+    if (t->n_copies == MAX_COPIES)
+        die("too many copies on their way");
+    t->copies[t->n_copies++] = c;
+}
+
+void emulator_async_close(void)
+{
+    block.threads[emulator_at.thread].n_groups++;
+}
+
+void emulator_async_wait(uint32_t n)
+{
+    thread *t = &block.threads[emulator_at.thread];
+    uint32_t done = 0;
+    while (done < t->n_copies && t->copies[done].group + n < t->n_groups)
+        copy_do(&t->copies[done++]);
+    t->n_copies -= done;
+    memmove(t->copies, t->copies + done, t->n_copies * sizeof(*t->copies));
+}
+
 static void thread_main(void)
 {
     block.body(block.args);
+    if (block.threads[emulator_at.thread].n_copies > 0)
+        die("a thread leaves while its copies are on their way");
     wait_as(LEFT);
     die("a thread that has left runs again");
 }
@@ -159,19 +227,40 @@ static void warp_product(thread *lanes)
         }
 }
 
-/* Warps whose threads all wait for a product get it; returns whether any did. */
-static bool products_do(void)
+static void warp_swap(thread *lanes)
+{
+    float x[WARP];
+    for (uint32_t i = 0; i < WARP; i++)
+        x[i] = lanes[i].x;
+    for (uint32_t i = 0; i < WARP; i++)
+        lanes[i].x = x[i ^ lanes[i].mask];
+}
+
+/* Lane 4 g + t holds (g, 2 t) and (g, 2 t + 1) of an 8 x 8 matrix. */
+static void warp_turn(thread *lanes)
+{
+    uint16_t x[8][8];
+    for (uint32_t i = 0; i < WARP; i++) {
+        x[i / 4][2 * (i % 4)] = (uint16_t)lanes[i].pair;
+        x[i / 4][2 * (i % 4) + 1] = (uint16_t)(lanes[i].pair >> 16);
+    }
+    for (uint32_t i = 0; i < WARP; i++)
+        lanes[i].pair = x[2 * (i % 4)][i / 4] | (uint32_t)x[2 * (i % 4) + 1][i / 4] << 16;
+}
+
+/* Warps whose threads all wait for the same of what a warp does together get it; returns whether any did. */
+static bool together_do(thread_state state, void (*what)(thread *lanes))
 {
     bool any = false;
     for (uint32_t first = 0; first < block.n; first += WARP) {
         uint32_t n = 0;
         for (uint32_t i = first; i < first + WARP && i < block.n; i++)
-            n += block.threads[i].state == AT_PRODUCT;
+            n += block.threads[i].state == state;
         if (n == 0)
             continue;
         if (n < WARP)
-            die("a part of a warp waits for a tensor-core product");
-        warp_product(&block.threads[first]);
+            die("a part of a warp waits for what a warp does together");
+        what(&block.threads[first]);
         for (uint32_t i = first; i < first + WARP; i++)
             block.threads[i].state = RUNS;
         any = true;
@@ -213,13 +302,16 @@ static void block_run(void)
     shared_spoil();
     for (uint32_t i = 0; i < block.n; i++) {
         block.threads[i].state = RUNS;
+        block.threads[i].n_copies = block.threads[i].n_groups = 0;
         fibre_begin(&block.threads[i].fibre, block.stacks + (size_t)i * STACK_STEP, thread_main);
     }
     for (;;) {
         threads_resume();
         if (count(LEFT) == block.n)
             return;
-        if (products_do())
+        const bool products = together_do(AT_PRODUCT, warp_product),
+                   swaps = together_do(AT_SWAP, warp_swap), turns = together_do(AT_TURN, warp_turn);
+        if (products || swaps || turns)
             continue;
         if (count(AT_BARRIER) != block.n)
             die("threads wait at a barrier that others have left behind");

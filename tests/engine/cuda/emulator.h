@@ -1,6 +1,6 @@
 /* A block of GPU threads on the CPU: the language of worker/engine/cuda/cuda_block_internal.h for the tests, and a joust_gpu that
- * runs the same kernel bodies. Threads are fibres; a barrier lets all run up to it; a tensor-core product lets its warp run
- * up to it and is then computed by the fragments' documented layout (PTX ISA, "mma.m16n8k16"). Blocks run one after the
+ * runs the same kernel bodies. Threads are fibres; a barrier lets all run up to it; a tensor-core product, or what else a warp does
+ * together, lets its warp run up to it and is then computed by the fragments' documented layout (PTX ISA, "mma.m16n8k16"). Blocks run one after the
  * other, their threads forwards and backwards by turns, so that what lacks a barrier shows as other bits. Shared memory and
  * memory just allocated begin as NaN. A thread that waits where another has left is an error: the process aborts.
  * Thread: one at a time. */
@@ -51,6 +51,20 @@ GPU_FUNCTION float gpu_float(uint32_t bits)
     memcpy(&x, &bits, sizeof(x));
     return x;
 }
+
+/* Copies happen when they are waited for, or at once, by turns of the block: either way of a GPU's is met. */
+void emulator_async(gpu_words *to, const void *from, int there);
+void emulator_async_close(void);
+void emulator_async_wait(uint32_t n);
+float emulator_swap(float x, uint32_t mask);
+uint32_t emulator_turn(uint32_t pair);
+
+#define gpu_read_once(from)        (*(from))
+#define gpu_async(to, from, there) emulator_async(to, from, there)
+#define gpu_async_close()          emulator_async_close()
+#define gpu_async_wait(n)          emulator_async_wait(n)
+#define gpu_swap(x, mask)          emulator_swap(x, mask)
+#define gpu_turn(pair)             emulator_turn(pair)
 
 /* Runs body(args) for every thread of a grid. */
 void emulator_run(void (*body)(const void *args), const void *args, uint32_t threads,

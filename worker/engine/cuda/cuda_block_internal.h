@@ -38,6 +38,38 @@ GPU_FUNCTION void gpu_mma(float d[4], const uint32_t a[4], const uint32_t b[2])
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/* What is read once: it needn't stay in a cache. */
+GPU_FUNCTION gpu_words gpu_read_once(const gpu_words *from)
+{
+    return __ldcs(from);
+}
+/* 16 bytes from global into shared memory (zeros unless `there`), beside what the thread does meanwhile. Copies between two
+ * calls of gpu_async_close are a group; after gpu_async_wait(n) all but the latest n groups of the thread are done, which
+ * other threads see after a barrier. */
+GPU_FUNCTION void gpu_async(gpu_words *to, const void *from, int there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+GPU_FUNCTION void gpu_async_close(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+#define gpu_async_wait(n) asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory")
+/* Of the warp: the x of the lane whose number differs in the bits of mask. All lanes call it. */
+GPU_FUNCTION float gpu_swap(float x, uint32_t mask)
+{
+    return __shfl_xor_sync(0xffffffffu, x, (int)mask);
+}
+/* Of the warp: lane 4 g + t holds elements 2 t, 2 t + 1 of row g of an 8 x 8 matrix of 16-bit elements; the same of the turned one. */
+GPU_FUNCTION uint32_t gpu_turn(uint32_t pair)
+{
+    uint32_t turned;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+    return turned;
+}
 #else
 #include "engine/cuda/emulator.h"
 #endif

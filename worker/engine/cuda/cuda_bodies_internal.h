@@ -26,6 +26,8 @@
 #define JOUST_GPU_BODY_matrix_bf16(a) gpu_matrix_bf16(a, 0)
 #define JOUST_GPU_BODY_head_f32(a)    gpu_matrix_f32(a, 1)
 #define JOUST_GPU_BODY_head_bf16(a)   gpu_matrix_bf16(a, 1)
+#define JOUST_GPU_BODY_matrix_thin(a) gpu_matrix_thin(a, JOUST_GPU_THIN_OUTPUTS / MMA_OUTPUTS, 0)
+#define JOUST_GPU_BODY_head_thin(a)   gpu_matrix_thin(a, JOUST_GPU_BF16_OUTPUTS / MMA_OUTPUTS, 1)
 #define JOUST_GPU_BODY_matrix_wide(a) gpu_matrix_wide(a, 0)
 #define JOUST_GPU_BODY_head_wide(a)   gpu_matrix_wide(a, 1)
 #define JOUST_GPU_BODY_log_sum(a)     gpu_log_sum(a)

@@ -37,10 +37,22 @@ static bool wide_run(joust_gpu_flow *f, joust_gpu_kernel kernel, const joust_gpu
     return true;
 }
 
+/* The next tokens of a few sequences: few outputs a block. Likewise. */
+static bool thin_run(joust_gpu_flow *f, joust_gpu_kernel kernel, const joust_gpu_matrix_args *args)
+{
+    const bool head = kernel == JOUST_GPU_head_f32;
+    const uint32_t outputs = head ? JOUST_GPU_BF16_OUTPUTS : JOUST_GPU_THIN_OUTPUTS;
+    if (!f->bf16 || args->m > JOUST_GPU_THIN_ROWS)
+        return false;
+    joust_gpu_flow_run(f, head ? JOUST_GPU_head_thin : JOUST_GPU_matrix_thin,
+                       (args->n + outputs - 1) / outputs, 1, args);
+    return true;
+}
+
 static void matrix_run(joust_gpu_flow *f, joust_gpu_kernel kernel,
                        const joust_gpu_matrix_args *args)
 {
-    if (wide_run(f, kernel, args))
+    if (thin_run(f, kernel, args) || wide_run(f, kernel, args))
         return;
     const uint32_t rows = f->bf16 ? JOUST_GPU_BF16_ROWS : JOUST_GPU_F32_ROWS,
                    outputs = f->bf16 ? JOUST_GPU_BF16_OUTPUTS : JOUST_GPU_F32_OUTPUTS;

@@ -29,6 +29,8 @@
     X(matrix_bf16, matrix,  256)   \
     X(head_f32,    matrix,  128)   \
     X(head_bf16,   matrix,  256)   \
+    X(matrix_thin, matrix,  256)   \
+    X(head_thin,   matrix,  256)   \
     X(matrix_wide, matrix,  256)   \
     X(head_wide,   matrix,  256)   \
     X(log_sum,     log_sum, 256)   \
@@ -75,6 +77,8 @@ typedef enum joust_gpu_kernel {
 #define JOUST_GPU_F32_OUTPUTS  64u
 #define JOUST_GPU_BF16_ROWS    64u
 #define JOUST_GPU_BF16_OUTPUTS 32u
+#define JOUST_GPU_THIN_ROWS    8u
+#define JOUST_GPU_THIN_OUTPUTS 16u /* the head's: BF16_OUTPUTS */
 #define JOUST_GPU_WIDE_ROWS    128u
 #define JOUST_GPU_WIDE_OUTPUTS 128u
 #define JOUST_GPU_WIDE_TILES   64u /* fewer leave most of a GPU idle: then the narrow tiling */

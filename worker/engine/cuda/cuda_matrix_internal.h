@@ -2,8 +2,9 @@
  * number of rows or their places:
  *   float32: a chain in order of k, one FMA each, from y or 0: the CPU's.
  *   bf16:    k is cut into eight segments of whole chunks of 32, each a chain of tensor-core products, added in order.
- *            Two tilings have these same bits: a narrow one for few rows, whose warps share out the segments, and a wide one
- *            for many, whose warps have outputs of their own and go through the segments in turn.
+ *            Three tilings have these same bits: a thin one for the next tokens of a few sequences, a narrow one for few rows,
+ *            whose warps share out the segments, and a wide one for many, whose warps have outputs of their own and go
+ *            through the segments in turn.
  * The head's variants also reduce each tile of outputs to its maximum and sum of exponentials, so that logits needn't be
  * kept (joust_gpu_matrix_args). */
 #ifndef JOUST_WORKER_ENGINE_CUDA_CUDA_MATRIX_INTERNAL_H
@@ -75,9 +76,16 @@ GPU_FUNCTION void gpu_tile_store(const joust_gpu_matrix_args *p, uint32_t first_
         const float x = tile[row * tile_ld + column];
         *y = p->add ? *y + x : x;
     }
-    if (head && GPU_THREAD < rows)
-        gpu_head_row(p, first_row + GPU_THREAD, first / n_outputs, first, n,
-                     tile + GPU_THREAD * tile_ld);
+}
+
+/* The head's part of it: row `row` of the tile, if there is one. */
+GPU_FUNCTION void gpu_tile_head(const joust_gpu_matrix_args *p, uint32_t first_row, uint32_t row,
+                                uint32_t first, uint32_t n_outputs, const float *tile,
+                                uint32_t tile_ld)
+{
+    const uint32_t n = p->n - first < n_outputs ? p->n - first : n_outputs;
+    if (row < p->m - first_row)
+        gpu_head_row(p, first_row + row, first / n_outputs, first, n, tile + row * tile_ld);
 }
 
 /* ---- float32 --------------------------------------------------------------------------------- */
@@ -146,6 +154,9 @@ GPU_FUNCTION void gpu_matrix_f32(const joust_gpu_matrix_args *p, int head)
     to.add = 0; /* the chains began from y */
     gpu_tile_store(&to, row, JOUST_GPU_F32_ROWS, output, JOUST_GPU_F32_OUTPUTS, done,
                    JOUST_GPU_F32_OUTPUTS + 1, head);
+    if (head && GPU_THREAD < JOUST_GPU_F32_ROWS)
+        gpu_tile_head(&to, row, GPU_THREAD, output, JOUST_GPU_F32_OUTPUTS, done,
+                      JOUST_GPU_F32_OUTPUTS + 1);
 }
 
 /* ---- bf16 ------------------------------------------------------------------------------------ */
@@ -235,43 +246,114 @@ GPU_FUNCTION void gpu_matrix_bf16(const joust_gpu_matrix_args *p, int head)
     }
     gpu_tile_store(p, l.row, JOUST_GPU_BF16_ROWS, l.output, JOUST_GPU_BF16_OUTPUTS, done, BF16_LD,
                    head);
+    if (head && GPU_THREAD < JOUST_GPU_BF16_ROWS)
+        gpu_tile_head(p, l.row, GPU_THREAD, l.output, JOUST_GPU_BF16_OUTPUTS, done, BF16_LD);
+}
+
+/* ---- bf16, thin ------------------------------------------------------------------------------ */
+
+/* At most eight rows (one product's, of which the others are zeros), 8 across outputs; each warp a segment, as in the narrow
+ * tiling. All that bounds it is how fast weights come: a lane has loads of several chunks under way, and a block few
+ * outputs, so that every multiprocessor has some. */
+#define THIN_ROWS  JOUST_GPU_THIN_ROWS
+#define THIN_AHEAD 4u
+#define THIN_MOST  4u /* of across */
+
+/* acc += `ahead` chunks, a constant. Past the last row or output another one stands: nobody asks for what comes of it. */
+GPU_FUNCTION void gpu_thin_chunks(const joust_gpu_matrix_args *p, uint32_t output, uint32_t chunk,
+                                  uint32_t ahead, float acc[THIN_MOST][4], uint32_t across)
+{
+    const uint32_t lane = GPU_THREAD % GPU_WARP, g = lane / 4, t = lane % 4,
+                   row = g < p->m ? g : p->m - 1, k = chunk * JOUST_GPU_CHUNK + 8 * t;
+    const uint16_t *of_a = (const uint16_t *)p->a + (size_t)row * p->ld + k;
+    gpu_words a[THIN_AHEAD], w[THIN_AHEAD][THIN_MOST];
+    GPU_UNROLL
+    for (uint32_t c = 0; c < across; c++) {
+        const uint32_t output_c = output + c * MMA_OUTPUTS + g,
+                       j = output_c < p->n ? output_c : p->n - 1;
+        const uint16_t *of_w = (const uint16_t *)p->w + (size_t)j * p->ld + k;
+        GPU_UNROLL
+        for (uint32_t i = 0; i < ahead; i++)
+            w[i][c] = gpu_read_once((const gpu_words *)(of_w + i * JOUST_GPU_CHUNK));
+    }
+    GPU_UNROLL
+    for (uint32_t i = 0; i < ahead; i++)
+        a[i] = *(const gpu_words *)(of_a + i * JOUST_GPU_CHUNK);
+    GPU_UNROLL
+    for (uint32_t i = 0; i < ahead; i++) {
+        const uint32_t first[4] = {a[i].x, 0, a[i].y, 0}, second[4] = {a[i].z, 0, a[i].w, 0};
+        GPU_UNROLL
+        for (uint32_t c = 0; c < across; c++) {
+            const uint32_t w_first[2] = {w[i][c].x, w[i][c].y},
+                           w_second[2] = {w[i][c].z, w[i][c].w};
+            gpu_mma(acc[c], first, w_first);
+            gpu_mma(acc[c], second, w_second);
+        }
+    }
+}
+
+/* across: products of eight outputs, a constant. */
+GPU_FUNCTION void gpu_matrix_thin(const joust_gpu_matrix_args *p, uint32_t across, int head)
+{
+    GPU_SHARED float sums[JOUST_GPU_SEGMENTS][THIN_ROWS * BF16_LD];
+    GPU_SHARED float done[THIN_ROWS * BF16_LD];
+    const uint32_t warp = GPU_THREAD / GPU_WARP, lane = GPU_THREAD % GPU_WARP, g = lane / 4,
+                   t = lane % 4, n_chunks = p->ld / JOUST_GPU_CHUNK, wide = across * MMA_OUTPUTS,
+                   output = GPU_BLOCK_X * wide,
+                   end = (uint32_t)((uint64_t)n_chunks * (warp + 1) / JOUST_GPU_SEGMENTS);
+    float acc[THIN_MOST][4] = {{0}};
+    uint32_t chunk = (uint32_t)((uint64_t)n_chunks * warp / JOUST_GPU_SEGMENTS);
+    for (; chunk + THIN_AHEAD <= end; chunk += THIN_AHEAD)
+        gpu_thin_chunks(p, output, chunk, THIN_AHEAD, acc, across);
+    for (; chunk < end; chunk++)
+        gpu_thin_chunks(p, output, chunk, 1, acc, across);
+    GPU_UNROLL
+    for (uint32_t c = 0; c < across; c++) {
+        sums[warp][g * BF16_LD + c * MMA_OUTPUTS + 2 * t] = acc[c][0];
+        sums[warp][g * BF16_LD + c * MMA_OUTPUTS + 2 * t + 1] = acc[c][1];
+    }
+    GPU_SYNC();
+    for (uint32_t i = GPU_THREAD; i < THIN_ROWS * wide; i += GPU_THREADS) {
+        const uint32_t at = i / wide * BF16_LD + i % wide;
+        float sum = sums[0][at];
+        for (uint32_t s = 1; s < JOUST_GPU_SEGMENTS; s++)
+            sum += sums[s][at];
+        done[at] = sum;
+    }
+    GPU_SYNC();
+    gpu_tile_store(p, 0, THIN_ROWS, output, wide, done, BF16_LD, head);
+    if (head && GPU_THREAD < THIN_ROWS)
+        gpu_tile_head(p, 0, GPU_THREAD, output, wide, done, BF16_LD);
 }
 
 /* ---- bf16, wide ------------------------------------------------------------------------------ */
 
 /* Eight warps, two down and four across a tile, each 64 rows and 32 outputs. A chunk of both factors lies in shared memory as
- * rows of 64 bytes, which lanes read as they would from global memory; the next one is on its way meanwhile. */
+ * rows of 64 bytes, which lanes read as they would from global memory; the next two are on their way meanwhile. */
 #define WIDE_ROWS    JOUST_GPU_WIDE_ROWS
 #define WIDE_OUTPUTS JOUST_GPU_WIDE_OUTPUTS
 #define WIDE_EACH    4u /* products of 16 rows down a warp's part, of 8 outputs across */
 #define WIDE_WORDS                                                                                 \
     (WIDE_ROWS * JOUST_GPU_CHUNK * 2 / 16) /* of a chunk of either factor, 16 bytes each */
-#define WIDE_LOADS  (WIDE_WORDS / 256u)    /* a thread's */
 #define WIDE_ACROSS (WIDE_OUTPUTS / JOUST_GPU_BF16_OUTPUTS)
+#define WIDE_STAGES 3u
 
 typedef struct gpu_wide_stage {
     gpu_words a[WIDE_WORDS], w[WIDE_WORDS];
 } gpu_wide_stage;
 
-/* The thread's share of a chunk, 0 outside of the factors. */
+/* Sends for the thread's share of a chunk, if there is one more: 0 outside of the factors. */
 GPU_FUNCTION void gpu_wide_load(const joust_gpu_matrix_args *p, uint32_t row, uint32_t output,
-                                uint32_t chunk, gpu_words next[2][WIDE_LOADS])
+                                uint32_t chunk, gpu_wide_stage *to)
 {
-    GPU_UNROLL
-    for (uint32_t i = 0; i < WIDE_LOADS; i++) {
-        const uint32_t at = GPU_THREAD + i * 256u, k = chunk * JOUST_GPU_CHUNK + at % 4 * 8;
-        next[0][i] = gpu_bf16_load(p->a, row + at / 4, p->m, p->ld, k);
-        next[1][i] = gpu_bf16_load(p->w, output + at / 4, p->n, p->ld, k);
+    const uint16_t *a = (const uint16_t *)p->a, *w = (const uint16_t *)p->w;
+    for (uint32_t at = GPU_THREAD; at < WIDE_WORDS && chunk < p->ld / JOUST_GPU_CHUNK; at += 256u) {
+        const uint32_t k = chunk * JOUST_GPU_CHUNK + at % 4 * 8, i = row + at / 4,
+                       j = output + at / 4;
+        gpu_async(&to->a[at], a + (size_t)(i < p->m ? i : 0) * p->ld + k, i < p->m);
+        gpu_async(&to->w[at], w + (size_t)(j < p->n ? j : 0) * p->ld + k, j < p->n);
     }
-}
-
-GPU_FUNCTION void gpu_wide_put(gpu_wide_stage *to, gpu_words next[2][WIDE_LOADS])
-{
-    GPU_UNROLL
-    for (uint32_t i = 0; i < WIDE_LOADS; i++) {
-        to->a[GPU_THREAD + i * 256u] = next[0][i];
-        to->w[GPU_THREAD + i * 256u] = next[1][i];
-    }
+    gpu_async_close();
 }
 
 /* acc += a chunk, each product with the same factors at the same places as in gpu_bf16_chunk. */
@@ -319,34 +401,55 @@ GPU_FUNCTION uint32_t gpu_segment_end(uint32_t n_chunks, uint32_t segment)
 
 /* The tile's sums, in order of chunks. */
 GPU_FUNCTION void gpu_wide_sum(const joust_gpu_matrix_args *p, const gpu_bf16_lane *l, uint32_t row,
-                               uint32_t output, gpu_wide_stage stages[2],
+                               uint32_t output, gpu_wide_stage stages[WIDE_STAGES],
                                float total[WIDE_EACH][WIDE_EACH][4])
 {
     const uint32_t n_chunks = p->ld / JOUST_GPU_CHUNK;
     float acc[WIDE_EACH][WIDE_EACH][4] = {{{0}}};
-    gpu_words next[2][WIDE_LOADS];
     uint32_t segment = 0;
-    gpu_wide_load(p, row, output, 0, next);
-    gpu_wide_put(&stages[0], next);
-    GPU_SYNC();
+    gpu_wide_load(p, row, output, 0, &stages[0]);
+    gpu_wide_load(p, row, output, 1, &stages[1]);
     for (uint32_t chunk = 0; chunk < n_chunks; chunk++) {
-        const int more = chunk + 1 < n_chunks;
-        if (more)
-            gpu_wide_load(p, row, output, chunk + 1, next);
+        gpu_async_wait(1);
+        GPU_SYNC(); /* the chunk is there, and all are done with the one before */
+        gpu_wide_load(p, row, output, chunk + 2, &stages[(chunk + 2) % WIDE_STAGES]);
         for (; chunk == gpu_segment_end(n_chunks, segment); segment++)
             gpu_wide_segment(segment == 0, acc, total);
-        gpu_wide_chunk(&stages[chunk % 2], l, acc);
-        if (more)
-            gpu_wide_put(&stages[(chunk + 1) % 2], next);
-        GPU_SYNC();
+        gpu_wide_chunk(&stages[chunk % WIDE_STAGES], l, acc);
     }
     for (; segment < JOUST_GPU_SEGMENTS; segment++)
         gpu_wide_segment(segment == 0, acc, total);
+    gpu_async_wait(0);
+    GPU_SYNC();
+}
+
+/* The tile leaves through shared memory, half of its outputs at a time: (2, WIDE_ROWS, BF16_LD). */
+GPU_FUNCTION void gpu_wide_store(const joust_gpu_matrix_args *p, const gpu_bf16_lane *l,
+                                 uint32_t row, uint32_t output, float *done,
+                                 float total[WIDE_EACH][WIDE_EACH][4], int head)
+{
+    const uint32_t across = l->output / JOUST_GPU_BF16_OUTPUTS, half = WIDE_ROWS * BF16_LD;
+    for (uint32_t turn = 0; turn < WIDE_ACROSS; turn += 2) {
+        if (across / 2 == turn / 2)
+            gpu_bf16_add(l, 1, total, done + across % 2 * half + l->row * BF16_LD);
+        GPU_SYNC();
+        for (uint32_t i = 0; i < 2; i++) {
+            const uint32_t first = output + (turn + i) * JOUST_GPU_BF16_OUTPUTS;
+            const float *tile = done + i * half;
+            if (first >= p->n)
+                continue;
+            gpu_tile_store(p, row, WIDE_ROWS, first, JOUST_GPU_BF16_OUTPUTS, tile, BF16_LD, head);
+            if (head && GPU_THREAD / WIDE_ROWS == i)
+                gpu_tile_head(p, row, GPU_THREAD % WIDE_ROWS, first, JOUST_GPU_BF16_OUTPUTS, tile,
+                              BF16_LD);
+        }
+        GPU_SYNC();
+    }
 }
 
 GPU_FUNCTION void gpu_matrix_wide(const joust_gpu_matrix_args *p, int head)
 {
-    GPU_SHARED gpu_wide_stage stages[2];
+    GPU_SHARED gpu_wide_stage stages[WIDE_STAGES];
     const uint32_t warp = GPU_THREAD / GPU_WARP, lane = GPU_THREAD % GPU_WARP,
                    across = warp % WIDE_ACROSS, row = GPU_BLOCK_Y * WIDE_ROWS,
                    output = GPU_BLOCK_X * WIDE_OUTPUTS;
@@ -354,17 +457,7 @@ GPU_FUNCTION void gpu_matrix_wide(const joust_gpu_matrix_args *p, int head)
                              across * JOUST_GPU_BF16_OUTPUTS};
     float total[WIDE_EACH][WIDE_EACH][4];
     gpu_wide_sum(p, &l, row, output, stages, total);
-    float *done = (float *)(void *)
-        stages; /* (WIDE_ROWS, BF16_LD), a quarter of the tile's outputs at a time */
-    for (uint32_t turn = 0; turn < WIDE_ACROSS; turn++) {
-        const uint32_t first = output + turn * JOUST_GPU_BF16_OUTPUTS;
-        if (turn == across)
-            gpu_bf16_add(&l, 1, total, done + l.row * BF16_LD);
-        GPU_SYNC();
-        if (first < p->n)
-            gpu_tile_store(p, row, WIDE_ROWS, first, JOUST_GPU_BF16_OUTPUTS, done, BF16_LD, head);
-        GPU_SYNC();
-    }
+    gpu_wide_store(p, &l, row, output, (float *)(void *)stages, total, head);
 }
 
 #endif
