@@ -50,7 +50,7 @@ static const joust_choice SCHEDULES[] = {{"constant", JOUST_SCHEDULE_CONSTANT, f
 #define MIX(loss_name, loss)                                                                       \
     {                                                                                              \
         .name = loss_name, .kind = JOUST_KEY_DOUBLE, .offset = AT(mix[loss]), .low = 0,            \
-        .high = 1e6, .help = "weight"                                                              \
+        .low_open = true, .high = 1e6, .help = "weight"                                            \
     }
 static const joust_key MIX_KEYS[] = {
     MIX("dpo", JOUST_LOSS_DPO),           MIX("hinge", JOUST_LOSS_HINGE),
@@ -162,8 +162,8 @@ static const joust_key TRAIN_KEYS[] = {
      .offset = AT(loss),
      .choices = LOSSES,
      .help = "on the round's pairs; reinforce to cispo: on its answers and their advantages within "
-             "their group; ppo: on its answers, with a critic; bradley_terry and margin: of a model with a scalar head; sft alone: on the "
-             "rows of data. Formulas: worker/engine/KERNELS.md"},
+             "their group; ppo: on its answers, with a critic; bradley_terry and margin: of a model with a scalar head; sft: on "
+             "the round's chosen answers, or on the rows of data. Formulas: worker/engine/KERNELS.md"},
     {.name = "model",
      .kind = JOUST_KEY_TEXT,
      .offset = AT(model),

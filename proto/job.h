@@ -224,7 +224,7 @@ typedef struct joust_job_external {
 typedef struct joust_job_train {
     joust_loss loss;
     char *model;              /* lineage trained; default "policy" */
-    char *data;               /* SFT: JSONL file of rows; NULL for pairs */
+    char *data;               /* SFT: JSONL file of rows; NULL: the chosen answers, and for other losses */
     joust_digest data_content;
     joust_order data_order;
     double beta, sft_weight, learning_rate, min_learning_rate_ratio; /* ratio: final / peak */

@@ -149,6 +149,20 @@ static joust_status check_policy(const joust_job_check *c, const joust_job_train
     return JOUST_OK;
 }
 
+/* sft on the chosen answers of a round. at: as below. */
+static joust_status check_sft(const joust_job_check *c, const joust_job_train *t, const char *at)
+{
+    if (t->loss != JOUST_LOSS_SFT || t->data)
+        return JOUST_OK;
+    joust_check_set_key(c, "%s.beta", at);
+    if (t->beta < JOUST_DEFAULT_BETA || t->beta > JOUST_DEFAULT_BETA)
+        REFUSE(c, "has no effect on the loss sft; leave it out");
+    joust_check_set_key(c, "%s.sft_weight", at);
+    if (t->sft_weight > 0)
+        REFUSE(c, "has no effect on the loss sft; leave it out");
+    return JOUST_OK;
+}
+
 /* at: "train", or "stages[2].train". */
 joust_status joust_check_train(const joust_job_check *c, const joust_job_train *t, const char *at)
 {
@@ -191,6 +205,8 @@ joust_status joust_check_train(const joust_job_check *c, const joust_job_train *
         st = check_policy(c, t, at);
     if (st == JOUST_OK)
         st = check_critic(c, t, at);
+    if (st == JOUST_OK)
+        st = check_sft(c, t, at);
     if (st != JOUST_OK || t->data)
         return st;
     joust_check_set_key(c, "%s", at);

@@ -76,6 +76,7 @@ static bool of_scores(const run *r)
 static bool other_reference(const run *r)
 {
     return r->params->reference != JOUST_PICK_NONE && !r->params->data &&
+           r->params->loss != JOUST_LOSS_SFT &&
            !joust_digest_equal(&r->unit->reference.manifest, &r->unit->model.manifest);
 }
 
@@ -192,6 +193,8 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
                                        .n_chosen = p->n_chosen,
                                        .n_rejected = p->n_rejected,
                                        .margin = p->margin};
+        if (r->params->loss == JOUST_LOSS_SFT && p->n_chosen > 0)
+            r->pairs[i].n_rejected = 0; /* nothing of it is asked */
         if (!of_scores(r)) {
             r->pairs[i].ref_chosen = r->scores.chosen[p->ordinal];
             r->pairs[i].ref_rejected = r->scores.rejected[p->ordinal];

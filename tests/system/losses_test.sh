@@ -43,7 +43,15 @@ trains 0.5 loss=kto desirable_weight=1.2 undesirable_weight=0.8
 trains 0.6931 loss=dno reward_scale=2
 trains - loss=rebel
 trains 0.8317 loss=dpo mix.dpo=0.8 mix.bco_pair=0.2
+# sft is of the chosen answers, by the same mean as in a mix.
+trains - loss=sft
+alone=$got
+trains - loss=dpo mix.sft=1
+awk -v mixed="$got" -v alone="$alone" 'BEGIN { off = mixed - alone - log(2); exit !(off < 1e-9 && off > -1e-9) }' ||
+    fail "dpo and sft come to $got, sft alone to $alone"
 
+refused "train.mix.dpo: expected a number above 0" loss=dpo mix.dpo=0 mix.sft=1
+refused "train.beta: has no effect on the loss sft" loss=sft beta=0.3
 refused "train.gamma: has no effect on the loss ipo" loss=ipo gamma=1
 refused "train.label_smoothing: exo_pair needs one above 0" loss=exo_pair
 refused "train.mix: kto counts answers" loss=kto mix.dpo=0.5

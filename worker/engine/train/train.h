@@ -76,7 +76,7 @@ typedef struct joust_trainer joust_trainer;
 /* Trains model in place, on the engine's device if it has one (an adapter is refused there by name), its adapter alone if it has one (worker/engine/lora.h; keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
  *   a loss on pairs: KERNELS.md, "Losses"; dpo, for one:
  *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
- *   sft: sum over targets of weight * -log p(token)
+ *   sft: sum over targets of weight * -log p(token); of pairs: -(sum of the step's chosen log-probs) / (its chosen tokens)
  *   policy: worker/engine/train/policy_gradient.h, of its settings' aggregation
  *   of a scalar head: bradley_terry, bradley_terry_margin, margin on the scores after each answer's last token; value
  * kto: mean over answers. An answer without tokens has log-probability 0 and no gradient; not both of a row. Errors: JOUST_INVALID (a setting by name), JOUST_NOMEM. */

@@ -481,9 +481,10 @@ joust_status joust_trainer_step_pairs(joust_trainer *t, const joust_pair_row *ro
                                       joust_step_report *ret, joust_error *err)
 {
     const joust_loss_traits *traits = joust_loss_traits_of(t->params.loss);
-    if (!traits->of_pairs || n == 0)
-        return joust_fail(err, JOUST_INVALID,
-                          "training step: pairs need a loss on pairs and at least one row");
+    if ((!traits->of_pairs && t->params.loss != JOUST_LOSS_SFT) || n == 0)
+        return joust_fail(
+            err, JOUST_INVALID,
+            "training step: pairs need a loss on pairs, or sft, and at least one row");
     if (joust_needs_live_reference(&t->params) && !t->reference && !t->reference_is_base)
         return joust_fail(err, JOUST_INVALID, "training step: the loss %s needs a reference here",
                           traits->name);
