@@ -377,16 +377,20 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
     return st;
 }
 
+/* The prompts of a GENERATE stage that servers answer. */
+typedef struct served_check {
+    const joust_job *job;
+    const joust_job_endpoint *endpoint;
+    const char *path;
+} served_check;
+
 static joust_status check_served_prompt(void *user, uint64_t line, const joust_prompt *prompt,
                                         joust_error *err)
 {
-    const char *path = user;
-    if (joust_prompt_is_plain(prompt))
-        return JOUST_OK;
-    return joust_fail(err, JOUST_INVALID,
-                      "%s:%llu: a conversation of more than one user message can't be put to a "
-                      "served model yet; write it as one 'prompt'",
-                      path, (unsigned long long)line + 1);
+    const served_check *c = user;
+    joust_status st = joust_prompt_check_served(c->job, c->endpoint, prompt, err);
+    return st == JOUST_OK ? st
+                          : joust_blame(err, st, "%s:%llu", c->path, (unsigned long long)line + 1);
 }
 
 static joust_status check_served_prompts(const preflight *p, const joust_stage *stage,
@@ -394,8 +398,10 @@ static joust_status check_served_prompts(const preflight *p, const joust_stage *
 {
     uint64_t lines;
     joust_digest content;
-    char *path = p->job->sets[stage->set].path;
-    return joust_prompt_file_read(path, check_served_prompt, path, &lines, &content, err);
+    served_check check = {.job = p->job,
+                          .endpoint = &p->job->models[stage->model].endpoint,
+                          .path = p->job->sets[stage->set].path};
+    return joust_prompt_file_read(check.path, check_served_prompt, &check, &lines, &content, err);
 }
 
 /* Stages that answer the same prompts by the same model are looked at once. */

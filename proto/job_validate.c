@@ -129,31 +129,32 @@ bool joust_check_has_reward_judge(const joust_job *job)
     return false;
 }
 
-/* What only the built-in engine does, beside response_prefix, which check_endpoint refuses. */
+/* What only the built-in engine does, beside response_prefix, which check_endpoint refuses. Servers that Joust starts give
+ * log-probs that are trained on: what else would change the draws, or end an answer within a token, is refused there. */
 static joust_status check_served_rollout(const joust_job_check *c)
 {
     const joust_job_rollout *r = &c->job->rollout;
     const struct {
         const char *key;
-        bool set;
-    } ours[] = {{"min_tokens", r->sampling.min_tokens > 0},
-                {"repetition_penalty", r->sampling.repetition_penalty > 0},
-                {"stop", r->n_stop > 0},
-                {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE},
-                {"max_prompt_tokens", r->max_prompt_tokens > 0},
-                {"choices", r->n_choices > 0},
-                {"regex", r->regex != NULL}};
-    for (uint32_t i = 0; i < c->job->n_models; i++)
-        for (size_t k = 0;
-             c->job->models[i].has_endpoint && joust_check_generates(c->job, &c->job->models[i]) &&
-             k < sizeof(ours) / sizeof(*ours);
-             k++) {
+        bool set, of_serve;
+    } ours[] = {{"min_tokens", r->sampling.min_tokens > 0, true},
+                {"repetition_penalty", r->sampling.repetition_penalty > 0, true},
+                {"stop", r->n_stop > 0, true},
+                {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE, false},
+                {"max_prompt_tokens", r->max_prompt_tokens > 0, false},
+                {"choices", r->n_choices > 0, false},
+                {"regex", r->regex != NULL, false}};
+    for (uint32_t i = 0; i < c->job->n_models; i++) {
+        const joust_job_model *m = &c->job->models[i];
+        if (!m->has_endpoint || !joust_check_generates(c->job, m))
+            continue;
+        for (size_t k = 0; k < sizeof(ours) / sizeof(*ours); k++) {
             joust_check_set_key(c, "rollout.%s", ours[k].key);
-            if (ours[k].set)
-                REFUSE(c, "the built-in engine's alone; '%s' is served by an endpoint%s",
-                       c->job->models[i].name,
-                       strcmp(ours[k].key, "stop") == 0 ? ": name stop strings there" : "");
+            if (ours[k].set && (m->has_serve || !ours[k].of_serve))
+                REFUSE(c, "the built-in engine's alone; '%s' is served%s", m->name,
+                       m->has_serve ? "" : " by an endpoint");
         }
+    }
     return JOUST_OK;
 }
 

@@ -9,7 +9,8 @@
 
 typedef struct task {
     joust_unit_result result;
-    char *prompt; /* or, with a prompter: */
+    char *prompt;         /* or, with a prompter, ids */
+    bool is_conversation; /* the prompt, as JSON */
     joust_tokens ids;
     joust_sampling sampling;
     uint32_t n_left; /* requests to come */
@@ -58,6 +59,11 @@ static joust_status render_prompt(const run *x, uint32_t unit, joust_error *err)
     const joust_lease_unit *u = &x->units[unit];
     task *t = &x->tasks[unit];
     t->sampling = x->r->stage->sampling;
+    if (!x->r->prompter && !joust_prompt_is_plain(&u->prompt)) {
+        t->is_conversation = true;
+        t->prompt = joust_strdup(u->prompt.messages);
+        return t->prompt ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "rollout: a prompt");
+    }
     if (!x->r->prompter) {
         t->prompt = render(x->r->job->rollout.template_text, u->prompt.text);
         return t->prompt ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "rollout: a prompt");
@@ -133,6 +139,7 @@ static void open_requests(run *x, uint32_t unit)
         joust_endpoint_request *q = &x->requests[i];
         x->places[i] = (place){unit, sample};
         *q = (joust_endpoint_request){.prompt = t->prompt,
+                                      .is_conversation = t->is_conversation,
                                       .ids = t->ids.ids,
                                       .n_ids = t->ids.n,
                                       .sampling = &t->sampling,
@@ -279,14 +286,11 @@ static joust_status step(void *context, uint64_t n_answered, joust_error *err)
 static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
 {
     joust_error why;
-    if (!x->r->prompter && !joust_prompt_is_plain(&x->units[unit].prompt)) {
-        (void)joust_fail(&why, JOUST_INVALID,
-                         "prompt %llu of the stage: a conversation of more than one user "
-                         "message can't be put to a served model yet",
-                         (unsigned long long)x->units[unit].unit.position);
-        return fail_unit(x, unit, &why, err);
-    }
-    joust_status st = render_prompt(x, unit, &why);
+    joust_status st = JOUST_OK;
+    if (!x->r->prompter)
+        st = joust_prompt_check_served(x->r->job, x->r->settings, &x->units[unit].prompt, &why);
+    if (st == JOUST_OK)
+        st = render_prompt(x, unit, &why);
     if (st == JOUST_INVALID)
         return fail_unit(x, unit, &why, err);
     if (st != JOUST_OK)

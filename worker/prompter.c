@@ -117,3 +117,21 @@ joust_status joust_prompter_render(const joust_prompter *p, const joust_prompt *
         to->n = before;
     return st;
 }
+
+joust_status joust_prompt_check_served(const joust_job *job, const joust_job_endpoint *settings,
+                                       const joust_prompt *prompt, joust_error *err)
+{
+    const char *text = job->rollout.template_text;
+    if (joust_prompt_is_plain(prompt))
+        return JOUST_OK;
+    if (settings->mode != JOUST_ENDPOINT_CHAT)
+        return joust_fail(
+            err, JOUST_INVALID,
+            "a conversation of more than one user message is for endpoint.mode: chat; "
+            "or write it as one 'prompt'");
+    if (text && strcmp(text, "{prompt}") != 0)
+        return joust_fail(err, JOUST_INVALID,
+                          "a conversation of more than one user message has no place in "
+                          "rollout.template: leave that out, or write it as one 'prompt'");
+    return JOUST_OK;
+}

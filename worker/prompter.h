@@ -29,4 +29,10 @@ JOUST_MUST_USE joust_status joust_prompter_render(const joust_prompter *p,
 /* How many tokens at a prompt's start stay when it is cut: those of the post-processor, or the model's bos. */
 uint32_t joust_prompter_fixed_start(const joust_prompter *p, const joust_tokens *prompt);
 
+/* Whether such a prompt can be put to the servers of an endpoint, which have no prompter: a conversation goes as its messages, in
+ * mode: chat. Errors: JOUST_INVALID, with the key that mends it. */
+JOUST_MUST_USE joust_status joust_prompt_check_served(const joust_job *job,
+                                                      const joust_job_endpoint *settings,
+                                                      const joust_prompt *prompt, joust_error *err);
+
 #endif

@@ -100,11 +100,38 @@ static long long sum_of(const char *text)
     return sum;
 }
 
-static void write_answer(char to[256], const char *prompt, uint64_t seed, uint64_t index,
-                         double temperature, uint64_t weights)
+/* Of a conversation, what was said before its last message. */
+static long long sum_before(const json_t *body)
+{
+    const json_t *messages = json_object_get(body, "messages");
+    long long sum = 0;
+    for (size_t i = 0; i + 1 < json_array_size(messages); i++) {
+        const char *text =
+            json_string_value(json_object_get(json_array_get(messages, i), "content"));
+        sum += text ? sum_of(text) : 0;
+    }
+    return sum;
+}
+
+/* Whether the text holds one of the stop strings, before the first of which it then ends. */
+static bool stops(const json_t *body, char *text)
+{
+    const json_t *list = json_object_get(body, "stop");
+    char *first = NULL;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        char *at = strstr(text, json_string_value(json_array_get(list, i)));
+        first = at && (!first || at < first) ? at : first;
+    }
+    if (first)
+        *first = '\0';
+    return first != NULL;
+}
+
+static void write_answer(char to[256], const char *prompt, long long before, uint64_t seed,
+                         uint64_t index, double temperature, uint64_t weights)
 {
     uint64_t r = temperature > 0 ? mix(seed * 128 + index) : 0;
-    long long sum = sum_of(prompt) + (long long)(r % 3 == 1);
+    long long sum = before + sum_of(prompt) + (long long)(r % 3 == 1);
     snprintf(to, 256, "Step %llu: I add all the numbers%s. #### %lld",
              (unsigned long long)(r % 1000), weights ? " twice" : "", sum);
 }
@@ -233,15 +260,18 @@ static json_t *choice_of(const loopback *s, const json_t *body, bool chat, int i
     char text[256];
     const char *prompt = prompt_of(body, chat);
     size_t limit = (size_t)json_integer_value(json_object_get(body, "max_tokens"));
-    write_answer(text, prompt, (uint64_t)json_integer_value(json_object_get(body, "seed")),
-                 (uint64_t)index, json_number_value(json_object_get(body, "temperature")),
-                 s->weights);
+    write_answer(text, prompt, chat ? sum_before(body) : 0,
+                 (uint64_t)json_integer_value(json_object_get(body, "seed")), (uint64_t)index,
+                 json_number_value(json_object_get(body, "temperature")), s->weights);
+    const bool stopped = stops(body, text);
     size_t n = strlen(text);
     bool cut = n > limit;
     if (cut)
         text[n = limit] = '\0';
     json_t *choice =
         json_pack("{s:i,s:s}", "index", index, "finish_reason", cut ? "length" : "stop");
+    if (stopped && !cut)
+        json_object_set_new(choice, "stop_reason", json_string("a stop string"));
     if (chat)
         json_object_set_new(choice, "message",
                             json_pack("{s:s,s:s}", "role", "assistant", "content", text));

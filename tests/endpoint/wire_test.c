@@ -71,6 +71,25 @@ static void bodies_say_how_to_sample(void **state)
                "{\"role\":\"user\",\"content\":\"2 \\\"and\\\" 3\\n\"}],\"n\":2,\"seed\":77,"
                "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"logprobs\":true,"
                "\"top_logprobs\":1,\"stream\":false}");
+    ask.is_conversation = true;
+    ask.prompt = "{\"messages\":[{\"role\":\"user\",\"content\":\"1\"},{\"role\":\"assistant\","
+                 "\"content\":null,\"tool_calls\":[]}],\"tools\":[{\"name\":\"f\"}]}";
+    check_body(&ask,
+               "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},"
+               "{\"role\":\"user\",\"content\":\"1\"},{\"role\":\"assistant\",\"content\":null,"
+               "\"tool_calls\":[]}],\"tools\":[{\"name\":\"f\"}],\"n\":2,\"seed\":77,"
+               "\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"logprobs\":true,"
+               "\"top_logprobs\":1,\"stream\":false}");
+    ask.prompt = "{\"messages\":[{\"role\":\"system\",\"content\":\"Own.\"}]}";
+    check_body(&ask,
+               "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"Own.\"}],\"n\":2,"
+               "\"seed\":77,\"max_tokens\":3,\"temperature\":1,\"top_p\":1,\"logprobs\":true,"
+               "\"top_logprobs\":1,\"stream\":false}");
+    ask.prompt = "{\"messages\":[]}";
+    check_status(JOUST_MALFORMED, joust_endpoint_body(&ask, &body, &err));
+    joust_buf_fini(&body);
+    ask.is_conversation = false;
+    ask.prompt = "2 \"and\" 3\n";
     e.logprobs = false;
     sampling.repetition_penalty = 1.5f;
     ask.server = JOUST_SERVER_LLAMA_CPP; /* whose own defaults cut */

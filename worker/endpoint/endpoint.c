@@ -163,6 +163,7 @@ static joust_endpoint_ask ask_of(const run *r, const slot *s)
     joust_endpoint_ask ask = {.sampling = q->sampling,
                               .rollout = q->rollout,
                               .prompt = q->prompt,
+                              .is_conversation = q->is_conversation,
                               .ids = q->ids,
                               .n_ids = q->n_ids,
                               .n = q->n,

@@ -81,6 +81,7 @@ JOUST_MUST_USE joust_status joust_endpoint_describe(const joust_endpoint *endpoi
 
 typedef struct joust_endpoint_request {
     const char *prompt;  /* borrowed; or NULL, and then */
+    bool is_conversation; /* the prompt is one, as JSON: joust_prompt.messages; mode: chat */
     const uint32_t *ids; /* (n_ids) its token ids, borrowed */
     uint32_t n_ids;
     const joust_sampling *sampling;

@@ -1,4 +1,6 @@
 /* Bodies of requests. */
+#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/base/text.h"
@@ -19,6 +21,51 @@ static void add_float(joust_buf *to, const char *name, float value)
 {
     joust_buf_format(to, ",\"%s\":", name);
     joust_json_float(to, value);
+}
+
+static void add_system(const joust_job_endpoint *e, joust_buf *to)
+{
+    joust_buf_text(to, "{\"role\":\"system\",\"content\":");
+    joust_json_string(to, e->system, strlen(e->system));
+    joust_buf_text(to, "},");
+}
+
+/* A member of the conversation; open: a list without its bracket. */
+static joust_status add_member(const json_t *value, bool open, joust_buf *to, joust_error *err)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (!text)
+        return joust_fail(err, JOUST_NOMEM, "request: a conversation");
+    joust_buf_text(to, text + open);
+    free(text);
+    return JOUST_OK;
+}
+
+/* The messages as they are, behind the endpoint's system message unless they begin with one, and what else says how they are
+ * put to the model. */
+static joust_status add_conversation(const joust_endpoint_ask *ask, joust_buf *to, joust_error *err)
+{
+    static const char *const others[] = {"tools", "documents", "chat_template_kwargs"};
+    json_t *whole = json_loads(ask->prompt, JSON_ALLOW_NUL, NULL);
+    const json_t *messages = json_object_get(whole, "messages");
+    const char *first = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
+    joust_status st = JOUST_OK;
+    joust_buf_text(to, ",\"messages\":[");
+    if (!first)
+        st = joust_fail(err, JOUST_MALFORMED, "the conversation has no message with a role");
+    else if (ask->endpoint->system && strcmp(first, "system") != 0)
+        add_system(ask->endpoint, to);
+    if (st == JOUST_OK)
+        st = add_member(messages, true, to, err);
+    for (size_t i = 0; st == JOUST_OK && i < sizeof(others) / sizeof(*others); i++) {
+        const json_t *value = json_object_get(whole, others[i]);
+        if (!value)
+            continue;
+        joust_buf_format(to, ",\"%s\":", others[i]);
+        st = add_member(value, false, to, err);
+    }
+    json_decref(whole);
+    return st;
 }
 
 static void add_prompt(const joust_endpoint_ask *ask, joust_buf *to)
@@ -46,11 +93,8 @@ static void add_prompt(const joust_endpoint_ask *ask, joust_buf *to)
         return;
     }
     joust_buf_text(to, ",\"messages\":[");
-    if (e->system) {
-        joust_buf_text(to, "{\"role\":\"system\",\"content\":");
-        joust_json_string(to, e->system, strlen(e->system));
-        joust_buf_text(to, "},");
-    }
+    if (e->system)
+        add_system(e, to);
     joust_buf_text(to, "{\"role\":\"user\",\"content\":");
     joust_json_string(to, ask->prompt, strlen(ask->prompt));
     joust_buf_text(to, "}]");
@@ -117,8 +161,13 @@ joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to, j
     const joust_job_endpoint *e = ask->endpoint;
     joust_buf_text(to, "{\"model\":");
     joust_json_string(to, e->model, strlen(e->model));
-    add_prompt(ask, to);
-    joust_status st = add_sampling(ask, to, err);
+    joust_status st = JOUST_OK;
+    if (ask->is_conversation)
+        st = add_conversation(ask, to, err);
+    else
+        add_prompt(ask, to);
+    if (st == JOUST_OK)
+        st = add_sampling(ask, to, err);
     if (st != JOUST_OK)
         return st;
     uint32_t n_stop = ask->rollout ? ask->rollout->n_stop : 0;

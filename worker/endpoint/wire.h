@@ -13,6 +13,7 @@ typedef struct joust_endpoint_ask {
     const joust_sampling *sampling;
     const joust_job_rollout *rollout; /* whose stop strings count, or NULL */
     const char *prompt;               /* text, or NULL: */
+    bool is_conversation;             /* the text is one as JSON, {"messages": [...], ...}; mode: chat */
     const uint32_t *ids;              /* (n_ids) its token ids; mode: completions */
     uint32_t n_ids;
     uint32_t n;    /* choices */
@@ -22,7 +23,8 @@ typedef struct joust_endpoint_ask {
     uint32_t top; /* so many of the likeliest first tokens */
 } joust_endpoint_ask;
 
-/* Appends the JSON body. Errors: JOUST_UNSUPPORTED: the server can't sample so; JOUST_NOMEM. */
+/* Appends the JSON body. Errors: JOUST_UNSUPPORTED: the server can't sample so; JOUST_MALFORMED: the conversation is none;
+ * JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to,
                                                 joust_error *err);
 /* How many of the likeliest tokens are asked for. */
