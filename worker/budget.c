@@ -127,7 +127,23 @@ joust_memory_plan joust_budget_training_plan(const joust_job *job, const joust_j
         plan.reference = JOUST_MEMORY_REFERENCE_KEPT;
     else if (scored || (other_reference && !of_policy && train->loss != JOUST_LOSS_VALUE))
         plan.reference = JOUST_MEMORY_REFERENCE_SCORED;
+    plan.needs_reference = train->loss == JOUST_LOSS_PPO || train->loss == JOUST_LOSS_VALUE ||
+                           joust_needs_live_reference(&settings);
     return plan;
+}
+
+static joust_status training_too_small(const joust_budget *b, const joust_model_config *config,
+                                       const joust_memory_plan *plan, joust_error *err)
+{
+    char remedy[320];
+    snprintf(remedy, sizeof(remedy),
+             "train.batch_size, rollout.max_tokens or rollout.max_prompt_tokens%s%s%s",
+             plan->kept_bytes ? ", prompts.per_round or rollout.samples" : "",
+             plan->reference != JOUST_MEMORY_REFERENCE_SAME && !plan->needs_reference
+                 ? ", or set train.reference: round-start"
+                 : "",
+             plan->recompute ? "" : ", or set train.gradient_checkpointing: true");
+    return too_small(b, "training", joust_memory_predict(config, plan).training, remedy, err);
 }
 
 joust_status joust_budget_scoring(const joust_budget *b, const joust_model_config *config,
@@ -140,10 +156,7 @@ joust_status joust_budget_scoring(const joust_budget *b, const joust_model_confi
     plan->cache_bytes = 1;
     if (joust_memory_fit_training(config, plan, b->bytes) == 0) {
         plan->max_sums = 1;
-        return too_small(b, "training", joust_memory_predict(config, plan).training,
-                         "train.batch_size, rollout.max_tokens or rollout.max_prompt_tokens, or "
-                         "train.reference: round-start",
-                         err);
+        return training_too_small(b, config, plan, err);
     }
     if (plan->reference != JOUST_MEMORY_REFERENCE_SAME) {
         plan->cache_bytes = wanted_cache(b);
@@ -169,6 +182,5 @@ joust_status joust_budget_steps(const joust_budget *b, const joust_model_config 
     if (*ret > 0)
         return JOUST_OK;
     smallest.max_sums = 1;
-    return too_small(b, "training", joust_memory_predict(config, &smallest).training,
-                     "train.batch_size, rollout.max_tokens or rollout.max_prompt_tokens", err);
+    return training_too_small(b, config, &smallest, err);
 }

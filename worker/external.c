@@ -298,10 +298,10 @@ static joust_status take_line(run *r, const char *line, joust_error *err)
     case JOUST_LINE_CHECKPOINT:
         return keep_checkpoint(r, name, err);
     case JOUST_LINE_NOT_FINITE:
-        return joust_fail(err, JOUST_NOT_FINITE, "its loss isn't finite after step %u: %.150s",
+        return joust_fail(err, JOUST_NOT_FINITE, "its loss isn't finite after step %u: %s",
                           r->n_told, line);
     case JOUST_LINE_BAD_NAME:
-        return joust_fail(err, JOUST_INVALID, "a checkpoint's name is a word: %.150s", line);
+        return joust_fail(err, JOUST_INVALID, "a checkpoint's name is a word: %s", line);
     case JOUST_LINE_TEXT:
         if (*line)
             snprintf(r->last, sizeof(r->last), "%.250s", line);

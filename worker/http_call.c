@@ -92,7 +92,7 @@ static joust_status judge(const joust_http_call *c, CURLcode code, joust_error *
     if (status == 200 && !says_no(&c->received))
         return JOUST_OK;
     joust_endpoint_error_text(c->received.data, c->received.n, text);
-    return joust_fail(err, JOUST_IO, "HTTP status %ld%s%s", status, *text ? ": " : "", text);
+    return joust_fail(err, JOUST_IO, "HTTP status %ld: %s", status, text);
 }
 
 joust_status joust_http_call_turn(joust_http_call *c, joust_error *err)

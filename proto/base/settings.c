@@ -2,6 +2,7 @@
 
 #include <math.h> /* isfinite */
 #include <stddef.h>
+#include <stdio.h>
 
 static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_DPO] = {"dpo", .of_pairs = true, .keys = JOUST_TAKES_LABEL_SMOOTHING},
@@ -150,8 +151,7 @@ static joust_status numbers_check(const joust_train_settings *s, uint32_t keys, 
                               numbers[i].low, numbers[i].high);
         bool taken = numbers[i].key ? (keys & numbers[i].key) != 0 : of_pairs;
         if (!taken && !same(numbers[i].value, numbers[i].neutral))
-            return joust_fail(err, JOUST_INVALID, "has no effect on the loss %s; leave it out",
-                              loss);
+            return joust_fail(err, JOUST_INVALID, "has no effect on %s; leave it out", loss);
     }
     *ret_key = "label_smoothing";
     if (o->label_smoothing >= 0.5)
@@ -193,8 +193,11 @@ joust_status joust_objective_check(const joust_train_settings *s, const char **r
         return joust_fail(err, JOUST_INVALID, "unknown loss %d", (int)s->loss);
     bool of_reference;
     const uint32_t keys = keys_of(s, &of_reference);
+    char loss[64] = "a policy loss";
+    if (s->loss != JOUST_LOSS_POLICY)
+        snprintf(loss, sizeof(loss), "the loss %s", traits->name);
     joust_status st =
-        numbers_check(s, keys, traits->of_pairs && !traits->of_scores, traits->name, ret_key, err);
+        numbers_check(s, keys, traits->of_pairs && !traits->of_scores, loss, ret_key, err);
     if (st)
         return st;
     *ret_key = "mix";
@@ -203,16 +206,14 @@ joust_status joust_objective_check(const joust_train_settings *s, const char **r
         return st;
     *ret_key = "sft_weight";
     if (traits->of_scores && s->sft_weight != 0)
-        return joust_fail(err, JOUST_INVALID, "has no effect on the loss %s; leave it out",
-                          traits->name);
+        return joust_fail(err, JOUST_INVALID, "has no effect on %s; leave it out", loss);
     *ret_key = "reference";
     if (s->no_reference && s->loss == JOUST_LOSS_KTO)
         return joust_fail(err, JOUST_INVALID, "kto needs a reference");
     *ret_key = "reference_sync_steps";
     if (s->objective.reference_sync_steps > 0 &&
         (s->no_reference || !of_reference || !traits->of_pairs))
-        return joust_fail(err, JOUST_INVALID, "has no effect: the loss %s has no reference here",
-                          traits->name);
+        return joust_fail(err, JOUST_INVALID, "has no effect: %s has no reference here", loss);
     *ret_key = "";
     return JOUST_OK;
 }

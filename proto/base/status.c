@@ -39,14 +39,26 @@ joust_scope joust_status_scope(joust_status status)
     return JOUST_SCOPE_PROCESS;
 }
 
+void joust_text_ellipsis(char *text, size_t room, int needed)
+{
+    static const char dots[] = "\xe2\x80\xa6";
+    if (needed < 0 || (size_t)needed < room || room < sizeof(dots))
+        return;
+    size_t at = room - sizeof(dots);
+    while (at > 0 && ((unsigned char)text[at] & 0xc0) == 0x80) /* inside a character */
+        at--;
+    memcpy(text + at, dots, sizeof(dots));
+}
+
 joust_status joust_fail(joust_error *err, joust_status status, const char *format, ...)
 {
     if (err) {
         va_list args;
         va_start(args, format);
         err->status = status;
-        vsnprintf(err->text, sizeof(err->text), format, args);
+        int n = vsnprintf(err->text, sizeof(err->text), format, args);
         va_end(args);
+        joust_text_ellipsis(err->text, sizeof(err->text), n);
     }
     return status;
 }
@@ -61,12 +73,11 @@ joust_status joust_blame(joust_error *err, joust_status status, const char *form
     va_start(args, format);
     int n = vsnprintf(err->text, sizeof(err->text), format, args);
     va_end(args);
+    joust_text_ellipsis(err->text, sizeof(err->text), n);
     size_t used = n < 0 ? 0 : (size_t)n;
     if (used + 2 >= sizeof(err->text))
         return err->status;
-    size_t room = sizeof(err->text) - used - 3, length = strnlen(below, sizeof(below));
-    memcpy(err->text + used, ": ", 2);
-    memcpy(err->text + used + 2, below, length < room ? length : room);
-    err->text[used + 2 + (length < room ? length : room)] = '\0';
+    n = snprintf(err->text + used, sizeof(err->text) - used, ": %s", below);
+    joust_text_ellipsis(err->text + used, sizeof(err->text) - used, n);
     return err->status;
 }

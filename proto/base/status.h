@@ -70,6 +70,9 @@ const char *joust_status_name(joust_status status);
 const char *joust_status_text(joust_status status);
 joust_scope joust_status_scope(joust_status status);
 
+/* Ends a text that was cut to its room by "…", behind a whole character of UTF-8; needed: what snprintf returned. */
+void joust_text_ellipsis(char *text, size_t room, int needed);
+
 /* Fills err (may be NULL) and returns status, so that `return joust_fail(err, JOUST_X, ...)` reads well. */
 joust_status joust_fail(joust_error *err, joust_status status, const char *format, ...)
     JOUST_PRINTF(3, 4);

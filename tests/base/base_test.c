@@ -38,6 +38,16 @@ static void test_status(void **state)
     check_status(JOUST_IO, joust_blame(&err, JOUST_IO, "place"));
     assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
     assert_memory_equal(err.text, "place: aaa", 10);
+    /* between two characters, and so that one sees it */
+    memcpy(text, "ab\xc3\xa4\xc3\xb6xyz", 10);
+    joust_text_ellipsis(text, 8, 9);
+    assert_string_equal(text, "ab\xc3\xa4\xe2\x80\xa6");
+    memcpy(text, "ab\xc3\xa4\xc3\xb6xyz", 10);
+    joust_text_ellipsis(text, 9, 9);
+    assert_string_equal(text, "ab\xc3\xa4\xe2\x80\xa6");
+    memcpy(text, "ab\xc3\xa4\xc3\xb6xyz", 10);
+    joust_text_ellipsis(text, 10, 9); /* it fits */
+    assert_string_equal(text, "ab\xc3\xa4\xc3\xb6xyz");
 }
 
 static void test_alloc(void **state)

@@ -250,11 +250,14 @@ static void reasons_are_one_printable_line(void **state)
     joust_endpoint_error_text(nested, strlen(nested), text);
     assert_string_equal(text, "too long");
     memset(raw, '\x1b', sizeof(raw));
+    raw[1] = raw[199] = raw[200] = 'x';
     joust_endpoint_error_text(raw, sizeof(raw), text);
-    assert_int_equal(strlen(text), 200);
+    assert_int_equal(strlen(text), 200); /* from the first x on */
     assert_null(strchr(text, '\x1b'));
+    joust_endpoint_error_text(" \r\n", 3, text);
+    assert_string_equal(text, "no text that can be read");
     joust_endpoint_error_text(NULL, 0, text);
-    assert_string_equal(text, "");
+    assert_string_equal(text, "an empty body");
 }
 
 static void running_out_of_memory_leaves_nothing(void **state)

@@ -37,6 +37,8 @@ joust_status joust_response_load(const void *body, size_t n_bytes, json_t **ret,
 {
     json_error_t problem;
     json_t *root = json_loadb(body, n_bytes, JSON_REJECT_DUPLICATES, &problem);
+    if (!root && n_bytes == 0)
+        return joust_fail(err, JOUST_MALFORMED, "the answer isn't JSON: its body is empty");
     if (!root)
         return joust_fail(err, JOUST_MALFORMED, "the answer isn't JSON: byte %d: %.200s",
                           problem.position, problem.text);
@@ -307,13 +309,17 @@ joust_status joust_endpoint_parse(const void *body, size_t n_bytes, const joust_
 
 /* ---- errors, models ---- */
 
+/* Without spaces at its ends; nothing, where there is nothing else. */
 static void copy_line(const char *text, size_t n, char to[256])
 {
     size_t at = 0;
     for (size_t i = 0; i < n && at < 200; i++) {
         unsigned char c = (unsigned char)text[i];
-        to[at++] = c >= 0x20 && c < 0x7f ? (char)c : ' ';
+        if (c > 0x20 || at > 0)
+            to[at++] = c >= 0x20 && c < 0x7f ? (char)c : ' ';
     }
+    while (at > 0 && to[at - 1] == ' ')
+        at--;
     to[at] = '\0';
 }
 
@@ -330,6 +336,8 @@ void joust_endpoint_error_text(const void *body, size_t n_bytes, char to[256])
         text = json_string_value(json_object_get(root, "detail"));
     copy_line(text ? text : body, text ? strlen(text) : n_bytes, to);
     json_decref(root);
+    if (!*to)
+        snprintf(to, 256, "%s", n_bytes ? "no text that can be read" : "an empty body");
 }
 
 joust_status joust_endpoint_parse_models(const void *body, size_t n_bytes, const char *model,

@@ -270,7 +270,7 @@ static joust_exchange read_status(const joust_endpoint *e, const joust_transfer 
     x.refused = x.outcome == JOUST_ENDPOINT_ANSWERED;
     x.retry_after_ms = seconds > 0 ? (int64_t)seconds * 1000 : 0;
     joust_endpoint_error_text(t->received.data, t->received.n, text);
-    snprintf(x.why, sizeof(x.why), "HTTP status %ld%s%s%s", status, *text ? ": " : "", text,
+    snprintf(x.why, sizeof(x.why), "HTTP status %ld: %s%s", status, text,
              status >= 300 && status < 400 ? " (redirects aren't followed)" : "");
     joust_endpoint_redact(e, x.why);
     return x;

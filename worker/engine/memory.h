@@ -24,6 +24,7 @@ typedef struct joust_memory_plan {
     joust_lora_settings
         lora; /* rank 0: no adapter, every parameter is trained; its base is no other reference */
     bool recompute; /* joust_train_settings.recompute */
+    bool needs_reference; /* whatever a job's reference is, there is one: no remedy takes it away */
     uint64_t
         kept_bytes; /* what the caller keeps through training: credit of a policy loss's answers */
 } joust_memory_plan;

@@ -526,7 +526,7 @@ joust_status joust_trainer_step_policy(joust_trainer *t, const joust_policy_row 
 {
     if (t->params.loss != JOUST_LOSS_POLICY || n == 0)
         return joust_fail(err, JOUST_INVALID,
-                          "training step: answers need the loss policy and at least one row");
+                          "training step: answers need a policy loss and at least one row");
     step s = {.t = t, .answers = rows, .n = n, .n_shares = 1};
     for (uint32_t i = 0; i < n; i++) {
         joust_status st =
