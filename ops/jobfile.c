@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ops/job_fill.h"
+#include "ops/job_lint.h"
 #include "ops/job_overrides.h"
 #include "ops/yaml_tree.h"
 #include "proto/base/alloc.h"
@@ -152,34 +153,6 @@ static joust_status assemble(joust_job_draft *draft, joust_error *err)
     return st;
 }
 
-/* The node that path ("judges[0].model") leads to, or the deepest on the way. View of root. */
-static const joust_yaml_node *walk(const joust_yaml_node *root, const char *path)
-{
-    const joust_yaml_node *node = root;
-    while (*path) {
-        const joust_yaml_node *next = NULL;
-        if (*path == '[') {
-            char *end;
-            unsigned long index = strtoul(path + 1, &end, 10);
-            if (index < node->n)
-                next = node->entries[index].value;
-            path = *end ? end + 1 : end;
-        } else {
-            path += *path == '.';
-            char name[128];
-            size_t n = strcspn(path, ".[");
-            snprintf(name, sizeof(name), "%.*s", (int)n, path);
-            const joust_yaml_entry *entry = joust_yaml_find(node, name);
-            next = entry ? entry->value : NULL;
-            path += n;
-        }
-        if (!next)
-            break;
-        node = next;
-    }
-    return node;
-}
-
 typedef struct reporting {
     const joust_yaml_node *root;
     joust_problems *problems;
@@ -191,7 +164,8 @@ static void report_problem(void *context, const char *key, const char *why)
     size_t n = strlen(key);
     if (n && strncmp(why, key, n) == 0 && strncmp(why + n, ": ", 2) == 0)
         why += n + 2;
-    joust_problem_add(r->problems, walk(r->root, key)->place, "%s%s%s", key, n ? ": " : "", why);
+    joust_problem_add(r->problems, joust_job_node(r->root, key, NULL)->place, "%s%s%s", key,
+                      n ? ": " : "", why);
 }
 
 /* What no single key shows: reported at the keys that joust_job_validate_all names. */
@@ -204,7 +178,7 @@ static joust_status check_whole(const joust_job *job, const joust_yaml_node *roo
 
 static joust_place place_of(const joust_jobfile *jobfile, const char *key)
 {
-    const joust_yaml_node *node = jobfile->tree ? walk(jobfile->tree, key) : NULL;
+    const joust_yaml_node *node = jobfile->tree ? joust_job_node(jobfile->tree, key, NULL) : NULL;
     return node ? node->place : (joust_place){0, 1, 1};
 }
 
@@ -251,7 +225,12 @@ static joust_status read_tree(joust_yaml_node *root, const char *folder,
     if (st)
         return st;
     check_name(&draft->job, root, problems);
-    return problems->n_errors ? JOUST_OK : check_whole(&draft->job, root, problems, err);
+    if (problems->n_errors)
+        return JOUST_OK;
+    st = check_whole(&draft->job, root, problems, err);
+    if (!st)
+        joust_job_lint(&draft->job, root, problems);
+    return st;
 }
 
 joust_status joust_jobfile_parse(const void *data, size_t n, const char *name, const char *folder,

@@ -9,6 +9,8 @@
 #include "coordinator/prompt_file.h"
 #include "judge/judging.h"
 #include "ops/cli.h"
+#include "ops/device_probe.h"
+#include "ops/job_lint.h"
 #include "ops/local_model.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
@@ -370,6 +372,8 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
     if (st == JOUST_OK)
         st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
     joust_prompter_free(&check.prompter);
+    if (st == JOUST_OK && strcmp(p->job->sets[stage->set].name, "prompts") == 0)
+        joust_job_lint_lines(p->job, p->jobfile->tree, lines, p->problems);
     if (st == JOUST_OK && check.n_bare > 0)
         check_references(p, stage, &check, lines);
     if (st == JOUST_OK && check.count)
@@ -393,15 +397,18 @@ static joust_status check_served_prompt(void *user, uint64_t line, const joust_p
                           : joust_blame(err, st, "%s:%llu", c->path, (unsigned long long)line + 1);
 }
 
-static joust_status check_served_prompts(const preflight *p, const joust_stage *stage,
-                                         joust_error *err)
+static joust_status check_served_prompts(preflight *p, const joust_stage *stage, joust_error *err)
 {
     uint64_t lines;
     joust_digest content;
     served_check check = {.job = p->job,
                           .endpoint = &p->job->models[stage->model].endpoint,
                           .path = p->job->sets[stage->set].path};
-    return joust_prompt_file_read(check.path, check_served_prompt, &check, &lines, &content, err);
+    joust_status st =
+        joust_prompt_file_read(check.path, check_served_prompt, &check, &lines, &content, err);
+    if (st == JOUST_OK && strcmp(p->job->sets[stage->set].name, "prompts") == 0)
+        joust_job_lint_lines(p->job, p->jobfile->tree, lines, p->problems);
+    return st;
 }
 
 /* Stages that answer the same prompts by the same model are looked at once. */
@@ -451,6 +458,7 @@ static joust_status check_all(preflight *p, joust_error *err)
 {
     joust_error why = {0};
     joust_status st = check_models(p, err);
+    joust_job_lint_files(p->job, p->jobfile->tree, p->problems);
     if (st == JOUST_OK)
         st = check_judges(p, err);
     if (st != JOUST_OK)
@@ -487,6 +495,31 @@ joust_status joust_preflight(const joust_jobfile *jobfile, joust_problems *probl
     return st;
 }
 
+/* The device that roles are started with: launch starts them here; validate may run where the job doesn't. */
+static joust_status check_device(const joust_jobfile *jobfile, const char *verb,
+                                 joust_problems *problems, joust_error *err)
+{
+    static const char option[] = "--device cuda: ";
+    const joust_job_cluster *cluster = &jobfile->job.cluster;
+    const uint32_t n = cluster->workers > cluster->judges ? cluster->workers : cluster->judges;
+    const bool starts = strcmp(verb, "launch") == 0;
+    joust_error why = {0};
+    if (!jobfile->device || strcmp(jobfile->device, "cpu") == 0 ||
+        (!starts && strcmp(verb, "validate") != 0))
+        return JOUST_OK;
+    joust_status st = joust_device_probe(jobfile->device, jobfile->precision, n, &why);
+    if (st != JOUST_OK && joust_status_scope(st) == JOUST_SCOPE_PROCESS)
+        return joust_fail(err, st, "%s", why.text);
+    const char *text = why.text;
+    if (strncmp(text, option, sizeof(option) - 1) == 0)
+        text += sizeof(option) - 1;
+    if (st != JOUST_OK && starts)
+        joust_jobfile_problem(jobfile, problems, "cluster.device", text);
+    else if (st != JOUST_OK)
+        joust_jobfile_warning(jobfile, problems, "cluster.device", text);
+    return JOUST_OK;
+}
+
 int joust_preflight_or_exit(const char *verb, const joust_jobfile *jobfile, const char *file,
                             const joust_text_list *sets, const char *store)
 {
@@ -498,6 +531,8 @@ int joust_preflight_or_exit(const char *verb, const joust_jobfile *jobfile, cons
     joust_status st = store ? joust_store_check_place(store, &err) : JOUST_OK;
     if (st == JOUST_OK && !begun)
         st = joust_preflight(jobfile, &problems, &err);
+    if (st == JOUST_OK)
+        st = check_device(jobfile, verb, &problems, &err);
     const uint32_t n = problems.n_errors;
     joust_jobfile_print(&problems);
     joust_problems_fini(&problems);

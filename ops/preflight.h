@@ -11,8 +11,8 @@ JOUST_MUST_USE joust_status joust_preflight(const joust_jobfile *jobfile, joust_
                                             joust_error *err);
 /* For verbs: as above, printing the problems as FILE:LINE:COLUMN: file and sets are what the job file was read from; nothing
  * if the store is there already, since it has what the job began with (NULL: look all the same). A folder of other things is
- * refused as a store. Returns -1 to go on, else
- * the exit status to leave with. */
+ * refused as a store. A device that this machine lacks is an error for "launch", which runs roles here, store or not, and a
+ * warning for "validate". Returns -1 to go on, else the exit status to leave with. */
 int joust_preflight_or_exit(const char *verb, const joust_jobfile *jobfile, const char *file,
                             const joust_text_list *sets, const char *store);
 

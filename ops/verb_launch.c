@@ -186,6 +186,9 @@ int joust_verb_launch(int argc, char **argv)
     if (status >= 0)
         return status;
     device = device ? device : jobfile.device;
+    jobfile.device = device;
+    if (workers != UINT32_MAX && workers > 0) /* for what is looked at before the start */
+        jobfile.job.cluster.workers = workers;
     jobfile.precision = precision ? precision : jobfile.precision;
     if (device && strcmp(device, "cpu") != 0 && jobfile.job.has_train &&
         jobfile.job.train.has_lora) {
