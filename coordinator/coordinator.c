@@ -1,12 +1,15 @@
 #include "coordinator/coordinator.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "coordinator/coordinator_internal.h"
 #include "coordinator/inputs.h"
 #include "coordinator/recovery.h"
+#include "coordinator/status.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/base/log.h"
@@ -76,13 +79,17 @@ static joust_status recover(joust_coordinator *c, joust_error *err)
     return st;
 }
 
-/* STORE/status.endpoint says where the status socket is. */
+/* STORE/status.endpoint says where the status socket is; NULL: there is none, whatever an earlier coordinator left. */
 static joust_status write_status_endpoint(const char *dir, const char *endpoint, joust_error *err)
 {
-    char *path = joust_path_join(dir, "status.endpoint");
+    char *path = joust_path_join(dir, JOUST_STATUS_ENDPOINT);
+    joust_status st = JOUST_OK;
     if (!path)
         return joust_fail(err, JOUST_NOMEM, "status endpoint: out of memory");
-    joust_status st = joust_file_write(path, endpoint, strlen(endpoint), err);
+    if (endpoint)
+        st = joust_file_write(path, endpoint, strlen(endpoint), err);
+    else if (unlink(path) != 0 && errno != ENOENT)
+        st = joust_fail(err, joust_status_of_errno(errno), "%s: %s", path, strerror(errno));
     joust_free(path);
     return st;
 }
@@ -108,9 +115,10 @@ static joust_status summarise_finished(joust_coordinator *c, joust_error *err)
     return st;
 }
 
-static joust_status open_store(joust_coordinator *c, joust_job *job, const char *dir,
-                               joust_error *err)
+static joust_status open_store(joust_coordinator *c, joust_job *job,
+                               const joust_coordinator_options *options, joust_error *err)
 {
+    const char *dir = options->store;
     uint64_t epoch;
     joust_status st = joust_store_open(dir, job, &c->store, err);
     if (st == JOUST_OK)
@@ -128,12 +136,16 @@ static joust_status open_store(joust_coordinator *c, joust_job *job, const char 
                                        .recent = c->recent};
     if (st == JOUST_OK)
         st = joust_core_create(job, &c->plan, c->n_prompts,
-                               &(joust_core_options){.lease_ms = job->cluster.lease_ms}, &c->core,
-                               err);
+                               &(joust_core_options){.lease_ms = job->cluster.lease_ms,
+                                                     .device = options->device,
+                                                     .precision = options->precision},
+                               &c->core, err);
     if (st == JOUST_OK)
         st = joust_outbox_create(&c->outbox, err);
     if (st == JOUST_OK)
         st = recover(c, err);
+    if (st == JOUST_OK)
+        st = joust_core_check_class(c->core, err);
     if (st == JOUST_OK)
         st = joust_committer_create(c->loop, c->store, epoch, committed, c, &c->committer, err);
     if (st == JOUST_OK)
@@ -146,7 +158,9 @@ static joust_status open_store(joust_coordinator *c, joust_job *job, const char 
 static joust_status open_sockets(joust_coordinator *c, const joust_coordinator_options *options,
                                  joust_error *err)
 {
-    joust_status st = joust_context_create(&c->context, err);
+    joust_status st = options->status ? JOUST_OK : write_status_endpoint(options->store, NULL, err);
+    if (st == JOUST_OK)
+        st = joust_context_create(&c->context, err);
     if (st == JOUST_OK)
         st = joust_socket_open(c->context,
                                &(joust_socket_options){.kind = JOUST_SOCKET_ROUTER,
@@ -210,7 +224,7 @@ static joust_status start(joust_coordinator *c, joust_job *job,
     if (st == JOUST_OK) /* before any thread is made */
         st = joust_loop_add_signals(c->loop, signalled, c, err);
     if (st == JOUST_OK)
-        st = open_store(c, job, options->store, err);
+        st = open_store(c, job, options, err);
     if (st == JOUST_OK)
         st = joust_served_open(c, err);
     if (st == JOUST_OK)

@@ -18,6 +18,8 @@ typedef struct joust_coordinator_options {
     const char *store;    /* folder */
     const char *endpoint; /* peers' ROUTER: "ipc:///…" or "tcp://…" */
     const char *status;   /* status socket's endpoint; NULL: none */
+    const char *device,
+        *precision; /* what workers and judges must compute on and in (joust_core_options); NULL: as the first worker */
 } joust_coordinator_options;
 
 typedef enum joust_coordinator_end {

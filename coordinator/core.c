@@ -117,11 +117,12 @@ joust_action *joust_step_send(const joust_step *s, joust_action_kind kind, const
 void joust_step_tell(const joust_step *s, joust_action_kind kind, joust_status status,
                      const char *format, ...)
 {
-    char text[512];
+    char text[JOUST_CORE_TEXT_BYTES];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    joust_text_ellipsis(text, sizeof text, n);
     joust_step_send(s, kind, NULL)->status = status;
     joust_actions_set_text(s->out, "%s", text);
 }
@@ -148,7 +149,7 @@ static joust_status note_failure(const joust_step *s, joust_peer *peer, const jo
                                  bool counts, const char *why)
 {
     joust_core *core = s->core;
-    char name[160], text[512];
+    char name[160], text[JOUST_CORE_TEXT_BYTES], which[64] = "";
     peer->failed = *unit;
     peer->failures++;
     uint32_t doublings = peer->failures < 8 ? peer->failures - 1 : 7;
@@ -162,15 +163,20 @@ static joust_status note_failure(const joust_step *s, joust_peer *peer, const jo
         bool last = cell->failures >= core->options.max_failures;
         joust_core_move(core, unit, last ? JOUST_UNIT_GIVE_UP : JOUST_UNIT_RELEASE);
         joust_core_unit_text(core, unit, name);
-        snprintf(text, sizeof text, "%s failed on %s, failure %u of %u: %.150s", name, peer->name,
-                 cell->failures, core->options.max_failures, why);
+        if (counts)
+            snprintf(which, sizeof which, ", failure %u of %u", cell->failures,
+                     core->options.max_failures);
+        int n = snprintf(text, sizeof text, "%s failed on %s%s: %s", name, peer->name, which, why);
+        joust_text_ellipsis(text, sizeof text, n);
         joust_actions_add(s->out, JOUST_ACTION_WARN);
         joust_actions_set_text(s->out, "%s", text);
         if (last)
             st = fail_job(s, text);
     }
     if (peer->failures >= core->options.max_peer_failures && st == JOUST_OK) {
-        snprintf(text, sizeof text, "%u failures in a row, the last: %.300s", peer->failures, why);
+        int n =
+            snprintf(text, sizeof text, "%u failures in a row, the last: %s", peer->failures, why);
+        joust_text_ellipsis(text, sizeof text, n);
         joust_core_quarantine(core, peer, text, s->out);
     }
     return st;
@@ -343,7 +349,7 @@ static joust_status on_local(const joust_step *s)
     const joust_core_local *local = &s->event->u.local;
     const joust_unit_key *unit = &local->unit;
     joust_core *core = s->core;
-    char name[160], text[512];
+    char name[160], text[JOUST_CORE_TEXT_BYTES];
     if (!joust_core_is_unit(core, unit) || joust_core_unit(core, unit) != JOUST_UNIT_LEASED ||
         !joust_stage_is_local(core->plan->stages[unit->stage].kind))
         return joust_fail(s->err, JOUST_BUG, "unit %u/%u/%llu was not to be computed here",
@@ -358,7 +364,8 @@ static joust_status on_local(const joust_step *s)
                                  true);
     joust_core_move(core, unit, JOUST_UNIT_GIVE_UP);
     joust_core_unit_text(core, unit, name);
-    snprintf(text, sizeof text, "%s: %.300s", name, s->event->text ? s->event->text : "failed");
+    int n = snprintf(text, sizeof text, "%s: %s", name, s->event->text ? s->event->text : "failed");
+    joust_text_ellipsis(text, sizeof text, n);
     return fail_job(s, text);
 }
 

@@ -35,6 +35,8 @@ typedef struct joust_core_options {
         max_pending_groups; /* groups generated and not yet judged, a GENERATE stage, before rollouts pause; 0: 1024 */
     uint32_t max_local;      /* RUN_LOCAL units under way at once; 0: 256 */
     uint32_t snapshot_every; /* events between snapshots, beside those at stage ends; 0: 4096 */
+    const char *device,
+        *precision; /* what the job's class has to be of: "cpu" or "cuda…"; "f32" or "bf16"; kept; NULL: as its first worker */
 } joust_core_options;
 
 typedef enum joust_core_event_kind {
@@ -130,6 +132,8 @@ typedef enum joust_core_phase {
     JOUST_CORE_SUPERSEDED
 } joust_core_phase;
 
+/* Whether the class of what is recorded fits the options. Errors: JOUST_CONFLICT, naming both and what to do. */
+JOUST_MUST_USE joust_status joust_core_check_class(const joust_core *core, joust_error *err);
 joust_core_phase joust_core_get_phase(const joust_core *core);
 uint32_t joust_core_round(const joust_core *core); /* current; job.rounds + 1 once all are done */
 /* Appends one sentence: what is being waited for, since when, and who is the culprit. */

@@ -13,6 +13,85 @@ static joust_peer *peer_by_name(joust_core *core, const char *name)
     return NULL;
 }
 
+/* Whether a numeric class is of the device and the precision that the job asks for, where it does. */
+static bool is_asked_for(const joust_core_options *o, const char *class)
+{
+    const bool on_cpu = strncmp(class, "cpu-", 4) == 0;
+    if (o->device && (strcmp(o->device, "cpu") == 0) != on_cpu)
+        return false;
+    return !o->precision || !strstr(class, strcmp(o->precision, "bf16") == 0 ? "-f32-" : "-bf16-");
+}
+
+/* "cuda, bf16" */
+static void describe_asked(const joust_core_options *o, char *to, size_t n)
+{
+    snprintf(to, n, "%s%s%s", o->device ? o->device : "", o->device && o->precision ? ", " : "",
+             o->precision ? o->precision : "");
+}
+
+joust_status joust_core_check_class(const joust_core *core, joust_error *err)
+{
+    char asked[64];
+    if (!core->numeric_class[0] || is_asked_for(&core->options, core->numeric_class))
+        return JOUST_OK;
+    describe_asked(&core->options, asked, sizeof asked);
+    return joust_fail(err, JOUST_CONFLICT,
+                      "the job's records were computed in class %s, and it was to go on in another "
+                      "(%s), whose bits differ: resume with the --device and --precision (or "
+                      "cluster: {device: ..., precision: ...}) that it began with, or begin it "
+                      "anew in another store",
+                      core->numeric_class, asked);
+}
+
+static void tell_class(const joust_step *s, uint64_t peer, const char *name, const char *class)
+{
+    const joust_core *core = s->core;
+    char asked[64], text[JOUST_CORE_TEXT_BYTES];
+    describe_asked(&core->options, asked, sizeof asked);
+    if (core->numeric_class[0])
+        snprintf(text, sizeof text,
+                 "%s computes in class %s, but the job's records are of class %s: their bits "
+                 "differ; start it with the --device and --precision of the job's workers",
+                 name, class, core->numeric_class);
+    else
+        snprintf(text, sizeof text,
+                 "%s computes in class %s, but the job asks for another (%s): start it with the "
+                 "same --device and --precision",
+                 name, class, asked);
+    joust_action *bye = joust_actions_add(s->out, JOUST_ACTION_GOODBYE);
+    bye->peer = peer;
+    bye->status = JOUST_CONFLICT;
+    joust_actions_set_text(s->out, "%s", text);
+    joust_actions_add(s->out, JOUST_ACTION_WARN);
+    joust_actions_set_text(s->out, "%s", text);
+}
+
+/* Whether what a peer of this class computes can't be the job's; a peer without a class computes nothing. */
+static bool is_other_class(const joust_core *core, const char *class)
+{
+    return class[0] && ((core->numeric_class[0] && strcmp(class, core->numeric_class) != 0) ||
+                        !is_asked_for(&core->options, class));
+}
+
+/* The job's class is that of the first worker that it takes; who came before and is of another leaves. */
+static joust_status settle_class(const joust_step *s, const joust_core_hello *hello)
+{
+    joust_core *core = s->core;
+    joust_fold fold = {.kind = JOUST_FOLD_CLASS};
+    if (!hello->numeric_class[0] || core->numeric_class[0] || hello->role != JOUST_PEER_WORKER)
+        return JOUST_OK;
+    snprintf(fold.text, sizeof fold.text, "%s", hello->numeric_class);
+    joust_status st = joust_step_record(s, &fold, false);
+    for (uint32_t i = core->n_peers; i-- > 0 && st == JOUST_OK;) {
+        joust_peer *peer = &core->peers[i];
+        if (!is_other_class(core, peer->numeric_class))
+            continue;
+        tell_class(s, peer->handle, peer->name, peer->numeric_class);
+        joust_core_remove_peer(core, peer);
+    }
+    return st;
+}
+
 /* Refusals that need no peer entry; true if the HELLO was turned away. */
 static bool turn_away(const joust_step *s)
 {
@@ -32,12 +111,8 @@ static bool turn_away(const joust_step *s)
     else if (hello->role != JOUST_PEER_WORKER && hello->role != JOUST_PEER_JUDGE)
         joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_UNSUPPORTED, "%s: role %u is unknown",
                         hello->name, (unsigned)hello->role);
-    else if (hello->numeric_class[0] && core->numeric_class[0] &&
-             strcmp(hello->numeric_class, core->numeric_class) != 0)
-        joust_step_tell(
-            s, JOUST_ACTION_GOODBYE, JOUST_DENIED,
-            "%s computes in class %s, but the job's records are of class %s: their bits differ",
-            hello->name, hello->numeric_class, core->numeric_class);
+    else if (is_other_class(core, hello->numeric_class))
+        tell_class(s, s->event->peer, hello->name, hello->numeric_class);
     else if (core->n_peers >= JOUST_CORE_MAX_PEERS && !peer_by_name(core, hello->name))
         joust_step_tell(s, JOUST_ACTION_GOODBYE, JOUST_FULL,
                         "%u peers are connected, which is the most", core->n_peers);
@@ -74,6 +149,7 @@ static joust_status enter(const joust_step *s, joust_peer **ret)
     peer->handle = s->event->peer;
     peer->instance = hello->instance;
     snprintf(peer->name, sizeof peer->name, "%s", hello->name);
+    snprintf(peer->numeric_class, sizeof peer->numeric_class, "%s", hello->numeric_class);
     peer->role = hello->role;
     peer->can_train = hello->can_train;
     peer->heard_ms = s->now_ms;
@@ -104,11 +180,10 @@ joust_status joust_step_hello(const joust_step *s)
     joust_status st = enter(s, &peer);
     if (st != JOUST_OK || !peer)
         return st;
-    if (hello->numeric_class[0] && !core->numeric_class[0]) {
-        joust_fold fold = {.kind = JOUST_FOLD_CLASS};
-        snprintf(fold.text, sizeof fold.text, "%s", hello->numeric_class);
-        st = joust_step_record(s, &fold, false);
-    }
+    st = settle_class(s, hello);
+    peer = joust_core_find_peer(core, s->event->peer);
+    if (st != JOUST_OK || !peer)
+        return st;
     joust_step_send(s, JOUST_ACTION_HELLO_ACK, NULL);
     for (uint32_t i = peer->n_leases; i-- > 0;) {
         if (!lists(hello, &peer->leases[i].id.unit) || i >= peer->credit)

@@ -5,6 +5,8 @@
 
 #include "coordinator/core.h"
 
+#define JOUST_CORE_TEXT_BYTES 1024u /* of a reason, with its end */
+
 typedef struct joust_core_unit_cell {
     uint8_t state;     /* joust_unit_state */
     uint8_t failures;  /* reported by peers in this process's life */
@@ -38,7 +40,7 @@ typedef struct joust_lease {
 
 typedef struct joust_peer {
     uint64_t handle, instance;
-    char name[JOUST_MAX_NAME_BYTES];
+    char name[JOUST_MAX_NAME_BYTES], numeric_class[JOUST_MAX_NAME_BYTES];
     joust_peer_role role;
     bool can_train, quarantined;
     uint32_t credit;
@@ -61,7 +63,7 @@ struct joust_core {
     uint64_t epoch, n_events, n_pairs; /* n_pairs: of all finished PAIR stages */
     uint32_t round;
     char numeric_class[JOUST_MAX_NAME_BYTES];
-    char failure[512];       /* why the job failed; "" while it has not */
+    char failure[JOUST_CORE_TEXT_BYTES]; /* why the job failed; "" while it has not */
     joust_lineage *lineages; /* (job->n_models) */
     joust_stage_run *runs;   /* (plan->n_stages) of the current round */
     /* The volatile half. */
@@ -94,7 +96,7 @@ typedef struct joust_fold {
     uint32_t step;
     joust_digest digest;
     bool promoted;
-    char text[512];
+    char text[JOUST_CORE_TEXT_BYTES];
 } joust_fold;
 
 /* core_state.c */

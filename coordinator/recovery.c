@@ -4,6 +4,7 @@
 
 #include "coordinator/status.h"
 #include "proto/base/alloc.h"
+#include "proto/base/file.h"
 #include "storage/tables.h"
 
 typedef struct replaying {
@@ -80,6 +81,15 @@ static joust_status stored_job_open(stored_job *s, const char *dir, joust_error 
     return st;
 }
 
+/* Whether a coordinator has left word of its status socket. */
+static bool has_socket(const char *dir)
+{
+    char *path = joust_path_join(dir, JOUST_STATUS_ENDPOINT);
+    const bool has = path && joust_file_exists(path);
+    joust_free(path);
+    return has;
+}
+
 joust_status joust_recovery_status(const char *dir, joust_buf *to, joust_core_phase *ret_phase,
                                    joust_error *err)
 {
@@ -90,7 +100,8 @@ joust_status joust_recovery_status(const char *dir, joust_buf *to, joust_core_ph
         joust_status_head(&(joust_status_view){.job = joust_store_job(s.store),
                                                .job_digest = s.digest,
                                                .core = s.core,
-                                               .holder = joust_store_holder(dir)},
+                                               .holder = joust_store_holder(dir),
+                                               .has_socket = has_socket(dir)},
                           to);
         joust_buf_text(to, "}");
         st = joust_buf_status(to, err);

@@ -13,10 +13,17 @@ void joust_status_head(const joust_status_view *view, joust_buf *to)
 {
     joust_buf why = {0};
     char hex[JOUST_DIGEST_HEX];
-    if (!view->running && view->holder > 0)
+    const bool over = joust_core_get_phase(view->core) != JOUST_CORE_RUNNING;
+    if (!view->running && view->holder > 0 && !over && view->has_socket)
         joust_buf_format(&why,
                          "its coordinator, process %lld, doesn't answer: is it stopped, or busy?",
                          (long long)view->holder);
+    else if (!view->running && view->holder > 0 && !over)
+        joust_buf_format(
+            &why,
+            "its coordinator, process %lld, runs it without a status socket (--status): "
+            "this is what its store says, which knows of no peers and leases",
+            (long long)view->holder);
     else if (!view->running && joust_core_get_phase(view->core) == JOUST_CORE_RUNNING)
         joust_buf_text(&why, "nobody runs it: the same launch resumes");
     else

@@ -244,11 +244,21 @@ static void describe_exit(const joust_child_exit *exit, char *to, size_t n)
         snprintf(to, n, "%s ended with status %d", exit->name, exit->status);
 }
 
-/* A role that fails again and again is left alone; without the coordinator, any worker, or any judge where there were
- * some, the job can't go on, and the launch ends. */
+/* Whether a role was refused at its start, which another start wouldn't change. */
+static bool is_refused(const joust_child_exit *exit)
+{
+    return !exit->signal && exit->status == JOUST_EXIT_USAGE && exit->up_ms < JOUST_STEADY_MS;
+}
+
+/* A role that is refused, or fails again and again, is left alone; without the coordinator, any worker, or any judge
+ * where there were some, the job can't go on, and the launch ends. */
 static bool give_up(launcher *l, const joust_child_exit *exit, const char *how)
 {
-    say(l, "%s, %u times in a row: not started again", how, exit->n_failures);
+    const bool refused = is_refused(exit);
+    if (refused)
+        say(l, "%s: not started again", how);
+    else
+        say(l, "%s, %u times in a row: not started again", how, exit->n_failures);
     show_log(l, exit);
     bool worker = strncmp(exit->name, "worker-", 7) == 0;
     bool judge = strncmp(exit->name, "judge-", 6) == 0;
@@ -256,8 +266,9 @@ static bool give_up(launcher *l, const joust_child_exit *exit, const char *how)
     l->judges_left -= judge;
     if (!strcmp(exit->name, "coordinator") || (worker && !l->workers_left) ||
         (judge && !l->judges_left)) {
-        say(l, "the job can't go on without it; the same command goes on from here");
-        end(l, JOUST_EXIT_FAILED, 0);
+        say(l, refused ? "the job can't go on without it: mend what it says first"
+                       : "the job can't go on without it; the same command goes on from here");
+        end(l, refused ? JOUST_EXIT_USAGE : JOUST_EXIT_FAILED, 0);
     }
     return false;
 }
@@ -278,7 +289,7 @@ static bool child_ended(void *arg, const joust_child_exit *exit)
         end(l, exit->status, LEAVE_BY_THEMSELVES_MS);
         return false;
     }
-    if (exit->n_failures >= GIVE_UP_AFTER)
+    if (exit->n_failures >= GIVE_UP_AFTER || is_refused(exit))
         return give_up(l, exit, how);
     /* A peer that ends with 0 was told that the job is over: the coordinator is about to end. */
     if (exit->signal || exit->status != JOUST_EXIT_OK)

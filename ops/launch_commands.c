@@ -38,6 +38,11 @@ static void coordinator_command(const joust_launch_options *options,
     argue(c, places->work);
     argue(c, "--status");
     argue(c, places->status);
+    const bool on_cpu = !options->device || strcmp(options->device, "cpu") == 0;
+    argue(c, "--device");
+    argue(c, on_cpu ? "cpu" : "cuda");
+    argue(c, "--precision");
+    argue(c, options->precision ? options->precision : on_cpu ? "f32" : "bf16");
     for (uint32_t i = 0; options->sets && i < options->sets->n; i++) {
         argue(c, "--set");
         argue(c, options->sets->items[i]);

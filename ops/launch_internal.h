@@ -6,7 +6,7 @@
 #include "ops/launch.h"
 #include "ops/status_client.h"
 
-#define JOUST_LAUNCH_ARGUMENTS (16 + 2 * 64) /* a role's own and every --set */
+#define JOUST_LAUNCH_ARGUMENTS (20 + 2 * 64) /* a role's own and every --set */
 
 /* Where logs, copies of weights and sockets lie. The sockets' folder is short, since the path of an ipc socket has about 100
  * bytes, and the same for the same store, so that nothing is left behind by launches that were killed. */

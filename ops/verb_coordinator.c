@@ -32,6 +32,10 @@ int joust_verb_coordinator(int argc, char **argv)
          "where workers and judges connect: ipc:///PATH or tcp://ADDRESS:PORT"},
         {"--status", JOUST_OPTION_TEXT, &where.status, "ENDPOINT",
          "status socket, also written to DIR/status.endpoint"},
+        {"--device", JOUST_OPTION_TEXT, &where.device, "DEVICE",
+         "refuse workers and judges that don't compute on it: cpu, or cuda (cluster.device)"},
+        {"--precision", JOUST_OPTION_TEXT, &where.precision, "P",
+         "refuse those that compute in another: f32 or bf16 (cluster.precision)"},
         {"--set", JOUST_OPTION_LIST, &sets, "KEY=VALUE", "override a key of the job file"},
         {"--log-level", JOUST_OPTION_TEXT, &level, "LEVEL", "error, warn, info, debug or trace"}};
     const joust_usage usage = {
@@ -70,6 +74,8 @@ int joust_verb_coordinator(int argc, char **argv)
         return status;
     }
 #endif
+    where.device = where.device ? where.device : file.device;
+    where.precision = where.precision ? where.precision : file.precision;
     joust_coordinator_end end;
     char reason[1024] = "";
     joust_status st = joust_coordinator_run(&file.job, &where, &end, reason, &err);

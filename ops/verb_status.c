@@ -134,13 +134,19 @@ static joust_status ask(const char *store, const char *connect, uint32_t timeout
     return st;
 }
 
-/* What the store says, where no coordinator answers. *ret_ended: nothing is left to resume. */
-static joust_status read_store(const char *store, joust_buf *to, bool *ret_ended, joust_error *err)
+/* What the store says, where no coordinator answers. *ret_ended: nothing is left to resume. *ret_mute: a coordinator runs
+ * it that has no status socket, so that nobody was to answer. */
+static joust_status read_store(const char *store, joust_buf *to, bool *ret_ended, bool *ret_mute,
+                               joust_error *err)
 {
+    joust_buf endpoint = {0};
     joust_core_phase phase = JOUST_CORE_RUNNING;
     joust_error why;
     joust_status st = joust_recovery_status(store, to, &phase, &why);
     *ret_ended = phase != JOUST_CORE_RUNNING;
+    *ret_mute = joust_store_holder(store) > 0 &&
+                joust_status_endpoint(store, &endpoint, NULL) == JOUST_UNREACHABLE;
+    joust_buf_fini(&endpoint);
     if (st)
         joust_fail(err, st == JOUST_NOT_FOUND ? JOUST_UNREACHABLE : st, "%s", why.text);
     return st == JOUST_NOT_FOUND ? JOUST_UNREACHABLE : st;
@@ -169,7 +175,7 @@ int joust_verb_status(int argc, char **argv)
 {
     const char *store = NULL, *connect = NULL;
     uint32_t timeout_ms = 2000;
-    bool json = false, ended = true;
+    bool json = false, ended = true, mute = false;
     const joust_option options[] = {
         {"--store", JOUST_OPTION_TEXT, &store, "DIR", "of the job"},
         {"--connect", JOUST_OPTION_TEXT, &connect, "ENDPOINT", "or its status socket"},
@@ -195,9 +201,9 @@ int joust_verb_status(int argc, char **argv)
     joust_error err;
     joust_status st = ask(store, connect, timeout_ms, &snapshot, &err);
     if (st && store)
-        st = read_store(store, &snapshot, &ended, &err);
+        st = read_store(store, &snapshot, &ended, &mute, &err);
     status = st ? joust_cli_fail("status", &err) : show(&snapshot, json);
-    if (status == JOUST_EXIT_OK && !ended)
+    if (status == JOUST_EXIT_OK && !ended && !mute)
         status = JOUST_EXIT_UNREACHABLE;
     joust_buf_fini(&snapshot);
     return status;

@@ -1,5 +1,7 @@
 #include "storage/store.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
@@ -201,23 +203,37 @@ static joust_status store_open(const char *dir, joust_db_mode mode, joust_store 
     return JOUST_OK;
 }
 
-/* Whether a launch or a coordinator began a store in dir. */
-static bool is_begun(const char *dir)
+/* Whether a coordinator began a store in dir. */
+static bool has_database(const char *dir)
 {
-    static const char *const ours[] = {"launch.lock", "db"};
-    bool begun = false;
-    for (size_t i = 0; i < sizeof(ours) / sizeof(*ours) && !begun; i++) {
-        struct stat info;
-        char *path = joust_path_join(dir, ours[i]);
-        begun = path && lstat(path, &info) == 0;
-        joust_free(path);
+    struct stat info;
+    char *path = joust_path_join(dir, "db/CURRENT");
+    const bool has = path && stat(path, &info) == 0;
+    joust_free(path);
+    return has;
+}
+
+/* Whether nothing is in it but what a launch that was cut off leaves, before there is a database. */
+static bool has_only_ours(const char *path)
+{
+    static const char *const ours[] = {".", "..", "launch.lock", "logs", "cache", "db"};
+    bool only = true;
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT;
+    for (const struct dirent *entry; only && (entry = readdir(dir)) != NULL;) {
+        size_t i = 0;
+        while (i < sizeof(ours) / sizeof(*ours) && strcmp(entry->d_name, ours[i]) != 0)
+            i++;
+        only = i < sizeof(ours) / sizeof(*ours);
     }
-    return begun;
+    closedir(dir);
+    return only;
 }
 
 joust_status joust_store_check_place(const char *dir, joust_error *err)
 {
-    if (joust_dir_is_empty(dir) || is_begun(dir))
+    if (has_database(dir) || has_only_ours(dir))
         return JOUST_OK;
     return joust_fail(err, JOUST_EXISTS,
                       "%s: has files in it and is no store: name a new or an empty folder", dir);

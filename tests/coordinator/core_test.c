@@ -251,6 +251,60 @@ static void strangers_are_asked_for_hello(void **state)
     close_rig(&r);
 }
 
+static void the_first_worker_sets_the_class(void **state)
+{
+    rig r;
+    (void)state;
+    open_rig(&r, 2, NULL);
+    joust_core_event event = hello_of(JUDGE, 1);
+    event.u.hello.numeric_class = "cpu-bf16-1";
+    step(&r, event); /* before any worker: it may wait, and sets nothing */
+    assert_int_equal(count(&r, JOUST_ACTION_HELLO_ACK), 1);
+    assert_int_equal(count(&r, JOUST_ACTION_WRITE), 0);
+    event = hello_of(WORKER, 1);
+    event.u.hello.numeric_class = "cpu-f32-1";
+    step(&r, event);
+    assert_int_equal(count(&r, JOUST_ACTION_HELLO_ACK), 1);
+    const joust_action *bye = find(&r, JOUST_ACTION_GOODBYE);
+    assert_int_equal(bye->peer, JUDGE);
+    assert_int_equal(bye->status, JOUST_CONFLICT);
+    assert_non_null(strstr(joust_action_text(&r.out, bye), "judge-0 computes in class cpu-bf16-1"));
+    assert_non_null(strstr(joust_action_text(&r.out, bye), "cpu-f32-1"));
+    assert_int_equal(joust_core_peers(r.core), 1);
+    close_rig(&r);
+}
+
+static void a_class_that_the_job_does_not_ask_for_is_refused(void **state)
+{
+    static const char *const other[] = {"cpu-f32-1", "cuda-sm90-bf16-1"};
+    rig r;
+    joust_error err;
+    (void)state;
+    open_rig(&r, 2, &(joust_core_options){.device = "cpu", .precision = "bf16"});
+    for (size_t i = 0; i < 2; i++) {
+        joust_core_event event = hello_of(WORKER, 1);
+        event.u.hello.numeric_class = other[i];
+        step(&r, event);
+        assert_int_equal(find(&r, JOUST_ACTION_GOODBYE)->status, JOUST_CONFLICT);
+        assert_int_equal(count(&r, JOUST_ACTION_HELLO_ACK), 0);
+    }
+    joust_core_event event = hello_of(WORKER, 1);
+    event.u.hello.numeric_class = "cpu-bf16-1";
+    step(&r, event);
+    assert_int_equal(count(&r, JOUST_ACTION_HELLO_ACK), 1);
+    check_ok(joust_core_check_class(r.core, &err));
+    joust_buf bytes = {0};
+    check_ok(joust_core_encode(r.core, &bytes, &err));
+    joust_core_free(&r.core);
+    open_core(&r, &(joust_core_options){.device = "cpu", .precision = "f32"});
+    check_ok(joust_core_decode(r.core, bytes.data, bytes.n, &err));
+    check_status(JOUST_CONFLICT, joust_core_check_class(r.core, &err));
+    assert_non_null(strstr(err.text, "class cpu-bf16-1"));
+    assert_non_null(strstr(err.text, "(cpu, f32)"));
+    joust_buf_fini(&bytes);
+    close_rig(&r);
+}
+
 static void a_newer_coordinator_ends_this_one(void **state)
 {
     rig r;
@@ -367,6 +421,36 @@ static void a_unit_that_always_fails_fails_the_job(void **state)
     const char *why = joust_action_text(&r.out, find(&r, JOUST_ACTION_JOB_DONE));
     assert_non_null(strstr(why, "group 2 of generate in round 1"));
     assert_non_null(strstr(why, "no memory for it"));
+    close_rig(&r);
+}
+
+static void a_reason_is_told_whole(void **state)
+{
+    static char text[3000];
+    joust_core_event failed = {
+        .kind = JOUST_EVENT_FAILED,
+        .peer = WORKER,
+        .u.failed = {.id = {.unit = {1, GENERATE, 2}}, .code = JOUST_AGAIN, .text = text}};
+    rig r;
+    (void)state;
+    open_rig(&r, 2, NULL);
+    hello(&r, WORKER, 4);
+    memset(text, 'a', 800);
+    memcpy(text + 797, "end", 3);
+    step(&r, failed);
+    const char *told = joust_action_text(&r.out, find(&r, JOUST_ACTION_WARN));
+    assert_non_null(strstr(told, "aaend"));
+    assert_null(strstr(told, "failure 0"));          /* it doesn't count */
+    for (size_t i = 0; i + 3 < sizeof(text); i += 3) /* in no word, and of three bytes each */
+        memcpy(text + i, "\xe2\x82\xac", 3);
+    failed.u.failed.code = JOUST_NOMEM;
+    failed.u.failed.id.unit.position = 3;
+    step(&r, failed);
+    told = joust_action_text(&r.out, find(&r, JOUST_ACTION_WARN));
+    size_t n = strlen(told);
+    assert_true(n > 1000 && n < 1024);
+    assert_non_null(strstr(told, ", failure 1 of 3: \xe2\x82\xac"));
+    assert_string_equal(told + n - 6, "\xe2\x82\xac\xe2\x80\xa6");
     close_rig(&r);
 }
 
@@ -501,20 +585,24 @@ static void stop_is_resumable(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_round_goes_its_way),
-                                       cmocka_unit_test(results_are_taken_once),
-                                       cmocka_unit_test(results_that_make_no_sense_are_refused),
-                                       cmocka_unit_test(strangers_are_asked_for_hello),
-                                       cmocka_unit_test(a_newer_coordinator_ends_this_one),
-                                       cmocka_unit_test(leases_run_out_and_silence_ends_peers),
-                                       cmocka_unit_test(what_peers_hold_is_adopted),
-                                       cmocka_unit_test(rollouts_wait_for_judges),
-                                       cmocka_unit_test(a_unit_that_always_fails_fails_the_job),
-                                       cmocka_unit_test(a_failed_unit_goes_to_another),
-                                       cmocka_unit_test(a_job_without_pairs_fails_in_words),
-                                       cmocka_unit_test(rounds_may_grow_on_resume),
-                                       cmocka_unit_test(damaged_snapshots_are_refused),
-                                       cmocka_unit_test(memory_doesnt_grow_with_rounds),
-                                       cmocka_unit_test(stop_is_resumable)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_round_goes_its_way),
+        cmocka_unit_test(results_are_taken_once),
+        cmocka_unit_test(results_that_make_no_sense_are_refused),
+        cmocka_unit_test(strangers_are_asked_for_hello),
+        cmocka_unit_test(the_first_worker_sets_the_class),
+        cmocka_unit_test(a_class_that_the_job_does_not_ask_for_is_refused),
+        cmocka_unit_test(a_newer_coordinator_ends_this_one),
+        cmocka_unit_test(leases_run_out_and_silence_ends_peers),
+        cmocka_unit_test(what_peers_hold_is_adopted),
+        cmocka_unit_test(rollouts_wait_for_judges),
+        cmocka_unit_test(a_unit_that_always_fails_fails_the_job),
+        cmocka_unit_test(a_reason_is_told_whole),
+        cmocka_unit_test(a_failed_unit_goes_to_another),
+        cmocka_unit_test(a_job_without_pairs_fails_in_words),
+        cmocka_unit_test(rounds_may_grow_on_resume),
+        cmocka_unit_test(damaged_snapshots_are_refused),
+        cmocka_unit_test(memory_doesnt_grow_with_rounds),
+        cmocka_unit_test(stop_is_resumable)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -337,6 +337,17 @@ static void roles_that_cannot_live_end_the_launch(void **state)
     assert_output_has(&s, "the job can't go on without it");
     stage_close(&s);
 
+    stage_open(&s); /* refused at its start: another start wouldn't change it */
+    touch(&s, "refuse-judge");
+    launch(&s, role_program);
+    assert_int_equal(await_launcher(&s), 2);
+    assert_output_has(&s, "judge-0 ended with status 2: not started again");
+    assert_output_has(&s, "this role is of another class");
+    assert_output_has(&s, "mend what it says first");
+    assert_int_equal(count_in_output(&s, "the same command goes on"), 0);
+    assert_int_equal(count_in_output(&s, "it is started again"), 0);
+    stage_close(&s);
+
     stage_open(&s);
     launch(&s, "/nonexistent/joust");
     assert_int_equal(await_launcher(&s), 1);
@@ -407,7 +418,8 @@ static void a_dry_run_prints_every_command(void **state)
     assert_non_null(strstr(text, " --set rounds=2\n"));
     assert_non_null(strstr(text, "/work --name worker-1 --threads 3 --cache /nonexistent/store"));
     assert_non_null(strstr(text, "/work --name judge-0 --threads 4 --cache /nonexistent/store"));
-    assert_null(strstr(text, "--device"));
+    assert_non_null(strstr(text, " --device cpu --precision f32 --set rounds=2\n"));
+    assert_null(strstr(strchr(text, '\n'), "--device"));
     joust_buf_fini(&commands);
     joust_launch_options on_gpus = options;
     on_gpus.device = "cuda:each";
@@ -415,6 +427,7 @@ static void a_dry_run_prints_every_command(void **state)
     commands = (joust_buf){0};
     assert_int_equal(joust_launch_print(&on_gpus, &commands, &err), JOUST_OK);
     text = (const char *)commands.data;
+    assert_non_null(strstr(text, " --device cuda --precision f32 --set rounds=2\n"));
     assert_non_null(strstr(text, "worker-1 --threads 3 --device cuda:1 --precision f32 "));
     assert_non_null(strstr(text, "judge-0 --threads 4 --device cuda:0 --precision f32 "));
     assert_false(joust_dir_exists("/nonexistent"));

@@ -79,6 +79,12 @@ if "$joust" coordinator "$dir/job.yaml" --store "$dir/mine" --listen ipc://"$dir
     fail "a folder with other files became the coordinator's store"
 fi
 grep -q "has files in it and is no store" "$dir/refused" || fail "a folder of mine: $(cat "$dir/refused")"
+touch "$dir/mine/launch.lock" # a lock makes it no store
+if "$joust" launch "$dir/job.yaml" --store "$dir/mine" >"$dir/refused" 2>&1; then
+    fail "a folder with other files and a lock became a store"
+fi
+grep -q "has files in it and is no store" "$dir/refused" || fail "a lock in a folder of mine: $(cat "$dir/refused")"
+rm "$dir/mine/launch.lock"
 [ "$(ls "$dir/mine")" = letter ] || fail "something was written: $(ls "$dir/mine")"
 rm "$dir/data/rounds.jsonl"
 refused "job.yaml:7:18: prompts.file: no file"
@@ -128,6 +134,21 @@ status=0
 "$joust" launch "$dir/job.yaml" --store "$dir/quiet" --set seed=12 >"$dir/refused" || status=$?
 [ $status = 2 ] && grep -q "seed is 11 in the job recorded here, and 12 in the job given" "$dir/refused" ||
     fail "status $status, another job: $(cat "$dir/refused")"
+
+# A GPU that isn't there: said once, before anything begins; validate, which may run elsewhere, warns.
+restore
+export JOUST_CUDA_PLUGIN=/nowhere.so
+sed -i 's/^cluster:  {/cluster:  {device: cuda, /' "$dir/job.yaml"
+refused "job.yaml:16:20: cluster.device: there is no /nowhere.so: build it"
+refused "job.yaml: 1 problem"
+"$joust" validate "$dir/job.yaml" >"$dir/refused" 2>&1 || fail "a GPU elsewhere: $(cat "$dir/refused")"
+grep -q "16:20: warning: cluster.device: there is no /nowhere.so" "$dir/refused" || fail "a GPU: $(cat "$dir/refused")"
+restore
+refused "cluster.device: there is no /nowhere.so: build it" --device cuda
+status=0
+"$joust" launch "$dir/job.yaml" --store "$dir/quiet" --set rounds=3 --device cuda >"$dir/refused" 2>&1 || status=$?
+[ $status = 2 ] && [ "$(grep -c "no /nowhere.so" "$dir/refused")" = 1 ] || fail "a GPU on resume: $(cat "$dir/refused")"
+unset JOUST_CUDA_PLUGIN
 
 # Weights, too, are looked at before anything begins.
 cp -r "$dir/quiet/checkpoints/policy" "$pristine/trained"

@@ -1,6 +1,7 @@
 #!/bin/sh
 # ctrl-C ends a launch in under 2 seconds with status 130; the same command goes on and ends with the same result.
-# joust status says where a job stands that nobody runs: 3 while it can go on, 0 once it has ended.
+# joust status says where a job stands that nobody runs: 3 while it can go on, 0 once it has ended; or that is run
+# without a status socket.
 . "$(dirname "$0")/common.sh"
 
 # stands STORE STATUS LINE WHY: what joust status must say of it.
@@ -42,8 +43,19 @@ finish 130
 [ "$(grep -o '"why":"[^"]*"' "$dir/status" | sort -u)" = '"why":"nobody runs it: the same launch resumes"' ] ||
     fail "two reasons: $(cat "$dir/status")"
 
+# One without a status socket runs it all the same, whatever socket an earlier one left.
+"$joust" coordinator "$dir/job.yaml" --store "$dir/cut" --listen "ipc://$dir/mute.work" >"$dir/mute.out" 2>&1 &
+others=$!
+await test -S "$dir/mute.work"
+stands "$dir/cut" 0 "system is running, round [12] of 2" "its coordinator, process $others, runs it without a status socket.*"
+kill "$others"
+wait "$others" || true
+others=""
+stands "$dir/cut" 3 "system is not running, round [12] of 2" "nobody runs it: the same launch resumes"
+
 begin "$dir/cut"
 finish 0
+stands "$dir/cut" 0 "system is complete after round 2" "the job is complete"
 # Whatever became of the socket.
 echo "nonsense" >"$dir/cut/status.endpoint"
 stands "$dir/cut" 0 "system is complete after round 2" "the job is complete"
