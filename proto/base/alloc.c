@@ -3,6 +3,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -116,12 +118,28 @@ void *joust_memdup(const void *data, size_t n_bytes)
     return copy;
 }
 
+/* Weights are read from end to end at every step: with small pages the processor looks up thousands of addresses a step, and
+ * its prefetching stops at each page's end. A hint, whose refusal changes nothing. */
+static void ask_huge_pages(void *block, size_t n_bytes)
+{
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)block,
+                    first = (begin + page - 1) / page * page, end = (begin + n_bytes) / page * page;
+    madvise((void *)first, end - first, MADV_HUGEPAGE);
+#else
+    (void)block;
+    (void)n_bytes;
+#endif
+}
+
 void *joust_calloc_aligned(size_t n, size_t size)
 {
     if ((size && n > (SIZE_MAX - 64) / size) || must_fail())
         return NULL;
     size_t n_bytes = (n * size + 63) / 64 * 64;
     void *block = aligned_alloc(64, n_bytes ? n_bytes : 64);
+    if (block && n_bytes >= LARGE_BYTES)
+        ask_huge_pages(block, n_bytes);
     if (block)
         memset(block, 0, n_bytes ? n_bytes : 64);
     return counted(block);

@@ -51,9 +51,10 @@ LANES_INLINE void sums_add(gemm_sums sum, const float *a, size_t a_row, const la
     }
 }
 
-/* rows x panels outputs, all in registers, over k steps. */
-LANES_INLINE void gemm_tile(const joust_gemm *g, uint32_t row, uint32_t panel, const uint32_t rows,
-                            const uint32_t panels)
+/* rows x panels outputs, all in registers, over k steps. A full tile fetches a line of `ahead` at each step, a panel that a
+ * later tile reads. */
+LANES_INLINE void gemm_tile(const joust_gemm *g, uint32_t row, uint32_t panel, const float *ahead,
+                            const uint32_t rows, const uint32_t panels)
 {
     gemm_sums sum;
     sums_begin(sum, g, row, panel, rows, panels);
@@ -63,14 +64,16 @@ LANES_INLINE void gemm_tile(const joust_gemm *g, uint32_t row, uint32_t panel, c
         LANES_UNROLL
         for (uint32_t j = 0; j < panels; j++)
             from[j] = lanes_load(b + j * g->b_panel);
+        if (rows == TILE_ROWS)
+            __builtin_prefetch(ahead + (size_t)s * JOUST_LANES, 0, 2);
         sums_add(sum, a, g->a_row, from, rows, panels);
     }
     sums_end(sum, g, row, panel, rows, panels);
 }
 
 /* The same from a b in pairs: its steps are widened to float two by two, so the chain is a float's. */
-LANES_INLINE void pairs_tile(const joust_gemm *g, uint32_t row, uint32_t panel, const uint32_t rows,
-                             const uint32_t panels)
+LANES_INLINE void pairs_tile(const joust_gemm *g, uint32_t row, uint32_t panel,
+                             const uint32_t *ahead, const uint32_t rows, const uint32_t panels)
 {
     gemm_sums sum;
     sums_begin(sum, g, row, panel, rows, panels);
@@ -81,6 +84,8 @@ LANES_INLINE void pairs_tile(const joust_gemm *g, uint32_t row, uint32_t panel, 
         LANES_UNROLL
         for (uint32_t j = 0; j < panels; j++)
             from[j] = lanes_low_half(b + j * g->b_panel);
+        if (rows == TILE_ROWS)
+            __builtin_prefetch(ahead + (size_t)s / 2 * JOUST_LANES, 0, 2);
         sums_add(sum, a, g->a_row, from, rows, panels);
         if (s + 1 == g->k)
             break;
@@ -95,19 +100,21 @@ LANES_INLINE void pairs_tile(const joust_gemm *g, uint32_t row, uint32_t panel, 
 #define GEMM_TILE(rows, panels)                                                                    \
     case (rows)*16 + (panels):                                                                     \
         if (g->pairs)                                                                              \
-            pairs_tile(g, row, panel, (rows), (panels));                                           \
+            pairs_tile(g, row, panel, g->pairs + ahead, (rows), (panels));                         \
         else                                                                                       \
-            gemm_tile(g, row, panel, (rows), (panels));                                            \
+            gemm_tile(g, row, panel, g->b + ahead, (rows), (panels));                              \
         break
-static void gemm_tile_of(const joust_gemm *g, uint32_t row, uint32_t panel, uint32_t rows,
-                         uint32_t panels)
+/* ahead: where in b the panel to fetch begins. */
+static void gemm_tile_of(const joust_gemm *g, uint32_t row, uint32_t panel, size_t ahead,
+                         uint32_t rows, uint32_t panels)
 {
     switch (rows * 16 + panels) {
         GEMM_TILES
     }
 }
 
-/* All tiles of g, whose b is read where it lies. */
+/* All tiles of g, whose b is read where it lies. While the rows of some panels are at work, each tile of rows fetches one
+ * of the panels that come next: the memory is asked evenly, not by the first rows alone. */
 static void gemm_tiles(const joust_gemm *g)
 {
     static const uint8_t wide[] = TILES_WIDE;
@@ -115,8 +122,11 @@ static void gemm_tiles(const joust_gemm *g)
     uint32_t usual = g->m < TILE_ROWS ? wide[g->m - 1] : TILE_PANELS, panels;
     for (uint32_t panel = 0; panel < n_panels; panel += panels) {
         panels = n_panels - panel >= usual ? usual : 1;
-        for (uint32_t row = 0; row < g->m; row += TILE_ROWS)
-            gemm_tile_of(g, row, panel, g->m - row < TILE_ROWS ? g->m - row : TILE_ROWS, panels);
+        const uint32_t later = panel + panels,
+                       end = later + panels < n_panels ? later + panels : n_panels;
+        for (uint32_t row = 0, next = later; row < g->m; row += TILE_ROWS, next++)
+            gemm_tile_of(g, row, panel, (next < end ? next : panel) * g->b_panel,
+                         g->m - row < TILE_ROWS ? g->m - row : TILE_ROWS, panels);
     }
 }
 
