@@ -17,6 +17,7 @@
 #include "proto/plan.h"
 #include "storage/store.h"
 #include "worker/budget.h"
+#include "worker/engine/device.h"
 #include "worker/engine/lora.h"
 #include "worker/engine/model.h"
 #include "worker/engine/text/tokenizer.h"
@@ -32,7 +33,8 @@ typedef struct checked_model {
     joust_model_config config;
     joust_chat *chat; /* or NULL, and why */
     joust_error why_no_chat;
-    uint32_t longest_pair, longest_answers; /* tokens, where memory is bounded */
+    /* tokens, where they must be known: a prompt with an answer, with two, two answers alone */
+    uint32_t longest_row, longest_pair, longest_answers;
 } checked_model;
 
 typedef struct preflight {
@@ -43,6 +45,11 @@ typedef struct preflight {
     joust_budget budget;
     checked_model models[JOUST_MAX_MODELS];
 } preflight;
+
+static bool on_gpu(const preflight *p)
+{
+    return p->jobfile->device && strcmp(p->jobfile->device, "cpu") != 0;
+}
 
 static bool trains_scores(const joust_job_train *train)
 {
@@ -116,6 +123,8 @@ static joust_status check_files(preflight *p, uint32_t index, joust_error *err)
         st = joust_model_config_make_scalar(&ret->config, err);
     if (st == JOUST_OK)
         st = check_use(p, index, err);
+    if (st == JOUST_OK && on_gpu(p))
+        st = joust_device_check_model(&ret->config, err);
     if (st == JOUST_OK && !model->init)
         st = joust_model_check(model->path, err);
     if (st == JOUST_OK)
@@ -283,9 +292,15 @@ static uint32_t threads_of(const joust_job_cluster *cluster)
     return cluster->threads ? cluster->threads : share ? share : 1;
 }
 
-/* Whether a rollout of prompts of at most n tokens stays within cluster.memory_mb. */
-static joust_status check_rollout_memory(preflight *p, const joust_stage *stage, uint32_t n,
-                                         joust_error *err)
+static uint32_t larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Notes how long rows of such prompts, of at most n tokens, and their answers get; whether the rollout stays within
+ * cluster.memory_mb. */
+static joust_status check_rollout_rows(preflight *p, const joust_stage *stage, uint32_t n,
+                                       joust_error *err)
 {
     checked_model *model = &p->models[stage->model];
     const joust_job_rollout *rollout = &p->job->rollout;
@@ -294,10 +309,11 @@ static joust_status check_rollout_memory(preflight *p, const joust_stage *stage,
         n = rollout->max_prompt_tokens;
     const uint32_t room = model->config.context > n ? model->config.context - n : 0,
                    answer = stage->sampling.max_tokens < room ? stage->sampling.max_tokens : room;
-    model->longest_pair =
-        n + 2 * answer > model->longest_pair ? n + 2 * answer : model->longest_pair;
-    model->longest_answers =
-        2 * answer > model->longest_answers ? 2 * answer : model->longest_answers;
+    model->longest_row = larger(model->longest_row, n + answer);
+    model->longest_pair = larger(model->longest_pair, n + 2 * answer);
+    model->longest_answers = larger(model->longest_answers, 2 * answer);
+    if (!p->job->cluster.memory_mb)
+        return JOUST_OK;
     return joust_budget_rollout(&p->budget, &model->config, threads_of(&p->job->cluster),
                                 n + answer, &cache, err);
 }
@@ -321,6 +337,21 @@ static joust_status check_training_memory(const preflight *p, const joust_stage 
     joust_status st = joust_budget_scoring(&p->budget, &model->config, &plan, err);
     return st == JOUST_OK ? joust_budget_steps(&p->budget, &model->config, &plan, &max_sums, err)
                           : st;
+}
+
+/* Whether a GPU takes the rows of a stage, of whichever model's answers. Those of a data file are looked at when they are
+ * trained on. */
+static joust_status check_training_rows(const preflight *p, const joust_stage *stage,
+                                        joust_error *err)
+{
+    const joust_loss_traits *traits = joust_loss_traits_of(stage->train.loss);
+    uint32_t longest = 0;
+    if (!on_gpu(p) || stage->train.data || stage->train.has_external)
+        return JOUST_OK;
+    for (uint32_t i = 0; i < p->job->n_models; i++)
+        longest = larger(longest, traits && traits->of_pairs ? p->models[i].longest_pair
+                                                             : p->models[i].longest_row);
+    return joust_device_check_row(longest, err);
 }
 
 /* A rule that compares with the reference has no verdict without one. */
@@ -355,7 +386,8 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
     const char *text = p->job->rollout.template_text ? p->job->rollout.template_text : "{prompt}";
     prompt_check check = {.model = &p->models[stage->model], .path = p->job->sets[stage->set].path};
     const joust_token_frame frame = joust_tokenizer_frame(check.model->tokenizer);
-    check.count = p->job->cluster.memory_mb > 0;
+    check.count = p->job->cluster.memory_mb > 0 ||
+                  (on_gpu(p) && check.model->config.context > JOUST_DEVICE_MAX_ROW_TOKENS / 2);
     check.long_is_fine = p->job->rollout.long_prompts == JOUST_LONG_PROMPTS_CUT ||
                          p->job->rollout.max_prompt_tokens > 0;
     check.n_around = strlen(text) + frame.n_before + frame.n_after;
@@ -377,7 +409,7 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
     if (st == JOUST_OK && check.n_bare > 0)
         check_references(p, stage, &check, lines);
     if (st == JOUST_OK && check.count)
-        st = check_rollout_memory(p, stage, check.longest, err);
+        st = check_rollout_rows(p, stage, check.longest, err);
     return st;
 }
 
@@ -447,6 +479,11 @@ static joust_status check_stage(preflight *p, uint32_t index, joust_error *err)
         st = check_scalar_training(p, stage, &why);
         if (st != JOUST_OK)
             return report(p, st, &why, err, "models.%s", p->job->models[stage->model].name);
+    }
+    if (stage->kind == JOUST_STAGE_TRAIN && p->models[stage->model].usable) {
+        st = check_training_rows(p, stage, &why);
+        if (st != JOUST_OK)
+            return report(p, st, &why, err, "cluster.device");
     }
     if (stage->kind == JOUST_STAGE_TRAIN && p->job->cluster.memory_mb &&
         p->models[stage->model].usable)

@@ -185,27 +185,17 @@ int joust_verb_launch(int argc, char **argv)
     status = joust_jobfile_open("launch", path[0], &sets, &jobfile);
     if (status >= 0)
         return status;
-    device = device ? device : jobfile.device;
-    jobfile.device = device;
+    jobfile.device = device ? device : jobfile.device;
     if (workers != UINT32_MAX && workers > 0) /* for what is looked at before the start */
         jobfile.job.cluster.workers = workers;
     jobfile.precision = precision ? precision : jobfile.precision;
-    if (device && strcmp(device, "cpu") != 0 && jobfile.job.has_train &&
-        jobfile.job.train.has_lora) {
-        fprintf(stderr,
-                "joust launch: --device %s: adapters aren't built for GPUs yet, and this job "
-                "trains one: leave train.lora out, or use --device cpu\n",
-                device);
-        joust_jobfile_fini(&jobfile);
-        return JOUST_EXIT_USAGE;
-    }
     const joust_job_cluster *cluster = &jobfile.job.cluster;
     joust_launch_options options = {.job_path = path[0],
                                     .jobfile = &jobfile,
                                     .sets = &sets,
                                     .workers = workers != UINT32_MAX ? workers : cluster->workers,
                                     .judges = judges != UINT32_MAX ? judges : cluster->judges,
-                                    .device = device,
+                                    .device = jobfile.device,
                                     .precision = jobfile.precision,
                                     .program = program};
     warn_of_absent(&jobfile.job, options.workers, options.judges);

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A job whose worker and judge compute on a GPU, which is an emulated one: in float32 the same trajectories and pairs as on
 # the CPU, under a numeric class of its own; in bf16 the same bytes with one worker or two. Training there: log-probs as its
-# rollouts recorded them, the same bytes with two workers and after the trainer was killed. LoRA is refused.
+# rollouts recorded them, the same bytes with two workers and after the trainer was killed.
 . "$(dirname "$0")/common.sh"
 
 export JOUST_CUDA_PLUGIN=$JOUST_BUILD/tests/engine/cuda/joust-emulated.so
@@ -75,8 +75,3 @@ finish 0
 same "$dir/trained" "$dir/killed"
 cmp "$dir/trained/checkpoints/policy/model.safetensors" "$dir/killed/checkpoints/policy/model.safetensors" ||
     fail "the killed job's weights differ"
-
-status=0
-"$joust" launch "$dir/job.yaml" --store "$dir/lora" --set train.lora.rank=4 >"$dir/lora.said" 2>&1 || status=$?
-[ $status = 2 ] || fail "a job that trains an adapter: exit status $status"
-grep -q "adapters aren't built for GPUs yet" "$dir/lora.said" || fail "a job that trains an adapter: $(cat "$dir/lora.said")"

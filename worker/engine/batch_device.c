@@ -189,7 +189,8 @@ static joust_status part_run(batch *b, part *from, uint32_t end, joust_error *er
                               .n_rows = end - at.row,
                               .n_wanted = to.wanted - at.wanted,
                               .n_draws = to.draw - at.draw,
-                              .n_picks = to.pick - at.pick};
+                              .n_picks = to.pick - at.pick,
+                              .without_adapter = joust_model_is_bare(b->model)};
     joust_status st = b->engine->api->run(b->model->on_device, &some, err);
     for (uint32_t i = at.wanted; i < to.wanted; i++)
         all->wanted[i].row += at.row;

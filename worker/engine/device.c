@@ -123,6 +123,28 @@ joust_status joust_engine_options_device(joust_engine_options *options, const ch
     return JOUST_OK;
 }
 
+/* ---- what devices take ----------------------------------------------------------------------- */
+
+joust_status joust_device_check_model(const joust_model_config *c, joust_error *err)
+{
+    return c->d_head <= JOUST_DEVICE_MAX_HEAD
+               ? JOUST_OK
+               : joust_fail(err, JOUST_UNSUPPORTED,
+                            "GPU: heads of %u are wider than the %u that its kernels take; use "
+                            "--device cpu",
+                            c->d_head, JOUST_DEVICE_MAX_HEAD);
+}
+
+joust_status joust_device_check_row(uint32_t n_tokens, joust_error *err)
+{
+    return n_tokens <= JOUST_DEVICE_MAX_ROW_TOKENS
+               ? JOUST_OK
+               : joust_fail(err, JOUST_UNSUPPORTED,
+                            "GPU: a training row of up to %u tokens, at most %u: lower "
+                            "rollout.max_tokens or max_prompt_tokens, or use --device cpu",
+                            n_tokens, JOUST_DEVICE_MAX_ROW_TOKENS);
+}
+
 /* ---- models ---------------------------------------------------------------------------------- */
 
 void joust_model_unload(joust_model *m)
@@ -131,6 +153,8 @@ void joust_model_unload(joust_model *m)
         m->api->model_free(&m->on_device);
     m->on_device = NULL;
     m->device = NULL;
+    if (m->lora)
+        m->lora->on_device = false;
 }
 
 static joust_device_layer *layers_of(const joust_model *m)
@@ -173,17 +197,58 @@ static joust_status weights_of(joust_model *m, joust_device_layer **ret_layers,
     return JOUST_OK;
 }
 
+/* The adapter as a device takes it; products are freed with joust_free. */
+static joust_status adapter_of(const joust_model *m, joust_device_adapter_product **ret_products,
+                               joust_device_adapter *ret, joust_error *err)
+{
+    const joust_lora *l = m->lora;
+    const size_t n = (size_t)m->config.n_layers * JOUST_N_PRODUCTS;
+    joust_device_adapter_product *products = joust_calloc(n, sizeof(*products));
+    if (!products)
+        return joust_fail(err, JOUST_NOMEM, "adapter: out of memory");
+    for (size_t i = 0; i < n; i++) {
+        const joust_lora_product *from = &l->products[i];
+        products[i] = (joust_device_adapter_product){.n_parts = from->n_parts, .a = from->a};
+        for (uint32_t k = 0; k < from->n_parts; k++)
+            products[i].parts[k] = (joust_device_adapter_part){
+                .first = from->parts[k].first, .n = from->parts[k].n, .b = from->parts[k].b};
+    }
+    *ret_products = products;
+    *ret = (joust_device_adapter){.weights = l->weights,
+                                  .n_weights = l->n_weights,
+                                  .products = products,
+                                  .rank = l->settings.rank,
+                                  .scale = l->scale};
+    return JOUST_OK;
+}
+
+/* Beside the model that is there. */
+static joust_status adapter_upload(joust_model *m, joust_error *err)
+{
+    joust_device_adapter_product *products = NULL;
+    joust_device_adapter adapter;
+    if (!m->lora || m->lora->on_device)
+        return JOUST_OK;
+    joust_status st = joust_model_check_host(m, err);
+    if (!st)
+        st = adapter_of(m, &products, &adapter, err);
+    if (!st)
+        st = m->api->adapter_put(m->on_device, &adapter, err);
+    joust_free(products);
+    if (!st)
+        m->lora->on_device = true;
+    return st;
+}
+
 joust_status joust_model_upload(joust_engine *engine, joust_model *m, joust_error *err)
 {
-    if (m->lora && !m->lora->off)
-        return joust_fail(err, JOUST_UNSUPPORTED,
-                          "adapters aren't built for GPUs yet: merge it (joust model convert) or "
-                          "use --device cpu");
     if (m->on_device && m->device == engine->device)
-        return JOUST_OK;
+        return adapter_upload(m, err);
     joust_device_weights from;
     joust_device_layer *layers = NULL;
     joust_status st = joust_model_check_host(m, err);
+    if (!st)
+        st = joust_device_check_model(&m->config, err);
     if (st)
         return st;
     joust_model_unload(m);
@@ -195,7 +260,7 @@ joust_status joust_model_upload(joust_engine *engine, joust_model *m, joust_erro
         return st;
     m->api = engine->api;
     m->device = engine->device;
-    return JOUST_OK;
+    return adapter_upload(m, err);
 }
 
 joust_status joust_model_trainer_create(joust_engine *engine, joust_model *m,
@@ -203,13 +268,19 @@ joust_status joust_model_trainer_create(joust_engine *engine, joust_model *m,
 {
     joust_device_weights from;
     joust_device_layer *layers = NULL;
+    joust_device_adapter adapter;
+    joust_device_adapter_product *products = NULL;
     joust_status st = joust_model_check_host(m, err);
     if (!st)
         st = joust_model_upload(engine, m, err);
     if (!st)
         st = weights_of(m, &layers, &from, err);
+    if (!st && m->lora)
+        st = adapter_of(m, &products, &adapter, err);
     if (!st)
-        st = engine->api->trainer_create(m->on_device, &from, m->n_weights, ret, err);
+        st = engine->api->trainer_create(m->on_device, &from, m->n_weights,
+                                         m->lora ? &adapter : NULL, ret, err);
+    joust_free(products);
     joust_free(layers);
     return st;
 }
@@ -217,6 +288,8 @@ joust_status joust_model_trainer_create(joust_engine *engine, joust_model *m,
 void joust_model_trained_on_device(joust_model *m)
 {
     m->ready = false;
+    if (m->lora)
+        m->lora->ready = false;
     m->host_is_stale = true;
     joust_weights_state_end(&m->state);
 }

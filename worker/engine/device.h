@@ -16,7 +16,7 @@
 #include "worker/engine/model.h"
 
 /* Raised when a type or function below changes its meaning: program and plugin must agree. */
-#define JOUST_DEVICE_ABI             2u
+#define JOUST_DEVICE_ABI             3u
 /* The plugin's one symbol, of type joust_device_entry_fn. */
 #define JOUST_DEVICE_ENTRY           "joust_device_entry"
 /* Where the plugin lies, if not beside the program. */
@@ -25,6 +25,10 @@
 
 /* Tokens of a page, as on the CPU. */
 #define JOUST_DEVICE_PAGE_POSITIONS 16u
+
+/* What the plugin's kernels take at most: numbers of a head; tokens of a training row. */
+#define JOUST_DEVICE_MAX_HEAD       256u
+#define JOUST_DEVICE_MAX_ROW_TOKENS 65535u
 
 typedef struct joust_device joust_device;
 typedef struct joust_device_model joust_device_model;
@@ -44,6 +48,29 @@ typedef struct joust_device_weights {
     const float *rope;                /* (context, d_head): cos then sin of d_head / 2 angles */
 } joust_device_weights;
 
+/* An adapter beside a model (worker/engine/lora.h); all borrowed. Offsets in elements of its weights. B of a target, (n, rank),
+ * is of outputs first .. first + n - 1 of its product; the A's of a product stand one after the other. */
+typedef struct joust_device_adapter_part {
+    uint32_t first, n;
+    uint64_t b;
+} joust_device_adapter_part;
+
+#define JOUST_DEVICE_PRODUCTS 4u /* query, key and value; o; gate and up; down */
+#define JOUST_DEVICE_TARGETS  3u /* of a product, at most */
+typedef struct joust_device_adapter_product {
+    uint32_t n_parts; /* 0: not adapted */
+    uint64_t a;       /* (n_parts rank, inputs) */
+    joust_device_adapter_part parts[JOUST_DEVICE_TARGETS];
+} joust_device_adapter_product;
+
+typedef struct joust_device_adapter {
+    const float *weights;
+    uint64_t n_weights;
+    const joust_device_adapter_product *products; /* (n_layers, JOUST_DEVICE_PRODUCTS) */
+    uint32_t rank;
+    float scale;
+} joust_device_adapter;
+
 /* One token to compute. Its keys are those of its pages up to itself. Rows of one sequence come in order of position. */
 typedef struct joust_device_row {
     uint32_t token, position;
@@ -54,7 +81,7 @@ typedef struct joust_device_row {
 typedef struct joust_device_wanted {
     uint32_t row;
     float *ret_logits; /* (vocab_size) host memory, or NULL */
-    float max, sum;    /* set: of the logits; sum of e^(x - max) */
+    float max, sum;    /* set, where the pass asks of logits: their maximum; sum of e^(x - max) */
 } joust_device_wanted;
 
 /* A token to draw after a wanted row: weights e^((x - max) scale), those below min_p are 0; the first token, by id, at
@@ -80,6 +107,10 @@ typedef struct joust_device_pass {
     joust_device_draw *draws; /* by wanted row, rising */
     joust_device_pick *picks; /* likewise */
     uint32_t n_rows, n_wanted, n_draws, n_picks;
+    float *
+        ret_states; /* (n_wanted, d_model) what the head reads, before it is rounded; host memory, or NULL: logits are
+                             asked of then only by draws and picks */
+    bool without_adapter; /* as if the model had none */
 } joust_device_pass;
 #define JOUST_DEVICE_PASS_ROWS 512u
 
@@ -112,7 +143,7 @@ typedef struct joust_device_slope {
     float factor, entropy;
 } joust_device_slope;
 
-/* Which of a trainer's blocks, each of all weights in the engine's order. */
+/* Which of a trainer's blocks, each of all that is trained in the engine's order. */
 typedef enum joust_device_block {
     JOUST_DEVICE_WEIGHTS,
     JOUST_DEVICE_MOMENT_1,
@@ -120,7 +151,7 @@ typedef enum joust_device_block {
     JOUST_DEVICE_GRADIENT /* sum 0 */
 } joust_device_block;
 
-/* Weights first .. first + n - 1, those that decay or those that don't. */
+/* Elements first .. first + n - 1 of what is trained, those that decay or those that don't. */
 typedef struct joust_device_range {
     uint64_t first, n;
     bool decays;
@@ -150,6 +181,10 @@ typedef struct joust_device_api {
     joust_status (*model_create)(joust_device *device, const joust_device_weights *weights,
                                  joust_device_model **ret, joust_error *err);
     void (*model_free)(joust_device_model **model);
+    /* Gives the model an adapter in the place of the one that it has; NULL takes it away, which doesn't fail. None of its
+     * trainers is there. Errors: JOUST_NOMEM, JOUST_IO (it then has none). */
+    joust_status (*adapter_put)(joust_device_model *model, const joust_device_adapter *adapter,
+                                joust_error *err);
     /* Keys and values of sixteen positions at every layer; what a page holds at first is undefined. */
     uint64_t (*page_bytes)(const joust_device *device, const joust_model_config *config);
     joust_status (*page_create)(joust_device *device, uint64_t n_bytes, void **ret,
@@ -164,10 +199,11 @@ typedef struct joust_device_api {
      * tensor-core products that never leave the registers; work (1 .. 64) says over how much it is measured. */
     joust_status (*bounds)(joust_device *device, uint32_t work, double *ret_bytes_s,
                            double *ret_flop_s, joust_error *err);
-    /* Training. weights: those that the model was made from, n_weights in all; moments are 0. Errors: JOUST_NOMEM. */
+    /* Training, of every weight, or of the model's adapter alone: `adapter` as it was put, or NULL. weights: those that the
+     * model was made from, n_weights in all; moments are 0. Errors: JOUST_NOMEM. */
     joust_status (*trainer_create)(joust_device_model *model, const joust_device_weights *weights,
-                                   uint64_t n_weights, joust_device_trainer **ret,
-                                   joust_error *err);
+                                   uint64_t n_weights, const joust_device_adapter *adapter,
+                                   joust_device_trainer **ret, joust_error *err);
     void (*trainer_free)(joust_device_trainer **trainer);
     /* Computes the micro-batch by the kernels of `run`, keeps what the backward pass needs until the next call, and fills in
      * sums and picks. Errors: JOUST_NOMEM (nothing is lost: with less memory asked for it may go), JOUST_IO. */
@@ -176,7 +212,7 @@ typedef struct joust_device_api {
     /* After train_forward. sums (n_wanted, 2) of all that follow: maximum, log of the sum of e^(x - max). */
     joust_status (*train_entropies)(joust_device_trainer *t, const joust_device_micro *micro,
                                     const float *sums, double *ret_entropies, joust_error *err);
-    /* Makes room for n sums of gradients, all of the trainer's weights each. Errors: JOUST_NOMEM. */
+    /* Makes room for n sums of gradients, all that is trained each. Errors: JOUST_NOMEM. */
     joust_status (*sums_reserve)(joust_device_trainer *t, uint32_t n, joust_error *err);
     /* The gradient becomes the trainer's sum number `sum`. Errors: as train_forward. */
     joust_status (*train_backward)(joust_device_trainer *t, const joust_device_micro *micro,
@@ -195,6 +231,12 @@ typedef struct joust_device_api {
                               uint64_t n, const float *from, joust_error *err);
     joust_status (*refresh)(joust_device_trainer *t, joust_error *err);
 } joust_device_api;
+
+/* Whether a device could compute a model, and train rows of so many tokens: what model_create and train_forward say later.
+ * Errors: JOUST_UNSUPPORTED. */
+JOUST_MUST_USE joust_status joust_device_check_model(const joust_model_config *config,
+                                                     joust_error *err);
+JOUST_MUST_USE joust_status joust_device_check_row(uint32_t n_tokens, joust_error *err);
 
 /* View, valid for the life of the process. */
 typedef const joust_device_api *joust_device_entry_fn(void);

@@ -145,13 +145,6 @@ const char *joust_engine_device_name(const joust_engine *engine)
     return engine->api ? engine->api->describe(engine->device) : "cpu";
 }
 
-joust_status joust_engine_check_cpu(const joust_engine *engine, const char *what, joust_error *err)
-{
-    if (!engine->api)
-        return JOUST_OK;
-    return joust_fail(err, JOUST_UNSUPPORTED, "%s isn't built for GPUs yet: use --device cpu", what);
-}
-
 const char *joust_engine_isa_name(const joust_engine *engine)
 {
     return engine->kernels->name;

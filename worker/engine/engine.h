@@ -56,8 +56,6 @@ const char *joust_engine_numeric_class(const joust_engine *engine);
 const char *joust_engine_isa_name(const joust_engine *engine); /* "portable", "avx2", "avx512" */
 uint32_t joust_engine_threads(const joust_engine *engine);
 const char *joust_engine_device_name(const joust_engine *engine); /* "cpu", or the GPU's name */
-/* What isn't built for GPUs yet is refused by name: what ("training") names it. Errors: JOUST_UNSUPPORTED. */
-JOUST_MUST_USE joust_status joust_engine_check_cpu(const joust_engine *engine, const char *what, joust_error *err);
 
 /* What the engine's key-value memory has done since it was created. */
 typedef struct joust_cache_stats {

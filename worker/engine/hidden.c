@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "forward_internal.h"
+#include "hidden_internal.h"
 
 typedef struct reading {
     joust_engine *engine;
@@ -50,18 +51,31 @@ static joust_status progress(reading *g, uint32_t thread, uint32_t n, joust_erro
     return thread == 0 && g->step ? g->step(g->context, n_tokens, err) : JOUST_OK;
 }
 
+bool joust_hidden_wants(const joust_hidden_request *r, uint32_t row)
+{
+    return ((r->ret_states || r->ret_scores) && row >= r->first) ||
+           (r->ret_score && row + 1 == r->n);
+}
+
 /* Lists the rows that fit, from `done` on; returns the first that isn't listed. */
 static uint32_t rows_list(joust_pass *pass, const joust_hidden_request *r, joust_kv *kv,
                           uint32_t done)
 {
     while (done < r->n && pass->n < pass->room) {
-        bool wanted = ((r->ret_states || r->ret_scores) && done >= r->first) ||
-                      (r->ret_score && done + 1 == r->n);
-        pass->rows[pass->n++] = (joust_row){
-            .token = r->tokens[done], .position = done, .own = kv, .wants_logits = wanted};
+        pass->rows[pass->n++] = (joust_row){.token = r->tokens[done],
+                                            .position = done,
+                                            .own = kv,
+                                            .wants_logits = joust_hidden_wants(r, done)};
         done++;
     }
     return done;
+}
+
+joust_status joust_score_check(float score, joust_error *err)
+{
+    return isfinite(score)
+               ? JOUST_OK
+               : joust_fail(err, JOUST_NOT_FINITE, "the scalar head's output is not finite");
 }
 
 /* The scalar head's output for n normed rows. */
@@ -71,12 +85,12 @@ static joust_status rows_score(joust_pass *pass, const float *normed, uint32_t n
     const joust_forward *f = &pass->forward;
     joust_forward_multiply(f, normed, f->w.d_ld, n, &f->model->head_pack, pass->logits,
                            f->w.vocab_ld, false);
-    for (uint32_t i = 0; i < n; i++) {
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; i < n && !st; i++) {
         ret[i] = pass->logits[(size_t)i * f->w.vocab_ld];
-        if (!isfinite(ret[i]))
-            return joust_fail(err, JOUST_NOT_FINITE, "the scalar head's output is not finite");
+        st = joust_score_check(ret[i], err);
     }
-    return JOUST_OK;
+    return st;
 }
 
 /* Takes what the wanted rows gave, which are the last ones up to row last - 1. */
@@ -165,9 +179,9 @@ joust_status joust_hidden(joust_engine *engine, joust_model *model,
         if (st)
             return joust_blame(err, st, "hidden states, request %u", i);
     }
-    joust_status st = joust_engine_check_cpu(engine, "reading hidden states", err);
-    if (!st)
-        st = joust_model_prepare(engine, model, err);
+    if (engine->api)
+        return joust_hidden_device(engine, model, requests, n_requests, step, context, err);
+    joust_status st = joust_model_prepare(engine, model, err);
     if (st)
         return st;
     pthread_mutex_init(&g.lock, NULL);

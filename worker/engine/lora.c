@@ -8,6 +8,7 @@
 #include "forward_internal.h"
 #include "model_internal.h"
 #include "proto/base/alloc.h"
+#include "worker/engine/device.h"
 
 #define MERGE_COLUMNS 64u /* of W at a time */
 
@@ -191,6 +192,8 @@ void joust_model_adapter_switch(joust_model *m, bool on)
 
 void joust_model_adapter_drop(joust_model *m)
 {
+    if (m->lora && m->lora->on_device)
+        (void)m->api->adapter_put(m->on_device, NULL, NULL);
     joust_lora_free(&m->lora);
     joust_weights_state_end(&m->state);
 }

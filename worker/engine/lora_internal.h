@@ -39,7 +39,8 @@ typedef struct joust_lora {
     uint64_t n_weights;
     joust_lora_product *products; /* (n_layers, JOUST_N_PRODUCTS) */
     float *packed;
-    bool ready;
+    bool ready;     /* the packs are of these weights */
+    bool on_device; /* so is what lies beside the model on its device */
 } joust_lora;
 
 /* The adapter's elements beside a model of that config. */

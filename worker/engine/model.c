@@ -359,7 +359,7 @@ void joust_model_trained_changed(joust_model *m)
         joust_model_changed(m);
         return;
     }
-    m->lora->ready = false;
+    m->lora->ready = m->lora->on_device = false;
     joust_weights_state_end(&m->state);
 }
 

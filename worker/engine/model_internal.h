@@ -64,6 +64,12 @@ typedef struct joust_trained {
 joust_trained joust_model_trained(const joust_model *model);
 void joust_model_trained_changed(joust_model *model); /* as joust_model_changed, of those alone */
 
+/* Whether it is computed without an adapter. */
+static inline bool joust_model_is_bare(const joust_model *m)
+{
+    return !m->lora || m->lora->off;
+}
+
 static inline bool joust_config_has_bias(const joust_model_config *c)
 {
     return c->family == JOUST_FAMILY_QWEN2 || c->attention_bias; /* of query, key and value */

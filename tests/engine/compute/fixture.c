@@ -84,14 +84,33 @@ joust_model *fixture_model(const joust_model_config *config, uint64_t seed)
     return m;
 }
 
+static void tensors_round(const joust_tensor *t, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint64_t k = 0; t[i].n_dims == 2 && k < t[i].n; k++)
+            t[i].data[k] = joust_bf16_rounded(t[i].data[k]);
+}
+
 void fixture_round(joust_model *m)
 {
     uint32_t n;
     const joust_tensor *t = joust_model_tensors(m, &n);
-    for (uint32_t i = 0; i < n; i++)
-        for (uint64_t k = 0; t[i].n_dims == 2 && k < t[i].n; k++)
-            t[i].data[k] = joust_bf16_rounded(t[i].data[k]);
+    tensors_round(t, n);
+    t = joust_model_adapter_tensors(m, &n);
+    tensors_round(t, n);
     joust_model_changed(m);
+}
+
+void fixture_adapt(joust_model *m, const joust_lora_settings *settings,
+                   const joust_stream_name *name)
+{
+    joust_error err = {0};
+    check_ok(joust_model_adapt(m, settings, name, &err));
+    const joust_trained b = joust_model_trained(m);
+    const joust_stream stream = fixture_stream(8, 0);
+    for (uint64_t i = 0; i < b.n; i++)
+        b.weights[i] += (float)(0.1 * joust_stream_normal(&stream, i));
+    joust_model_trained_changed(m);
 }
 
 joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa)

@@ -5,6 +5,7 @@
 #include "check.h"
 
 #include "worker/engine/generate.h"
+#include "worker/engine/lora.h"
 #include "worker/engine/train/train.h"
 
 /* Widths that fill no lane exactly, grouped queries, an untied head; and one that is tied and whole. */
@@ -15,8 +16,11 @@ joust_model_config fixture_even_config(void);
 uint32_t fixture_families(joust_model_config ret[FIXTURE_FAMILIES]);
 /* Weights drawn by seed, norms too, so that no gradient is trivially right. */
 joust_model *fixture_model(const joust_model_config *config, uint64_t seed);
-/* Rounds every matrix to bf16. */
+/* Rounds every matrix to bf16, an adapter's too. */
 void fixture_round(joust_model *m);
+/* Gives the model an adapter without zeros. */
+void fixture_adapt(joust_model *m, const joust_lora_settings *settings,
+                   const joust_stream_name *name);
 joust_engine *fixture_engine(uint32_t n_threads, joust_isa isa);
 /* The instruction sets that this machine has; returns how many. */
 uint32_t fixture_isas(joust_isa ret[3]);

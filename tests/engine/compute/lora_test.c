@@ -30,14 +30,8 @@ static const joust_stream_name NAME = {.job_seed = 9, .round = 2, .purpose = JOU
 /* A model whose adapter has no zeros. */
 static joust_model *adapted(const joust_model_config *config, const joust_lora_settings *settings)
 {
-    joust_error err = {0};
     joust_model *m = fixture_model(config, 3);
-    check_ok(joust_model_adapt(m, settings, &NAME, &err));
-    const joust_trained b = joust_model_trained(m);
-    const joust_stream stream = fixture_stream(8, 0);
-    for (uint64_t i = 0; i < b.n; i++)
-        b.weights[i] += (float)(0.1 * joust_stream_normal(&stream, i));
-    joust_model_trained_changed(m);
+    fixture_adapt(m, settings, &NAME);
     return m;
 }
 

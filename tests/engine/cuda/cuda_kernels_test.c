@@ -117,6 +117,39 @@ static void test_swiglu(void **state)
     joust_free_aligned(half);
 }
 
+/* ---- low ------------------------------------------------------------------------------------- */
+
+static void test_low(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, PARTS = 2, K = 5, LD = 32, FROM = PARTS * K + 4 };
+    float *x = numbers(ROWS * FROM, 1, 2), *y = zeros(PARTS * ROWS * LD);
+    uint16_t *half = zeros(PARTS * ROWS * LD);
+    memset(y, 0xff, PARTS * ROWS * LD * sizeof(*y));
+    joust_gpu_low_args args = {.from = x,
+                               .to = y,
+                               .scale = 0.7f,
+                               .rows = ROWS,
+                               .k = K,
+                               .ld = LD,
+                               .from_ld = FROM,
+                               .n = (uint64_t)PARTS * ROWS * LD};
+    run(JOUST_GPU_low_f32, 1, 1, &args);
+    args.to = half;
+    run(JOUST_GPU_low_bf16, 1, 1, &args);
+    for (uint32_t p = 0; p < PARTS; p++)
+        for (uint32_t r = 0; r < ROWS; r++)
+            for (uint32_t i = 0; i < LD; i++) {
+                const float exact = i < K ? x[r * FROM + p * K + i] * 0.7f : 0;
+                const size_t at = (size_t)(p * ROWS + r) * LD + i;
+                assert_true(y[at] == exact);
+                assert_true(from_bf16(half[at]) == joust_bf16_rounded(exact));
+            }
+    joust_free_aligned(x);
+    joust_free_aligned(y);
+    joust_free_aligned(half);
+}
+
 /* ---- matrix ---------------------------------------------------------------------------------- */
 
 static void check_matrix_f32(uint32_t m, uint32_t n, uint32_t k, bool add)
@@ -209,6 +242,52 @@ static void test_matrix_bf16(void **state)
     for (uint32_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++)
         for (uint32_t add = 0; add < 2; add++)
             check_matrix_bf16(sizes[i][0], sizes[i][1], sizes[i][2], add);
+}
+
+/* Into some columns of a wider y: what stands beside them stays, and each row has its bits. */
+static void test_matrix_into(void **state)
+{
+    (void)state;
+    enum { M = 70, N = 130, K = 40, LD = 64, Y_LD = N + 9, FIRST = 4 };
+    float *a = numbers(M * K, 1, 1), *w = numbers(N * K, 2, 1), *y = numbers(M * Y_LD, 3, 1);
+    uint16_t *a16 = bf16_rows(a, M, K, LD), *w16 = bf16_rows(w, N, K, LD);
+    float *before = joust_memdup(y, M * Y_LD * sizeof(*y)), *narrow = zeros(M * N);
+    const joust_gpu_kernel kernels[] = {JOUST_GPU_matrix_f32, JOUST_GPU_matrix_bf16,
+                                        JOUST_GPU_matrix_wide};
+    const uint32_t outputs[] = {64, 32, 128}, rows[] = {32, 64, 128};
+    for (uint32_t i = 0; i < 6; i++) {
+        const uint32_t kind = i / 2, across = (N + outputs[kind] - 1) / outputs[kind],
+                       down = (M + rows[kind] - 1) / rows[kind];
+        joust_gpu_matrix_args args = {.a = kind ? (void *)a16 : (void *)a,
+                                      .w = kind ? (void *)w16 : (void *)w,
+                                      .y = y + FIRST,
+                                      .m = M,
+                                      .n = N,
+                                      .k = K,
+                                      .ld = kind ? LD : K,
+                                      .y_ld = Y_LD,
+                                      .add = i % 2};
+        memcpy(y, before, M * Y_LD * sizeof(*y));
+        for (uint32_t r = 0; r < M; r++)
+            memcpy(narrow + r * N, before + r * Y_LD + FIRST, N * sizeof(*y));
+        run(kernels[kind], across, down, &args);
+        args.y = narrow;
+        args.y_ld = 0;
+        run(kernels[kind], across, down, &args);
+        for (uint32_t r = 0; r < M; r++) {
+            const float *row = y + r * Y_LD, *was = before + r * Y_LD;
+            assert_memory_equal(row + FIRST, narrow + r * N, N * sizeof(*y));
+            assert_memory_equal(row, was, FIRST * sizeof(*y));
+            assert_memory_equal(row + FIRST + N, was + FIRST + N, (Y_LD - FIRST - N) * sizeof(*y));
+        }
+    }
+    joust_free_aligned(a);
+    joust_free_aligned(w);
+    joust_free_aligned(y);
+    joust_free_aligned(a16);
+    joust_free_aligned(w16);
+    joust_free_aligned(narrow);
+    joust_free(before);
 }
 
 /* ---- the head and its sums ------------------------------------------------------------------- */
@@ -515,6 +594,8 @@ int main(void)
                                        cmocka_unit_test(test_norm),
                                        cmocka_unit_test(test_norm_overflow),
                                        cmocka_unit_test(test_swiglu),
+                                       cmocka_unit_test(test_low),
+                                       cmocka_unit_test(test_matrix_into),
                                        cmocka_unit_test(test_matrix_f32),
                                        cmocka_unit_test(test_matrix_bf16),
                                        cmocka_unit_test(test_head),

@@ -10,7 +10,7 @@
 #include "proto/base/alloc.h"
 #include "worker/engine/device.h"
 #include "worker/engine/hidden.h"
-#include "worker/engine/lora.h"
+#include "worker/engine/model_internal.h"
 
 const joust_device_api *joust_device_entry(void);
 
@@ -127,25 +127,35 @@ static joust_status train(joust_engine *e, joust_model *m, uint64_t limit, uint6
     return st;
 }
 
-/* With less and less memory: the same weights, with activations computed again; then an error that says what to do. */
-static void test_training_memory(void **state)
+static const joust_lora_settings LORA = {.rank = 3, .targets = JOUST_LORA_ALL, .alpha = 5};
+
+static joust_model *trained_model(bool lora)
 {
-    (void)state;
-    joust_model_config c = fixture_odd_config();
+    const joust_model_config c = fixture_odd_config();
+    joust_model *m = fixture_model(&c, 3);
+    if (lora)
+        fixture_adapt(m, &LORA, &(joust_stream_name){.job_seed = 1});
+    return m;
+}
+
+/* With less and less memory: the same weights, with activations computed again; then an error that says what to do. */
+static void check_training_memory(bool lora)
+{
     joust_error err = {0};
     joust_engine *e = engine_on(joust_device_entry(), 1 << 20);
-    joust_model *m = fixture_model(&c, 3);
-    uint64_t whole = 0, used = 0, n;
+    joust_model *m = trained_model(lora);
+    uint64_t whole = 0, used = 0;
     uint32_t n_good = 0, n_bad = 0, n_again = 0;
     check_ok(train(e, m, 0, &whole, &err));
-    const float *weights = joust_model_weights(m, &n);
-    float *expected = joust_memdup(weights, n * sizeof(float));
+    const joust_trained trained = joust_model_trained(m);
+    const uint64_t n = trained.n;
+    float *expected = joust_memdup(trained.weights, n * sizeof(float));
     joust_model_free(&m);
     for (uint64_t limit = whole; limit > whole / 4; limit -= whole / 40) {
-        m = fixture_model(&c, 3);
+        m = trained_model(lora);
         joust_status st = train(e, m, limit, &used, &err);
         if (st == JOUST_OK) {
-            assert_memory_equal(expected, joust_model_weights(m, &n), n * sizeof(float));
+            assert_memory_equal(expected, joust_model_trained(m).weights, n * sizeof(float));
             n_good++;
             n_again += used < whole;
         } else {
@@ -162,16 +172,31 @@ static void test_training_memory(void **state)
     joust_engine_free(&e);
 }
 
+static void test_training_memory(void **state)
+{
+    (void)state;
+    check_training_memory(false);
+    check_training_memory(true);
+}
+
+typedef struct training {
+    joust_engine *engine;
+    bool lora;
+} training;
+
 static joust_status train_body(void *context, joust_error *err)
 {
+    const training *w = context;
     joust_model_config c = fixture_odd_config();
     joust_model *m = NULL;
     joust_trainer *t = NULL;
     joust_step_report report;
     const joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     joust_status st = joust_model_init(&c, 3, &m, err);
+    if (!st && w->lora)
+        st = joust_model_adapt(m, &LORA, &(joust_stream_name){.job_seed = 1}, err);
     if (!st)
-        st = joust_trainer_create(context, m, &p, &t, err);
+        st = joust_trainer_create(w->engine, m, &p, &t, err);
     if (!st) {
         const uint32_t tokens[] = {1, 2, 3, 4, 5, 6};
         const joust_pair_row row = {.prompt = tokens,
@@ -194,9 +219,92 @@ static joust_status train_body(void *context, joust_error *err)
 static void test_training_out_of_memory(void **state)
 {
     (void)state;
-    joust_engine *e = engine_on(joust_device_entry(), 1 << 20);
-    assert_true(check_oom(train_body, e) > 20);
-    joust_engine_free(&e);
+    training w = {.engine = engine_on(joust_device_entry(), 1 << 20)};
+    assert_true(check_oom(train_body, &w) > 20);
+    w.lora = true;
+    assert_true(check_oom(train_body, &w) > 25);
+    joust_engine_free(&w.engine);
+}
+
+/* ---- hidden states --------------------------------------------------------------------------- */
+
+enum { TEXTS = 5, TEXT = 40 };
+
+typedef struct reading {
+    joust_engine *engine;
+    joust_model *model;
+    uint32_t *tokens;
+    float scores[TEXTS], states[TEXTS][8 * 20];
+} reading;
+
+static joust_status read_body(void *context, joust_error *err)
+{
+    reading *r = context;
+    joust_hidden_request requests[TEXTS];
+    memset(r->scores, 0, sizeof(r->scores));
+    memset(r->states, 0, sizeof(r->states));
+    for (uint32_t i = 0; i < TEXTS; i++)
+        requests[i] = (joust_hidden_request){.tokens = r->tokens + i,
+                                             .n = TEXT + i,
+                                             .first = TEXT + i - 8,
+                                             .ret_states = r->states[i],
+                                             .ret_score = &r->scores[i]};
+    return joust_hidden(r->engine, r->model, requests, TEXTS, NULL, NULL, err);
+}
+
+/* With the model's way onto the device and from it. */
+static joust_status read_anew(void *context, joust_error *err)
+{
+    const reading *r = context;
+    joust_status st = read_body(context, err);
+    joust_model_changed(r->model);
+    return st;
+}
+
+/* With less and less memory shorter waves and passes give the same bits, then an error says so; nothing but the model is left on
+ * the device. Every allocation of the host's fails once. */
+static void test_hidden_memory(void **state)
+{
+    (void)state;
+    joust_error err = {0};
+    joust_model_config c = fixture_odd_config();
+    c.scalar_head = true;
+    reading r = {.engine = engine_on(joust_device_entry(), 1 << 20),
+                 .model = fixture_model(&c, 3),
+                 .tokens = fixture_tokens(TEXT + 2 * TEXTS, c.vocab_size, 8)},
+            expected;
+    uint32_t n_good = 0, n_bad = 0;
+    check_ok(read_body(&r, &err));
+    expected = r;
+    const uint64_t most = emulator_used + (64 << 10);
+    for (uint64_t less = 0; less < most; less += most / 64) {
+        joust_model_changed(r.model); /* lets go of the device's copy */
+        joust_engine_free(&r.engine);
+        r.engine = engine_on(joust_device_entry(), 1 << 20);
+        const uint32_t token = 1;
+        float score;
+        const joust_hidden_request one = {.tokens = &token, .n = 1, .ret_score = &score};
+        check_ok(joust_hidden(r.engine, r.model, &one, 1, NULL, NULL, &err)); /* uploads */
+        emulator_memory = most - less;
+        joust_status st = read_body(&r, &err);
+        emulator_memory = 0;
+        if (st) {
+            check_status(JOUST_NOMEM, st);
+            assert_non_null(strstr(err.text, "GPU"));
+            n_bad++;
+        } else {
+            assert_memory_equal(r.scores, expected.scores, sizeof(r.scores));
+            assert_memory_equal(r.states, expected.states, sizeof(r.states));
+            n_good++;
+        }
+    }
+    assert_true(n_good > 3 && n_bad > 3);
+    joust_model_changed(r.model);
+    assert_true(check_oom(read_anew, &r) > 5);
+    joust_model_free(&r.model);
+    joust_engine_free(&r.engine);
+    joust_free(r.tokens);
+    assert_int_equal(emulator_used, 0);
 }
 
 /* The staging block of an upload is larger than all else here: a budget that shrinks shows once it is gone. */
@@ -305,14 +413,9 @@ static void test_refusals(void **state)
     joust_error err = {0};
     joust_model_config c = fixture_odd_config();
     joust_engine *e = engine_on(joust_device_entry(), 1 << 20), *none = NULL;
-    joust_model *m = fixture_model(&c, 3), *wide;
+    joust_model *wide;
     joust_trainer *t;
     const joust_train_settings params = fixture_params(JOUST_LOSS_DPO);
-    const uint32_t token = 1;
-    float states[64];
-    const joust_hidden_request hidden = {.tokens = &token, .n = 1, .ret_states = states};
-    check_status(JOUST_UNSUPPORTED, joust_hidden(e, m, &hidden, 1, NULL, NULL, &err));
-    check_text(&err, "hidden states");
     c.d_head = 512;
     wide = fixture_model(&c, 3);
     answers got;
@@ -320,18 +423,9 @@ static void test_refusals(void **state)
     check_text(&err, "heads of 512");
     check_status(JOUST_UNSUPPORTED, joust_trainer_create(e, wide, &params, &t, &err));
     check_text(&err, "heads of 512");
-    const joust_lora_settings lora = {.rank = 2, .alpha = 4, .targets = JOUST_LORA_Q};
-    check_ok(joust_model_adapt(m, &lora, &(joust_stream_name){.job_seed = 1}, &err));
-    check_status(JOUST_UNSUPPORTED, generate(e, m, &got, &err));
-    check_text(&err, "adapters aren't built for GPUs yet");
-    check_status(JOUST_UNSUPPORTED, joust_trainer_create(e, m, &params, &t, &err));
-    check_text(&err, "lora isn't built for GPUs yet");
-    joust_model_adapter_switch(m, false); /* without it the base is computed */
-    check_ok(generate(e, m, &got, &err));
     joust_engine_options o = {.on_device = {.index = 1}, .device = joust_device_entry()};
     check_status(JOUST_UNSUPPORTED, joust_engine_create(&o, &none, &err));
     joust_model_free(&wide);
-    joust_model_free(&m);
     joust_engine_free(&e);
 }
 
@@ -395,7 +489,7 @@ int main(void)
         cmocka_unit_test(test_device_memory),   cmocka_unit_test(test_budget_shrinks),
         cmocka_unit_test(test_host_memory),     cmocka_unit_test(test_records),
         cmocka_unit_test(test_training_memory), cmocka_unit_test(test_training_out_of_memory),
-        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_loading),
-        cmocka_unit_test(test_options)};
+        cmocka_unit_test(test_hidden_memory),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_loading),         cmocka_unit_test(test_options)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,8 @@
 #define JOUST_GPU_BODY_swiglu_f32(a)  gpu_swiglu(a, 0)
 #define JOUST_GPU_BODY_swiglu_bf16(a) gpu_swiglu(a, 1)
 #define JOUST_GPU_BODY_bias(a)        gpu_bias(a)
+#define JOUST_GPU_BODY_low_f32(a)     gpu_low(a, 0)
+#define JOUST_GPU_BODY_low_bf16(a)    gpu_low(a, 1)
 #define JOUST_GPU_BODY_matrix_f32(a)  gpu_matrix_f32(a, 0)
 #define JOUST_GPU_BODY_matrix_bf16(a) gpu_matrix_bf16(a, 0)
 #define JOUST_GPU_BODY_head_f32(a)    gpu_matrix_f32(a, 1)

@@ -2,6 +2,8 @@
 
 #include <math.h> /* sqrtf */
 
+#include "cuda_adapter_internal.h"
+
 void joust_gpu_flow_run(joust_gpu_flow *f, joust_gpu_kernel kernel, uint32_t x, uint32_t y,
                         const void *args)
 {
@@ -60,12 +62,19 @@ static void matrix_run(joust_gpu_flow *f, joust_gpu_kernel kernel,
                           args);
 }
 
+void joust_gpu_flow_multiply_into(joust_gpu_flow *f, const void *a, const void *w, float *y,
+                                  uint32_t y_ld, uint32_t m, uint32_t n, uint32_t k, uint32_t ld,
+                                  bool add)
+{
+    const joust_gpu_matrix_args args = {
+        .a = a, .w = w, .y = y, .m = m, .n = n, .k = k, .ld = ld, .y_ld = y_ld, .add = add};
+    matrix_run(f, JOUST_GPU_matrix_f32, &args);
+}
+
 void joust_gpu_flow_multiply(joust_gpu_flow *f, const void *a, const void *w, float *y, uint32_t m,
                              uint32_t n, uint32_t k, uint32_t ld, bool add)
 {
-    const joust_gpu_matrix_args args = {
-        .a = a, .w = w, .y = y, .m = m, .n = n, .k = k, .ld = ld, .add = add};
-    matrix_run(f, JOUST_GPU_matrix_f32, &args);
+    joust_gpu_flow_multiply_into(f, a, w, y, n, m, n, k, ld, add);
 }
 
 /* Nothing where the model has no such bias. */
@@ -86,12 +95,13 @@ void joust_gpu_flow_embed(joust_gpu_flow *f, const uint32_t *tokens, float *x)
 }
 
 static void norm(joust_gpu_flow *f, const float *x, const float *gain, const uint32_t *which,
-                 void *y, uint32_t n)
+                 void *y, float *states, uint32_t n)
 {
     const joust_gpu_norm_args args = {.x = x,
                                       .gain = gain,
                                       .which = which,
                                       .y = y,
+                                      .states = states,
                                       .eps = f->m->config.norm_eps,
                                       .d = f->m->w.d,
                                       .ld = f->m->w.d_ld};
@@ -140,24 +150,28 @@ void joust_gpu_flow_layer(joust_gpu_flow *f, uint32_t layer, const joust_gpu_row
     const uint64_t x_bytes = (uint64_t)f->n * w->d * sizeof(float);
     const joust_gpu_swiglu_args swiglu = {
         .gate_up = rows->gate_up, .h = rows->hidden, .d_ff = w->ff, .ld = w->ff_ld};
-    norm(f, rows->x, of->attention_norm, NULL, rows->normed, f->n);
+    norm(f, rows->x, of->attention_norm, NULL, rows->normed, NULL, f->n);
     joust_gpu_flow_multiply(f, rows->normed, of->qkv, rows->qkv, f->n, w->qkv, w->d, w->d_ld,
                             false);
+    joust_gpu_adapt(f, layer, JOUST_GPU_QKV, rows->normed, rows, rows->qkv, w->qkv);
     if (rows->raw)
         joust_gpu_flow_copy(f, rows->raw, rows->qkv, (uint64_t)f->n * w->qkv * sizeof(float));
     attention(f, layer, rows);
     joust_gpu_flow_copy(f, rows->x_mid, rows->x, x_bytes);
     joust_gpu_flow_multiply(f, rows->mixed, of->o, rows->x_mid, f->n, w->d, w->query, w->query_ld,
                             true);
+    joust_gpu_adapt(f, layer, JOUST_GPU_O, rows->mixed, rows, rows->x_mid, w->d);
     bias_add(f, of->o_bias, rows->x_mid, w->d);
-    norm(f, rows->x_mid, of->ff_norm, NULL, rows->normed_ff, f->n);
+    norm(f, rows->x_mid, of->ff_norm, NULL, rows->normed_ff, NULL, f->n);
     joust_gpu_flow_multiply(f, rows->normed_ff, of->gate_up, rows->gate_up, f->n, 2 * w->ff, w->d,
                             w->d_ld, false);
+    joust_gpu_adapt(f, layer, JOUST_GPU_GATE_UP, rows->normed_ff, rows, rows->gate_up, 2 * w->ff);
     bias_add(f, of->gate_up_bias, rows->gate_up, 2 * w->ff);
     joust_gpu_flow_run_of(f, JOUST_GPU_swiglu_f32, (w->ff_ld + 255) / 256, f->n, &swiglu);
     joust_gpu_flow_copy(f, rows->x_out, rows->x_mid, x_bytes);
     joust_gpu_flow_multiply(f, rows->hidden, of->down, rows->x_out, f->n, w->d, w->ff, w->ff_ld,
                             true);
+    joust_gpu_adapt(f, layer, JOUST_GPU_DOWN, rows->hidden, rows, rows->x_out, w->d);
     bias_add(f, of->down_bias, rows->x_out, w->d);
 }
 
@@ -182,7 +196,9 @@ void joust_gpu_flow_head(joust_gpu_flow *f, const joust_gpu_head *head)
         .partial = head->partial, .sums = head->sums, .n_tiles = w->n_tiles};
     const joust_gpu_pick_args pick = {
         .logits = head->logits, .items = head->picks, .n = w->n_out, .n_items = head->n_picks};
-    norm(f, head->x, f->m->norm, head->which, head->normed, head->n);
+    norm(f, head->x, f->m->norm, head->which, head->normed, head->states, head->n);
+    if (head->states_only)
+        return;
     matrix_run(f, JOUST_GPU_head_f32, &matrix);
     joust_gpu_flow_run(f, JOUST_GPU_log_sum, head->n, 1, &sums);
     if (head->n_picks)

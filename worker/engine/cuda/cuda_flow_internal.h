@@ -9,6 +9,7 @@
 typedef struct joust_gpu_flow {
     joust_device_model *m;
     joust_gpu *g;
+    const joust_gpu_adapter *adapter; /* that the layers are computed with; or NULL */
     bool bf16;
     uint32_t n; /* rows */
     joust_status status;
@@ -21,20 +22,25 @@ typedef struct joust_gpu_rows {
     float *raw;   /* keeps the product of query, key and value; or NULL */
     float *stats; /* keeps what attention's backward pass needs; or NULL */
     void *normed, *mixed, *normed_ff, *hidden;
+    /* with an adapter: x A' of each product, scaled, (parts, rows, rank_ld) stores, which may be one; (rows, low) scratch */
+    void *low[JOUST_DEVICE_PRODUCTS];
+    float *low_sums;
     joust_gpu_places at;
     const joust_gpu_fork_args
         *fork; /* pages that begin as copies, once their keys are there; or NULL */
     uint32_t n_forks;
 } joust_gpu_rows;
 
-/* The head over wanted rows. */
+/* The head over wanted rows. states_only: no more than what it reads. */
 typedef struct joust_gpu_head {
     const float *x; /* (., d) */
     const uint32_t *which, *slot, *target;
     void *normed;
     float *partial, *sums, *picked, *logits;
+    float *states; /* (n, d), or NULL */
     joust_gpu_pick_item *picks;
     uint32_t n, n_picks;
+    bool states_only;
 } joust_gpu_head;
 
 /* A kernel that has one variant; of two that stand side by side in the list, f->bf16's. */
@@ -46,6 +52,10 @@ void joust_gpu_flow_copy(joust_gpu_flow *f, void *to, const void *from, uint64_t
 /* y (m, n) = a (m, ld) . w (n, ld) transposed, over k; added to what is there with `add`. */
 void joust_gpu_flow_multiply(joust_gpu_flow *f, const void *a, const void *w, float *y, uint32_t m,
                              uint32_t n, uint32_t k, uint32_t ld, bool add);
+/* The same, rows of y y_ld apart. */
+void joust_gpu_flow_multiply_into(joust_gpu_flow *f, const void *a, const void *w, float *y,
+                                  uint32_t y_ld, uint32_t m, uint32_t n, uint32_t k, uint32_t ld,
+                                  bool add);
 void joust_gpu_flow_embed(joust_gpu_flow *f, const uint32_t *tokens, float *x);
 void joust_gpu_flow_layer(joust_gpu_flow *f, uint32_t layer, const joust_gpu_rows *rows);
 void joust_gpu_flow_head(joust_gpu_flow *f, const joust_gpu_head *head);

@@ -25,6 +25,8 @@
     X(swiglu_f32,  swiglu,  256)   \
     X(swiglu_bf16, swiglu,  256)   \
     X(bias,        bias,    256)   \
+    X(low_f32,     low,     256)   \
+    X(low_bf16,    low,     256)   \
     X(matrix_f32,  matrix,  128)   \
     X(matrix_bf16, matrix,  256)   \
     X(head_f32,    matrix,  128)   \
@@ -72,7 +74,7 @@ typedef enum joust_gpu_kernel {
 
 /* Widest head; tiles of the products: rows, outputs; outputs that a partial sum over the vocabulary spans; ids that a
  * partial sum of a draw spans. */
-#define JOUST_GPU_HEAD_MAX     256u
+#define JOUST_GPU_HEAD_MAX     JOUST_DEVICE_MAX_HEAD
 #define JOUST_GPU_F32_ROWS     32u
 #define JOUST_GPU_F32_OUTPUTS  64u
 #define JOUST_GPU_BF16_ROWS    64u
@@ -111,6 +113,7 @@ typedef struct joust_gpu_norm_args {
     const float *x, *gain; /* (., d), (d) */
     const uint32_t *which;
     void *y;
+    float *states; /* (rows, d) the same, not rounded; or NULL */
     float eps;
     uint32_t d, ld;
 } joust_gpu_norm_args;
@@ -158,12 +161,22 @@ typedef struct joust_gpu_bias_args {
     uint32_t n;
 } joust_gpu_bias_args;
 
+/* Grid: (blocks). Between an adapter's products: part i of to (n_parts, rows, ld) stores = scale times columns i k .. of from
+ * (rows, from_ld), zero from k on. */
+typedef struct joust_gpu_low_args {
+    const float *from;
+    void *to;
+    float scale;
+    uint32_t rows, k, ld, from_ld;
+    uint64_t n; /* n_parts x rows x ld */
+} joust_gpu_low_args;
+
 /* Grid: (tiles of outputs, tiles of rows). y (m, n) = a (m, ld) . w (n, ld) transposed, over k; added to what is there with
- * `add`. The head's kernel also, or instead (slot), gives of each row and tile the maximum and the sum of exponentials. */
+ * `add`. Rows of y are y_ld apart (0: n). The head's kernel also, or instead (slot), gives of each row and tile the maximum and the sum of exponentials. */
 typedef struct joust_gpu_matrix_args {
     const void *a, *w; /* stores; zero from k to ld */
     float *y;
-    uint32_t m, n, k, ld;
+    uint32_t m, n, k, ld, y_ld;
     uint32_t add;
     /* the head: */
     float *partial;                /* (m, n_tiles, 2) */

@@ -60,6 +60,11 @@ GPU_FUNCTION void gpu_head_row(const joust_gpu_matrix_args *p, uint32_t row, uin
     to[1] = sum;
 }
 
+GPU_FUNCTION size_t gpu_y_ld(const joust_gpu_matrix_args *p)
+{
+    return p->y_ld ? p->y_ld : p->n;
+}
+
 /* A finished tile (rows, outputs) in shared memory, rows tile_ld apart: to y, by all threads. */
 GPU_FUNCTION void gpu_tile_store(const joust_gpu_matrix_args *p, uint32_t first_row,
                                  uint32_t n_rows, uint32_t first, uint32_t n_outputs,
@@ -72,7 +77,7 @@ GPU_FUNCTION void gpu_tile_store(const joust_gpu_matrix_args *p, uint32_t first_
         const uint32_t to = head ? p->slot[first_row + row] : first_row + row;
         if (column >= n || to == JOUST_GPU_NONE)
             continue;
-        float *y = p->y + (size_t)to * p->n + first + column;
+        float *y = p->y + to * gpu_y_ld(p) + first + column;
         const float x = tile[row * tile_ld + column];
         *y = p->add ? *y + x : x;
     }
@@ -138,7 +143,7 @@ GPU_FUNCTION void gpu_matrix_f32(const joust_gpu_matrix_args *p, int head)
         for (uint32_t c = 0; c < F32_EACH; c++) {
             const uint32_t y_row = row + F32_EACH * i + r, y_column = output + j + F32_ACROSS * c;
             if (y_row < p->m && y_column < p->n)
-                acc[r][c] = p->y[(size_t)y_row * p->n + y_column];
+                acc[r][c] = p->y[y_row * gpu_y_ld(p) + y_column];
         }
     for (uint32_t first = 0; first < p->k; first += F32_STEPS) {
         GPU_SYNC();

@@ -1,6 +1,7 @@
 /* The plugin's device and what lies on it for long: weights and key-value pages. */
 #include <string.h>
 
+#include "cuda_adapter_internal.h"
 #include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
@@ -215,16 +216,6 @@ static joust_status weights_upload(joust_device_model *m, const joust_device_wei
     return p.status;
 }
 
-static joust_status shape_check(const joust_model_config *c, joust_error *err)
-{
-    if (c->d_head > JOUST_GPU_HEAD_MAX)
-        return joust_fail(
-            err, JOUST_UNSUPPORTED,
-            "GPU: heads of %u are wider than the %u that its kernels take; use --device cpu",
-            c->d_head, JOUST_GPU_HEAD_MAX);
-    return JOUST_OK;
-}
-
 void joust_gpu_model_free(joust_device_model **model)
 {
     joust_device_model *m = *model;
@@ -232,6 +223,7 @@ void joust_gpu_model_free(joust_device_model **model)
     if (!m || --m->refs > 0)
         return;
     joust_gpu_work_free(m);
+    joust_gpu_adapter_free(m);
     m->device->gpu->free(m->device->gpu, m->block);
     device_close(&m->device);
     joust_free(m->layers);
@@ -241,9 +233,7 @@ void joust_gpu_model_free(joust_device_model **model)
 static joust_status model_create(joust_device *device, const joust_device_weights *weights,
                                  joust_device_model **ret, joust_error *err)
 {
-    joust_status st = shape_check(weights->config, err);
-    if (st)
-        return st;
+    joust_status st;
     joust_device_model *m = joust_calloc(1, sizeof(*m));
     if (!m)
         return joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
@@ -329,6 +319,7 @@ __attribute__((visibility("default"))) const joust_device_api *joust_device_entr
                                          .memory = device_memory,
                                          .model_create = model_create,
                                          .model_free = joust_gpu_model_free,
+                                         .adapter_put = joust_gpu_adapter_put,
                                          .page_bytes = page_bytes,
                                          .page_create = page_create,
                                          .page_free = page_free,

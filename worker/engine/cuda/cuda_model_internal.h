@@ -25,10 +25,41 @@ typedef struct joust_gpu_widths {
     uint64_t page_layer; /* stores of one layer in a page */
 } joust_gpu_widths;
 
-/* How much of what a pass has room for. */
+/* How much of what a pass has room for; states: rows. */
 typedef struct joust_gpu_rooms {
-    uint32_t rows, pages, draws, picks, slots;
+    uint32_t rows, pages, draws, picks, slots, states;
 } joust_gpu_rooms;
+
+/* The products of a layer that an adapter may stand beside, in the order of joust_device_adapter's. */
+typedef enum joust_gpu_product {
+    JOUST_GPU_QKV,
+    JOUST_GPU_O,
+    JOUST_GPU_GATE_UP,
+    JOUST_GPU_DOWN
+} joust_gpu_product;
+
+/* A target's B (n, rank_ld) in stores, for outputs first .. first + n - 1; `at`: in the block of what is trained. */
+typedef struct joust_gpu_adapter_part {
+    uint32_t first, n;
+    uint64_t at;
+    void *b;
+} joust_gpu_adapter_part;
+
+/* A product's A's, one matrix (low, in_ld) of stores, low = n_parts rank. */
+typedef struct joust_gpu_adapter_product {
+    uint32_t n_parts, in, in_ld, low, low_ld;
+    uint64_t at;
+    void *a;
+    joust_gpu_adapter_part parts[JOUST_DEVICE_TARGETS];
+} joust_gpu_adapter_product;
+
+typedef struct joust_gpu_adapter {
+    void *block;
+    joust_gpu_adapter_product *products; /* (n_layers, JOUST_DEVICE_PRODUCTS) */
+    uint64_t n_weights;
+    uint32_t rank, rank_ld, low; /* low: the longest */
+    float scale;
+} joust_gpu_adapter;
 
 /* What goes to the device before a pass and comes back after it, as one block each way: offsets into it.
  *   tokens, positions, first_page, which, slot, target: (rows) each │ pages │ draws │ picks │ sums │ picked
@@ -42,6 +73,7 @@ typedef struct joust_gpu_io {
 /* A pass of one shape, recorded. */
 typedef struct joust_gpu_record {
     uint32_t n_rows, n_wanted, n_draws, n_picks;
+    bool without_adapter;
     void *record;
 } joust_gpu_record;
 #define JOUST_GPU_RECORDS     64u
@@ -52,8 +84,8 @@ typedef struct joust_gpu_work {
     joust_gpu_io io;
     unsigned char *host;   /* (io.n_bytes) */
     unsigned char *device; /* likewise */
-    float *x, *qkv, *gate_up, *partial, *logits;
-    void *normed, *mixed, *hidden;
+    float *x, *qkv, *gate_up, *partial, *logits, *states, *low_sums;
+    void *normed, *mixed, *hidden, *low;
     double *marks;
     joust_gpu_record records[JOUST_GPU_RECORDS];
     uint32_t n_records;
@@ -68,6 +100,7 @@ struct joust_device_model {
     joust_gpu_layer *layers;
     void *embedding, *head;
     float *norm, *rope;
+    joust_gpu_adapter *adapter; /* or NULL */
     joust_gpu_work work;
 };
 

@@ -45,8 +45,9 @@ void joust_gpu_work_free(joust_device_model *m)
 {
     joust_gpu *g = m->device->gpu;
     joust_gpu_work *w = &m->work;
-    void *const blocks[] = {w->device, w->x,      w->qkv,   w->gate_up, w->partial,
-                            w->logits, w->normed, w->mixed, w->hidden,  w->marks};
+    void *const blocks[] = {w->device, w->x,        w->qkv,   w->gate_up, w->partial,
+                            w->logits, w->normed,   w->mixed, w->hidden,  w->marks,
+                            w->states, w->low_sums, w->low};
     for (uint32_t i = 0; i < w->n_records; i++)
         g->record_free(g, w->records[i].record);
     for (size_t i = 0; i < sizeof(blocks) / sizeof(*blocks); i++)
@@ -61,7 +62,9 @@ joust_status joust_gpu_work_reserve(joust_device_model *m, const joust_gpu_rooms
     joust_gpu *g = m->device->gpu;
     joust_gpu_work *w = &m->work;
     const joust_gpu_widths *of = &m->w;
-    const uint64_t rows = r->rows, store = of->store_bytes, one = sizeof(float);
+    const uint64_t rows = r->rows, store = of->store_bytes, one = sizeof(float),
+                   low = m->adapter ? m->adapter->low : 0,
+                   low_stores = m->adapter ? low / m->adapter->rank * m->adapter->rank_ld : 0;
     joust_gpu_work_free(m);
     w->io = io_of(r);
     const struct {
@@ -76,6 +79,9 @@ joust_status joust_gpu_work_reserve(joust_device_model *m, const joust_gpu_rooms
                   {&w->normed, rows * of->d_ld * store},
                   {&w->mixed, rows * of->query_ld * store},
                   {&w->hidden, rows * of->ff_ld * store},
+                  {&w->states, (uint64_t)r->states * of->d * one},
+                  {&w->low_sums, rows * low * one},
+                  {&w->low, rows * low_stores * store},
                   {&w->marks, (uint64_t)r->draws * of->n_draw_tiles * sizeof(double)}};
     joust_status st = JOUST_OK;
     w->host = joust_calloc(1, w->io.n_bytes);
@@ -209,12 +215,14 @@ static uint32_t asks_fill(const joust_gpu_work *w, const joust_device_pass *pass
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
-static joust_gpu_flow flow_of(joust_device_model *m, uint32_t n_rows, joust_error *err)
+static joust_gpu_flow flow_of(joust_device_model *m, const joust_device_pass *pass,
+                              joust_error *err)
 {
     return (joust_gpu_flow){.m = m,
                             .g = m->device->gpu,
+                            .adapter = pass->without_adapter ? NULL : m->adapter,
                             .bf16 = m->device->gpu->precision == JOUST_PRECISION_BF16,
-                            .n = n_rows,
+                            .n = pass->n_rows,
                             .err = err};
 }
 
@@ -236,11 +244,17 @@ static void draws_run(joust_gpu_flow *f, const joust_device_pass *pass, const jo
         joust_gpu_flow_run(f, JOUST_GPU_draw, pass->n_draws, 1, &draw);
 }
 
+/* Whether nobody asks for logits. */
+static bool states_only(const joust_device_pass *pass)
+{
+    return pass->ret_states && pass->n_draws == 0 && pass->n_picks == 0;
+}
+
 static joust_status kernels_run(joust_device_model *m, const joust_device_pass *pass,
                                 uint32_t n_picks, joust_error *err)
 {
     const joust_gpu_work *w = &m->work;
-    joust_gpu_flow f = flow_of(m, pass->n_rows, err);
+    joust_gpu_flow f = flow_of(m, pass, err);
     const joust_gpu_rows rows = {.x = w->x,
                                  .x_mid = w->x,
                                  .x_out = w->x,
@@ -250,6 +264,8 @@ static joust_status kernels_run(joust_device_model *m, const joust_device_pass *
                                  .normed_ff = w->normed,
                                  .mixed = w->mixed,
                                  .hidden = w->hidden,
+                                 .low = {w->low, w->low, w->low, w->low},
+                                 .low_sums = w->low_sums,
                                  .at = {.pages = on_device(w, w->io.pages),
                                         .first_page = on_device(w, w->io.first_page),
                                         .positions = on_device(w, w->io.positions)}};
@@ -263,8 +279,10 @@ static joust_status kernels_run(joust_device_model *m, const joust_device_pass *
                                  .sums = on_device(w, w->io.sums),
                                  .picked = on_device(w, w->io.picked),
                                  .picks = on_device(w, w->io.picks),
+                                 .states = pass->ret_states ? w->states : NULL,
                                  .n = pass->n_wanted,
-                                 .n_picks = n_picks};
+                                 .n_picks = n_picks,
+                                 .states_only = states_only(pass)};
     joust_gpu_flow_embed(&f, on_device(w, w->io.tokens), w->x);
     for (uint32_t i = 0; i < m->config.n_layers; i++)
         joust_gpu_flow_layer(&f, i, &rows);
@@ -282,7 +300,8 @@ static void *record_find(const joust_gpu_work *w, const joust_gpu_record *key)
     for (uint32_t i = 0; i < w->n_records; i++) {
         const joust_gpu_record *r = &w->records[i];
         if (r->n_rows == key->n_rows && r->n_wanted == key->n_wanted &&
-            r->n_draws == key->n_draws && r->n_picks == key->n_picks)
+            r->n_draws == key->n_draws && r->n_picks == key->n_picks &&
+            r->without_adapter == key->without_adapter)
             return r->record;
     }
     return NULL;
@@ -294,7 +313,11 @@ static joust_status recorded_run(joust_device_model *m, const joust_device_pass 
 {
     joust_gpu *g = m->device->gpu;
     joust_gpu_work *w = &m->work;
-    joust_gpu_record key = {pass->n_rows, pass->n_wanted, pass->n_draws, n_picks, NULL};
+    joust_gpu_record key = {.n_rows = pass->n_rows,
+                            .n_wanted = pass->n_wanted,
+                            .n_draws = pass->n_draws,
+                            .n_picks = n_picks,
+                            .without_adapter = pass->without_adapter};
     key.record = record_find(w, &key);
     if (!key.record && w->n_records == JOUST_GPU_RECORDS)
         return kernels_run(m, pass, n_picks, err);
@@ -323,9 +346,11 @@ static joust_status room_make(joust_device_model *m, const joust_device_pass *pa
                                   .pages = grown(have->pages, pages_count(pass)),
                                   .draws = grown(have->draws, pass->n_draws),
                                   .picks = grown(have->picks, pass->n_picks),
-                                  .slots = grown(have->slots, slots_count(pass))};
+                                  .slots = grown(have->slots, slots_count(pass)),
+                                  .states =
+                                      grown(have->states, pass->ret_states ? pass->n_wanted : 0)};
     if (need.rows == have->rows && need.pages == have->pages && need.draws == have->draws &&
-        need.picks == have->picks && need.slots == have->slots)
+        need.picks == have->picks && need.slots == have->slots && need.states == have->states)
         return JOUST_OK;
     joust_status st = joust_gpu_work_reserve(m, &need, err);
     return st ? joust_blame(err, st, "GPU: a pass of %u rows", pass->n_rows) : JOUST_OK;
@@ -357,8 +382,8 @@ static void results_take(const joust_gpu_work *w, const joust_device_pass *pass)
     }
 }
 
-static joust_status logits_take(joust_device_model *m, const joust_device_pass *pass,
-                                joust_error *err)
+static joust_status rows_take(joust_device_model *m, const joust_device_pass *pass,
+                              joust_error *err)
 {
     joust_gpu *g = m->device->gpu;
     const uint32_t *slot = of_rows(&m->work, m->work.io.slot);
@@ -368,6 +393,9 @@ static joust_status logits_take(joust_device_model *m, const joust_device_pass *
             st = g->get(g, pass->wanted[i].ret_logits,
                         m->work.logits + (uint64_t)slot[i] * m->w.n_out, m->w.n_out * sizeof(float),
                         err);
+    if (pass->ret_states && pass->n_wanted && !st)
+        st = g->get(g, pass->ret_states, m->work.states,
+                    (uint64_t)pass->n_wanted * m->w.d * sizeof(float), err);
     return st;
 }
 
@@ -383,7 +411,8 @@ joust_status joust_gpu_run(joust_device_model *m, joust_device_pass *pass, joust
     const uint32_t n_picks = asks_fill(w, pass);
     st = g->put(g, w->device, w->host, w->io.sums, err);
     if (!st)
-        st = pass->n_rows <= JOUST_GPU_RECORD_ROWS && pass->n_wanted == pass->n_rows
+        st = pass->n_rows <= JOUST_GPU_RECORD_ROWS && pass->n_wanted == pass->n_rows &&
+                     !pass->ret_states
                  ? recorded_run(m, pass, n_picks, err)
                  : kernels_run(m, pass, n_picks, err);
     if (!st) /* without wanted rows too: errors of the pass show here */
@@ -391,5 +420,5 @@ joust_status joust_gpu_run(joust_device_model *m, joust_device_pass *pass, joust
                     err);
     if (!st)
         results_take(w, pass);
-    return st ? st : logits_take(m, pass, err);
+    return st ? st : rows_take(m, pass, err);
 }

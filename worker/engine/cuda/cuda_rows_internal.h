@@ -48,9 +48,12 @@ GPU_FUNCTION void gpu_norm(const joust_gpu_norm_args *p, int bf16)
     const float *x = p->x + (size_t)row * p->d;
     const float r =
         gpu_norm_factor(x, p->d, p->eps, parts, bf16 ? NORM_PARTS_BF16 : NORM_PARTS_F32);
-    for (uint32_t i = GPU_THREAD; i < p->ld; i += GPU_THREADS)
-        gpu_store(p->y, (size_t)GPU_BLOCK_X * p->ld + i, i < p->d ? x[i] * r * p->gain[i] : 0.0f,
-                  bf16);
+    for (uint32_t i = GPU_THREAD; i < p->ld; i += GPU_THREADS) {
+        const float y = i < p->d ? x[i] * r * p->gain[i] : 0.0f;
+        gpu_store(p->y, (size_t)GPU_BLOCK_X * p->ld + i, y, bf16);
+        if (p->states && i < p->d)
+            p->states[(size_t)GPU_BLOCK_X * p->d + i] = y;
+    }
 }
 
 /* Where a row's key and value of one head lie: keys (n_kv, d_head, 16), then values (n_kv, 16, d_head), as in the CPU's
@@ -114,6 +117,16 @@ GPU_FUNCTION void gpu_bias(const joust_gpu_bias_args *p)
     const uint32_t i = GPU_BLOCK_X * GPU_THREADS + GPU_THREAD;
     if (i < p->n)
         p->y[(size_t)GPU_BLOCK_Y * p->n + i] += p->bias[i];
+}
+
+GPU_FUNCTION void gpu_low(const joust_gpu_low_args *p, int bf16)
+{
+    const uint64_t i = (uint64_t)GPU_BLOCK_X * GPU_THREADS + GPU_THREAD, part_row = i / p->ld;
+    if (i >= p->n)
+        return;
+    const uint32_t column = (uint32_t)(i % p->ld);
+    const size_t from = (size_t)(part_row % p->rows) * p->from_ld + part_row / p->rows * p->k;
+    gpu_store(p->to, i, column < p->k ? p->from[from + column] * p->scale : 0.0f, bf16);
 }
 
 GPU_FUNCTION void gpu_swiglu(const joust_gpu_swiglu_args *p, int bf16)

@@ -2,6 +2,7 @@
 #include <stdlib.h> /* qsort */
 #include <string.h>
 
+#include "cuda_adapter_internal.h"
 #include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 
@@ -48,6 +49,12 @@ static void kept_place(layout *l, const joust_device_trainer *t, const joust_gpu
     to->mixed = take(l, n * w->query_ld, store);
     to->normed_ff = take(l, n * w->d_ld, store);
     to->hidden = take(l, n * w->ff_ld, store);
+    for (uint32_t i = 0; t->adapter && i < JOUST_DEVICE_PRODUCTS; i++)
+        to->low[i] =
+            take(l,
+                 n * joust_gpu_adapter_low_stores(
+                         &t->adapter->products[layer * JOUST_DEVICE_PRODUCTS + i], t->adapter),
+                 store);
 }
 
 static uint64_t most(uint64_t a, uint64_t b)
@@ -67,13 +74,19 @@ static void factors_place(layout *l, const joust_device_trainer *t, const joust_
                    head_ld = up_to(head, JOUST_GPU_CHUNK), d_ld = up_to(w->d, JOUST_GPU_CHUNK),
                    qkv_ld = up_to(w->qkv, JOUST_GPU_CHUNK),
                    up_ld = up_to(2 * (uint64_t)w->ff, JOUST_GPU_CHUNK),
-                   out = most(most(qkv_ld, up_ld), d_ld), in = most(most(w->d, w->query), w->ff);
+                   low = t->adapter ? t->adapter->low : 0, low_ld = up_to(low, JOUST_GPU_CHUNK),
+                   out = most(most(most(qkv_ld, up_ld), d_ld), low_ld),
+                   in = most(most(w->d, w->query), w->ff);
     to->dy = take(l, most(rows * out, wanted * head_ld), store);
     to->dy_turned = take(l, most(rows * out, wanted * head), store);
-    to->x_turned = take(l, most(rows * in, wanted * w->d), store);
+    to->x_turned = take(l, most(rows * most(in, low), wanted * w->d), store);
     to->w_turned = take(
-        l, most(most(w->d * most(qkv_ld, up_ld), most(w->query, w->ff) * d_ld), w->d * head_ld),
+        l,
+        most(most(most(w->d * most(qkv_ld, up_ld), most(w->query, w->ff) * d_ld), w->d * head_ld),
+             most(in * low_ld, low * out)),
         store);
+    to->low_sums = floats(l, r->rows, low);
+    to->d_low = floats(l, r->rows, low);
     to->chunk = floats(l, r->wanted, head);
 }
 
@@ -356,6 +369,7 @@ joust_gpu_flow joust_gpu_tape_flow(joust_device_trainer *t, uint32_t n, joust_er
 {
     return (joust_gpu_flow){.m = t->m,
                             .g = t->m->device->gpu,
+                            .adapter = t->adapter,
                             .bf16 = t->m->device->gpu->precision == JOUST_PRECISION_BF16,
                             .n = n,
                             .err = err};
@@ -375,6 +389,8 @@ joust_gpu_rows joust_gpu_tape_rows(const joust_gpu_tape *tape, uint32_t layer, u
                             .mixed = k->mixed,
                             .normed_ff = k->normed_ff,
                             .hidden = k->hidden,
+                            .low = {k->low[0], k->low[1], k->low[2], k->low[3]},
+                            .low_sums = tape->low_sums,
                             .at = {.pages = on_device(tape, tape->io.pages),
                                    .first_page = on_device(tape, tape->io.first_page),
                                    .positions = on_device(tape, tape->io.positions)},

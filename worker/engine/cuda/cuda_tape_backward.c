@@ -1,4 +1,4 @@
-/* A micro-batch's backward pass: from what the loss asks of the logits to the gradient of every weight. As tape_backward.c, whose
+/* A micro-batch's backward pass: from what the loss asks of the logits to the gradient of every weight, or of the adapter's. As tape_backward.c, whose
  * orders it has in float32. A product's two gradients are products of the same kernel over turned factors:
  *   dx = dy . W   is  dy (rows, out) . turned W (in, out)
  *   dW = dy^T . x is  turned dy (out, rows) . turned x (in, rows)
@@ -6,6 +6,7 @@
 #include <math.h> /* sqrtf */
 #include <string.h>
 
+#include "cuda_adapter_internal.h"
 #include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 
@@ -24,6 +25,12 @@ static uint32_t blocks_of(uint32_t n, uint32_t each)
 static void *on_device(const joust_gpu_tape *tape, uint64_t at)
 {
     return tape->device + at;
+}
+
+/* Where a weight's gradient goes: nowhere where an adapter alone is trained. */
+static float *gradient_of(const backward *b, uint64_t at)
+{
+    return b->t->adapter ? NULL : b->to + at;
 }
 
 /* ---- products -------------------------------------------------------------------------------- */
@@ -52,7 +59,7 @@ static void turn(backward *b, const void *from, bool of_floats, uint32_t rows, u
 typedef struct product {
     const void *x, *w; /* stores, rows ld apart */
     const float *dy;   /* (n, out) */
-    float *dx, *d_w;   /* (n, in), (out, in) */
+    float *dx, *d_w;   /* (n, in), (out, in); d_w may be NULL */
     uint32_t n, out, in, ld;
     bool add;
 } product;
@@ -71,10 +78,63 @@ static void product_backward(backward *b, const product *p)
     }
     turn(b, p->w, false, p->out, p->in, p->ld, tape->w_turned);
     joust_gpu_flow_multiply(&b->f, dy, tape->w_turned, p->dx, p->n, p->in, p->out, out_ld, p->add);
+    if (!p->d_w)
+        return;
     turn(b, p->dy, true, p->n, p->out, p->out, tape->dy_turned);
     turn(b, p->x, false, p->n, p->in, p->ld, tape->x_turned);
     joust_gpu_flow_multiply(&b->f, tape->dy_turned, tape->x_turned, p->d_w, p->out, p->in, p->n,
                             n_ld, false);
+}
+
+/* ---- adapters -------------------------------------------------------------------------------- */
+
+/* One target's: d_low = dy . B, d_B = dy^T . low; low has the scale in it. */
+static void part_backward(backward *b, const joust_gpu_adapter_product *ap, uint32_t i,
+                          const product *p, const unsigned char *low)
+{
+    const joust_gpu_adapter *a = b->t->adapter;
+    const joust_gpu_tape *tape = b->tape;
+    const joust_gpu_adapter_part *part = &ap->parts[i];
+    const float *dy = p->dy + part->first;
+    const uint32_t part_ld = ld_of(b, part->n), n_ld = ld_of(b, p->n);
+    low += (uint64_t)i * p->n * a->rank_ld * b->f.m->w.store_bytes;
+    joust_gpu_low(&b->f, dy, p->out, 1.0f, 1, part->n, part_ld, tape->dy);
+    turn(b, part->b, false, part->n, a->rank, a->rank_ld, tape->w_turned);
+    joust_gpu_flow_multiply_into(&b->f, tape->dy, tape->w_turned, tape->d_low + i * a->rank,
+                                 ap->low, p->n, a->rank, part->n, part_ld, false);
+    turn(b, dy, true, p->n, part->n, p->out, tape->dy_turned);
+    turn(b, low, false, p->n, a->rank, a->rank_ld, tape->x_turned);
+    joust_gpu_flow_multiply(&b->f, tape->dy_turned, tape->x_turned, b->to + part->at, part->n,
+                            a->rank, p->n, n_ld, false);
+}
+
+/* The adapter of a layer's product: dx += s d_low . A, d_A = s d_low^T . x. */
+static void adapter_backward(backward *b, uint32_t layer, joust_gpu_product which, const product *p,
+                             const joust_gpu_rows *rows)
+{
+    const joust_gpu_adapter *a = b->t->adapter;
+    const joust_gpu_tape *tape = b->tape;
+    const joust_gpu_adapter_product *ap =
+        a ? &a->products[layer * JOUST_DEVICE_PRODUCTS + which] : NULL;
+    if (!ap || ap->n_parts == 0)
+        return;
+    for (uint32_t i = 0; i < ap->n_parts; i++)
+        part_backward(b, ap, i, p, rows->low[which]);
+    joust_gpu_low(&b->f, tape->d_low, ap->low, a->scale, 1, ap->low, ap->low_ld, tape->dy);
+    turn(b, ap->a, false, ap->low, ap->in, ap->in_ld, tape->w_turned);
+    joust_gpu_flow_multiply(&b->f, tape->dy, tape->w_turned, p->dx, p->n, ap->in, ap->low,
+                            ap->low_ld, true);
+    turn(b, tape->dy, false, p->n, ap->low, ap->low_ld, tape->dy_turned);
+    turn(b, p->x, false, p->n, ap->in, p->ld, tape->x_turned);
+    joust_gpu_flow_multiply(&b->f, tape->dy_turned, tape->x_turned, b->to + ap->at, ap->low, ap->in,
+                            p->n, ld_of(b, p->n), false);
+}
+
+static void layer_product_backward(backward *b, uint32_t layer, joust_gpu_product which,
+                                   const product *p, const joust_gpu_rows *rows)
+{
+    product_backward(b, p);
+    adapter_backward(b, layer, which, p, rows);
 }
 
 /* ---- sums over rows -------------------------------------------------------------------------- */
@@ -88,8 +148,8 @@ static void columns(backward *b, const joust_gpu_columns_args *args)
 static void bias_backward(backward *b, const float *bias, const float *dy, uint32_t n, uint64_t to)
 {
     const joust_gpu_columns_args args = {
-        .dy = dy, .to = b->to + to, .n = n, .n_rows = b->f.n, .n_inner = 1, .dy_ld = n};
-    if (bias)
+        .dy = dy, .to = gradient_of(b, to), .n = n, .n_rows = b->f.n, .n_inner = 1, .dy_ld = n};
+    if (bias && !b->t->adapter)
         columns(b, &args);
 }
 
@@ -110,7 +170,7 @@ static void norm_backward(backward *b, const float *x, const uint32_t *which, ui
                                           .x = x,
                                           .r = b->tape->r,
                                           .which = which,
-                                          .to = b->to + to,
+                                          .to = gradient_of(b, to),
                                           .n = w->d,
                                           .n_rows = n,
                                           .n_inner = 1,
@@ -118,7 +178,8 @@ static void norm_backward(backward *b, const float *x, const uint32_t *which, ui
                                           .x_ld = w->d,
                                           .r_ld = 1};
     joust_gpu_flow_run_of(&b->f, JOUST_GPU_norm_back_f32, n, 1, &args);
-    columns(b, &gains);
+    if (gains.to)
+        columns(b, &gains);
 }
 
 static void fill(backward *b, float *to, uint64_t n)
@@ -140,26 +201,30 @@ static void feed_forward_backward(backward *b, uint32_t layer, const joust_gpu_r
                                                .d_gate_up = tape->d_gate_up,
                                                .d_ff = w->ff};
     bias_backward(b, of->down_bias, tape->dx, w->d, at->down_bias);
-    product_backward(b, &(product){.x = rows->hidden,
-                                   .w = of->down,
-                                   .dy = tape->dx,
-                                   .dx = tape->d_hidden,
-                                   .d_w = b->to + at->down,
-                                   .n = b->f.n,
-                                   .out = w->d,
-                                   .in = w->ff,
-                                   .ld = w->ff_ld});
+    layer_product_backward(b, layer, JOUST_GPU_DOWN,
+                           &(product){.x = rows->hidden,
+                                      .w = of->down,
+                                      .dy = tape->dx,
+                                      .dx = tape->d_hidden,
+                                      .d_w = gradient_of(b, at->down),
+                                      .n = b->f.n,
+                                      .out = w->d,
+                                      .in = w->ff,
+                                      .ld = w->ff_ld},
+                           rows);
     joust_gpu_flow_run(&b->f, JOUST_GPU_swiglu_back, blocks_of(w->ff, 256), b->f.n, &swiglu);
     bias_backward(b, of->gate_up_bias, tape->d_gate_up, 2 * w->ff, at->gate_up_bias);
-    product_backward(b, &(product){.x = rows->normed_ff,
-                                   .w = of->gate_up,
-                                   .dy = tape->d_gate_up,
-                                   .dx = tape->d_normed,
-                                   .d_w = b->to + at->gate_up,
-                                   .n = b->f.n,
-                                   .out = 2 * w->ff,
-                                   .in = w->d,
-                                   .ld = w->d_ld});
+    layer_product_backward(b, layer, JOUST_GPU_GATE_UP,
+                           &(product){.x = rows->normed_ff,
+                                      .w = of->gate_up,
+                                      .dy = tape->d_gate_up,
+                                      .dx = tape->d_normed,
+                                      .d_w = gradient_of(b, at->gate_up),
+                                      .n = b->f.n,
+                                      .out = 2 * w->ff,
+                                      .in = w->d,
+                                      .ld = w->d_ld},
+                           rows);
     norm_backward(b, rows->x_mid, NULL, b->f.n, of->ff_norm, tape->d_normed, at->ff_norm);
 }
 
@@ -202,14 +267,15 @@ static void heads_gain(backward *b, const float *raw, uint32_t first_head, uint3
     const joust_gpu_columns_args args = {.dy = b->tape->d_qkv + first,
                                          .x = raw + first,
                                          .r = b->tape->r + first_head,
-                                         .to = b->to + to,
+                                         .to = gradient_of(b, to),
                                          .n = c->d_head,
                                          .n_rows = b->f.n,
                                          .n_inner = n_heads,
                                          .dy_ld = b->f.m->w.qkv,
                                          .x_ld = b->f.m->w.qkv,
                                          .r_ld = c->n_heads + c->n_kv_heads};
-    columns(b, &args);
+    if (args.to)
+        columns(b, &args);
 }
 
 /* From d_qkv past positions to that of the product; where it is. */
@@ -244,27 +310,31 @@ static void attention_backward(backward *b, uint32_t layer, const joust_gpu_rows
     const joust_gpu_layer *of = &b->f.m->layers[layer];
     const joust_device_layer *at = &b->t->at[layer];
     bias_backward(b, of->o_bias, tape->dx, w->d, at->o_bias);
-    product_backward(b, &(product){.x = rows->mixed,
-                                   .w = of->o,
-                                   .dy = tape->dx,
-                                   .dx = tape->d_mixed,
-                                   .d_w = b->to + at->o,
-                                   .n = b->f.n,
-                                   .out = w->d,
-                                   .in = w->query,
-                                   .ld = w->query_ld});
+    layer_product_backward(b, layer, JOUST_GPU_O,
+                           &(product){.x = rows->mixed,
+                                      .w = of->o,
+                                      .dy = tape->dx,
+                                      .dx = tape->d_mixed,
+                                      .d_w = gradient_of(b, at->o),
+                                      .n = b->f.n,
+                                      .out = w->d,
+                                      .in = w->query,
+                                      .ld = w->query_ld},
+                           rows);
     attend_backward(b, layer, rows);
     const float *d_qkv = heads_backward(b, layer, rows);
     bias_backward(b, of->bias, d_qkv, w->qkv, at->qkv_bias);
-    product_backward(b, &(product){.x = rows->normed,
-                                   .w = of->qkv,
-                                   .dy = d_qkv,
-                                   .dx = tape->d_normed,
-                                   .d_w = b->to + at->qkv,
-                                   .n = b->f.n,
-                                   .out = w->qkv,
-                                   .in = w->d,
-                                   .ld = w->d_ld});
+    layer_product_backward(b, layer, JOUST_GPU_QKV,
+                           &(product){.x = rows->normed,
+                                      .w = of->qkv,
+                                      .dy = d_qkv,
+                                      .dx = tape->d_normed,
+                                      .d_w = gradient_of(b, at->qkv),
+                                      .n = b->f.n,
+                                      .out = w->qkv,
+                                      .in = w->d,
+                                      .ld = w->d_ld},
+                           rows);
     norm_backward(b, rows->x, NULL, b->f.n, of->attention_norm, tape->d_normed, at->attention_norm);
 }
 
@@ -288,7 +358,7 @@ static void head_chunk(backward *b, uint32_t first, uint32_t n)
                                         (uint64_t)first * w->d_ld * w->store_bytes,
                                    .dy = tape->chunk,
                                    .dx = tape->head_dx,
-                                   .d_w = b->to + b->t->head + (uint64_t)first * w->d,
+                                   .d_w = gradient_of(b, b->t->head + (uint64_t)first * w->d),
                                    .n = tape->n_wanted,
                                    .out = n,
                                    .in = w->d,
@@ -311,12 +381,14 @@ static void embedding_backward(backward *b)
 {
     const joust_gpu_tape *tape = b->tape;
     const joust_gpu_widths *w = &b->f.m->w;
-    float *to = b->to + b->t->embedding;
+    float *to = gradient_of(b, b->t->embedding);
     const joust_gpu_embed_back_args args = {.tokens = on_device(tape, tape->io.distinct),
                                             .order = on_device(tape, tape->io.order),
                                             .dx = tape->dx,
                                             .to = to,
                                             .d = w->d};
+    if (!to)
+        return;
     if (b->t->head != b->t->embedding) /* else the head's gradient is there already */
         fill(b, to, (uint64_t)w->vocab * w->d);
     joust_gpu_flow_run(&b->f, JOUST_GPU_embed_back, tape->n_distinct, 1, &args);

@@ -2,6 +2,7 @@
  * (optimizer.c), so float32 has its bits. */
 #include <string.h>
 
+#include "cuda_adapter_internal.h"
 #include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 
@@ -67,20 +68,21 @@ static joust_status blocks_make(joust_device_trainer *t, const float *weights, j
 }
 
 joust_status joust_gpu_trainer_create(joust_device_model *m, const joust_device_weights *from,
-                                      uint64_t n_weights, joust_device_trainer **ret,
-                                      joust_error *err)
+                                      uint64_t n_weights, const joust_device_adapter *adapter,
+                                      joust_device_trainer **ret, joust_error *err)
 {
     joust_device_trainer *t = joust_calloc(1, sizeof(*t));
     if (!t)
         return joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
     t->m = m;
     m->refs++;
-    t->n_weights = n_weights;
+    t->adapter = adapter ? m->adapter : NULL;
+    t->n_weights = adapter ? adapter->n_weights : n_weights;
     t->embedding = from->embedding;
     t->norm = from->norm;
     t->head = from->head;
     t->at = joust_memdup(from->layers, m->config.n_layers * sizeof(*from->layers));
-    joust_status st = t->at ? blocks_make(t, from->weights, err)
+    joust_status st = t->at ? blocks_make(t, adapter ? adapter->weights : from->weights, err)
                             : joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
     if (st) {
         joust_gpu_trainer_free(&t);
@@ -182,6 +184,10 @@ joust_status joust_gpu_refresh(joust_device_trainer *t, joust_error *err)
 {
     const joust_gpu_widths *w = &t->m->w;
     joust_gpu_flow f = joust_gpu_tape_flow(t, 0, err);
+    if (t->adapter) {
+        joust_gpu_adapter_place(&f, t->adapter, t->weights);
+        return f.status;
+    }
     place(&f, t->weights + t->embedding, t->m->embedding, w->vocab, w->d, w->d_ld);
     for (uint32_t i = 0; i < t->m->config.n_layers; i++)
         layer_refresh(&f, t, i);

@@ -8,8 +8,8 @@
 
 #include "cuda_flow_internal.h"
 
-#define JOUST_GPU_SUMS      33u    /* at most: one a level of the tree of rows */
-#define JOUST_GPU_TAPE_ROWS 65535u /* of a micro-batch: what a grid takes */
+#define JOUST_GPU_SUMS      33u /* at most: one a level of the tree of rows */
+#define JOUST_GPU_TAPE_ROWS JOUST_DEVICE_MAX_ROW_TOKENS /* of a micro-batch: what a grid takes */
 /* Logits that exist at a time in the backward pass, a row. Fixed: bf16 sums are cut by it. */
 #define JOUST_GPU_LOGITS    4096u
 
@@ -28,7 +28,7 @@ typedef struct joust_gpu_tape_io {
 /* A layer's activations, (rows, .) each. With recompute all layers but the first keep x alone. */
 typedef struct joust_gpu_kept {
     float *x, *qkv, *raw, *x_mid, *gate_up, *stats;
-    void *normed, *mixed, *normed_ff, *hidden;
+    void *normed, *mixed, *normed_ff, *hidden, *low[JOUST_DEVICE_PRODUCTS];
 } joust_gpu_kept;
 
 typedef struct joust_gpu_tape {
@@ -45,6 +45,7 @@ typedef struct joust_gpu_tape {
     joust_gpu_fork_args fork;
     /* of the backward pass */
     float *dx, *d_normed, *d_qkv, *d_raw, *d_mixed, *d_gate_up, *d_hidden, *means, *r;
+    float *low_sums, *d_low;                    /* (rows, low) */
     float *chunk;                               /* (wanted, JOUST_GPU_LOGITS) */
     void *dy, *dy_turned, *x_turned, *w_turned; /* factors of products as stores */
     uint32_t *first_slope;                      /* (wanted + 1) */
@@ -56,7 +57,9 @@ typedef struct joust_gpu_tape {
 
 struct joust_device_trainer {
     joust_device_model *m;
-    uint64_t n_weights;
+    const joust_gpu_adapter
+        *adapter;       /* the model's, if it is what is trained; NULL: every weight */
+    uint64_t n_weights; /* of what is trained */
     uint64_t embedding, norm, head;
     joust_device_layer *at; /* (n_layers) where tensors begin in the blocks */
     float *weights, *moments[2];
@@ -81,8 +84,9 @@ void joust_gpu_tape_logits(joust_gpu_flow *f, const joust_gpu_tape *tape, uint32
 /* joust_device_api's. */
 JOUST_MUST_USE joust_status joust_gpu_trainer_create(joust_device_model *m,
                                                      const joust_device_weights *from,
-                                                     uint64_t n_weights, joust_device_trainer **ret,
-                                                     joust_error *err);
+                                                     uint64_t n_weights,
+                                                     const joust_device_adapter *adapter,
+                                                     joust_device_trainer **ret, joust_error *err);
 void joust_gpu_trainer_free(joust_device_trainer **trainer);
 JOUST_MUST_USE joust_status joust_gpu_train_forward(joust_device_trainer *t,
                                                     const joust_device_micro *micro,

@@ -73,7 +73,7 @@ typedef struct joust_step_report {
 
 typedef struct joust_trainer joust_trainer;
 
-/* Trains model in place, on the engine's device if it has one (an adapter is refused there by name), its adapter alone if it has one (worker/engine/lora.h; keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
+/* Trains model in place, on the engine's device if it has one, its adapter alone if it has one (worker/engine/lora.h; keeps model until joust_trainer_free). params is copied. loss = mean over rows of:
  *   a loss on pairs: KERNELS.md, "Losses"; dpo, for one:
  *     -log sigmoid(beta * ((logp_c - ref_c) - (logp_r - ref_r))) - sft_weight * logp_c / n_chosen
  *   sft: sum over targets of weight * -log p(token); of pairs: -(sum of the step's chosen log-probs) / (its chosen tokens)

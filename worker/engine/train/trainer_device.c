@@ -9,10 +9,6 @@
 
 joust_status joust_trainer_device_open(joust_trainer *t, joust_error *err)
 {
-    if (t->model->lora)
-        return joust_fail(
-            err, JOUST_UNSUPPORTED,
-            "train: lora isn't built for GPUs yet: leave it out, or use --device cpu");
     joust_status st = joust_model_trainer_create(t->engine, t->model, &t->on_device, err);
     return st == JOUST_NOMEM
                ? joust_blame(err, st,
