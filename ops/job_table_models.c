@@ -8,10 +8,13 @@ static const joust_choice SCORINGS[] = {{"auto", JOUST_SCORING_AUTO, false},
                                         {"echo", JOUST_SCORING_ECHO, false},
                                         {"top", JOUST_SCORING_TOP, false},
                                         {NULL, 0, false}};
-static const joust_choice ENDPOINT_SERVERS[] = {
-    {"auto", JOUST_SERVER_AUTO, false},     {"vllm", JOUST_SERVER_VLLM, false},
-    {"sglang", JOUST_SERVER_SGLANG, false}, {"llama.cpp", JOUST_SERVER_LLAMA_CPP, false},
-    {"openai", JOUST_SERVER_OPENAI, false}, {NULL, 0, false}};
+static const joust_choice ENDPOINT_SERVERS[] = {{"auto", JOUST_SERVER_AUTO, false},
+                                                {"vllm", JOUST_SERVER_VLLM, false},
+                                                {"sglang", JOUST_SERVER_SGLANG, false},
+                                                {"llama.cpp", JOUST_SERVER_LLAMA_CPP, false},
+                                                {"openai", JOUST_SERVER_OPENAI, false},
+                                                {"transformers", JOUST_SERVER_TRANSFORMERS, false},
+                                                {NULL, 0, false}};
 
 #define AT(member) offsetof(joust_job_endpoint, member)
 static const joust_key ENDPOINT_KEYS[] = {
@@ -50,7 +53,8 @@ static const joust_key ENDPOINT_KEYS[] = {
      .kind = JOUST_KEY_CHOICE,
      .offset = AT(server),
      .choices = ENDPOINT_SERVERS,
-     .help = "whose extensions they speak; auto: as their list of models says"},
+     .help = "whose extensions they speak; auto: as their list of models says, which "
+             "`transformers serve` has none of"},
     {.name = "logprobs",
      .kind = JOUST_KEY_BOOL,
      .offset = AT(logprobs),

@@ -17,7 +17,7 @@ static const joust_field endpoint_fields[] = {
     VALUE(joust_job_endpoint, 5, samples_per_request),
     TEXTS(joust_job_endpoint, 6, urls, n_urls, JOUST_MAX_URLS),
     TEXT(joust_job_endpoint, 7, api_key_env, JOUST_MAX_NAME_BYTES - 1),
-    ENUM(joust_job_endpoint, 8, server, JOUST_SERVER_OPENAI),
+    ENUM(joust_job_endpoint, 8, server, JOUST_SERVER_TRANSFORMERS),
     VALUE(joust_job_endpoint, 9, logprobs),
     VALUE(joust_job_endpoint, 10, concurrency),
     VALUE(joust_job_endpoint, 11, connect_ms),

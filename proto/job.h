@@ -26,7 +26,8 @@ typedef enum joust_endpoint_server {
     JOUST_SERVER_VLLM = 2,
     JOUST_SERVER_SGLANG = 3,
     JOUST_SERVER_LLAMA_CPP = 4,
-    JOUST_SERVER_OPENAI = 5 /* none */
+    JOUST_SERVER_OPENAI = 5,      /* none */
+    JOUST_SERVER_TRANSFORMERS = 6 /* `transformers serve`: text alone, one answer a request */
 } joust_endpoint_server;
 
 /* How a judge's questions are put to servers (worker/endpoint/wire.h). */

@@ -105,6 +105,14 @@ static joust_status check_judge(const joust_job_check *c, uint32_t i)
     if (asks_model && joust_check_is_served(c->job, j->model) &&
         !joust_check_served_endpoint(c->job, j->model)->logprobs)
         REFUSE(c, "judge '%s' asks it for log-probs: leave it out", j->name);
+    joust_check_set_key(c, "models.%.60s.endpoint.server", j->model ? j->model : "");
+    if (asks_model && joust_check_is_served(c->job, j->model) &&
+        joust_check_served_endpoint(c->job, j->model)->server == JOUST_SERVER_TRANSFORMERS)
+        REFUSE(
+            c,
+            "`transformers serve` gives no log-probs, which judge '%s' asks for: serve its model "
+            "by vLLM, SGLang or llama.cpp, or give it a path",
+            j->name);
     joust_check_set_key(c, "judges[%u].rule", i);
     if (j->kind == JOUST_JUDGE_RULE && j->rule == JOUST_RULE_NONE)
         REFUSE(c, "missing: final-number, steps-and-number, exact or regex");

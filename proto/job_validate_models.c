@@ -76,6 +76,9 @@ static joust_status check_endpoint(const joust_job_check *c, const joust_job_mod
         REFUSE(c, "expected auto, echo or top");
     if (e->scoring == JOUST_SCORING_ECHO && e->mode == JOUST_ENDPOINT_CHAT)
         REFUSE(c, "mode: chat has no echo; leave it out, or say top");
+    joust_check_set_key(c, "models.%.60s.endpoint.samples_per_request", m->name);
+    if (e->server == JOUST_SERVER_TRANSFORMERS && e->samples_per_request > 1)
+        REFUSE(c, "`transformers serve` gives one answer a request: leave it out");
     joust_check_set_key(c, "models.%.60s.endpoint.ca_file", m->name);
     if (e->ca_file && strncmp(e->urls[0], "https:", 6) != 0)
         REFUSE(c, "the URLs are http: there is no certificate to check");
@@ -126,6 +129,11 @@ static joust_status check_serve(const joust_job_check *c, const joust_job_model 
     joust_check_set_key(c, "models.%.60s.serve.tolerance", m->name);
     if (!(s->tolerance > 0))
         REFUSE(c, "must be above 0");
+    joust_check_set_key(c, "models.%.60s.serve.endpoint.server", m->name);
+    if (m->endpoint.server == JOUST_SERVER_TRANSFORMERS)
+        REFUSE(c, "`transformers serve` gives no token ids with log-probs, so its weights can't be "
+                  "proved nor its answers trained on: serve by vLLM, SGLang or llama.cpp, or leave "
+                  "serve out");
     joust_check_set_key(c, "models.%.60s.serve.endpoint.logprobs", m->name);
     if (!m->endpoint.logprobs)
         REFUSE(c, "servers are proved by their log-probs: leave it out");

@@ -270,7 +270,23 @@ static void nobody_fit_is_an_answer_too(void **state)
     open_client(b);
     check_ok(ask(b, &err));
     assert_int_equal(b->n_failed, 32);
-    assert_non_null(strstr(b->why, "it has no model 'test'"));
+    assert_non_null(strstr(b->why, "it has no model 'test' in its list"));
+    assert_non_null(strstr(b->why, "endpoint.server: transformers"));
+}
+
+/* `transformers serve` lists the hub's cache, or fails to; its kind is the job's to say. */
+static void a_server_without_a_list_answers_if_the_job_says_so(void **state)
+{
+    bench *b = *state;
+    joust_error err;
+    add_server(b, (loopback_options){.lists = "other", .seed = 1});
+    add_server(b, (loopback_options){.no_list = true, .seed = 2});
+    b->settings.server = JOUST_SERVER_TRANSFORMERS;
+    open_client(b);
+    check_ok(ask(b, &err));
+    assert_int_equal(b->n_answered, 32);
+    assert_true(loopback_asked(b->servers[0]) > 1 && loopback_asked(b->servers[1]) > 1);
+    assert_int_equal(b->tokens[0], 0); /* it isn't asked for log-probs */
 }
 
 static void what_is_refused_fails_at_once(void **state)
@@ -396,6 +412,7 @@ int main(void)
         WITH(a_server_with_another_model_gets_no_work),
         WITH(a_server_of_another_name_gets_no_work),
         WITH(nobody_fit_is_an_answer_too),
+        WITH(a_server_without_a_list_answers_if_the_job_says_so),
         WITH(what_is_refused_fails_at_once),
         WITH(keys_come_from_the_environment_alone),
         WITH(a_deadline_names_the_last_failure),

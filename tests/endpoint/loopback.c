@@ -293,7 +293,8 @@ static json_t *choice_of(const loopback *s, const json_t *body, bool chat, int i
 static char *answer(const loopback *s, const char *request, bool chat, loopback_fault fault)
 {
     json_t *body = json_loads(request, 0, NULL);
-    int n = (int)json_integer_value(json_object_get(body, "n"));
+    const json_t *asked = json_object_get(body, "n");
+    int n = asked ? (int)json_integer_value(asked) : 1;
     uint64_t prompt_tokens = strlen(prompt_of(body, chat));
     json_t *choices = json_array();
     bool scored = json_integer_value(json_object_get(body, "max_tokens")) == 1;
@@ -376,8 +377,11 @@ static enum MHD_Result reply_half(struct MHD_Connection *c, char *text)
 
 static enum MHD_Result reply_models(const loopback *s, struct MHD_Connection *c)
 {
-    json_t *list = json_pack("{s:s,s:[{s:s,s:s,s:s}]}", "object", "list", "data", "id", s->o.model,
-                             "object", "model", "owned_by", s->o.owner);
+    if (s->o.no_list)
+        return reply(c, 500, strdup("Internal Server Error"), NULL);
+    json_t *list =
+        json_pack("{s:s,s:[{s:s,s:s,s:s}]}", "object", "list", "data", "id",
+                  s->o.lists ? s->o.lists : s->o.model, "object", "model", "owned_by", s->o.owner);
     char *text = json_dumps(list, JSON_COMPACT);
     json_decref(list);
     return reply(c, 200, text, NULL);

@@ -34,6 +34,8 @@ typedef struct loopback_options {
     uint64_t seed;
     uint64_t weights;                      /* another number: another model behind the same name */
     uint32_t percent[LOOPBACK_FAULTS];     /* of the requests for answers, each fault by itself */
+    bool no_list;                          /* it answers 500 to who asks for its models */
+    const char *lists;                     /* the one in its list, if not `model` */
     bool no_logprobs;                      /* it never gives any */
     bool good_probes;                      /* to those it answers without a fault */
     const char *retry_after;               /* of BUSY; NULL: "1" */

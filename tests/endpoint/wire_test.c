@@ -100,6 +100,51 @@ static void bodies_say_how_to_sample(void **state)
                      "\"stream\":false}");
 }
 
+static void transformers_is_told_to_draw(void **state)
+{
+    (void)state;
+    joust_error err;
+    joust_buf body = {0};
+    joust_sampling sampling = {.temperature = 0.8f, .top_p = 0.9f, .max_tokens = 26};
+    joust_job_endpoint e = endpoint_of(JOUST_ENDPOINT_COMPLETIONS);
+    const uint32_t ids[] = {1, 2};
+    joust_endpoint_ask ask = {.endpoint = &e,
+                              .server = JOUST_SERVER_TRANSFORMERS,
+                              .sampling = &sampling,
+                              .prompt = "a",
+                              .n = 1,
+                              .seed = 77};
+    /* What it takes for another model's default is said: neither top_k 50 nor a penalty of the checkpoint's. */
+    check_body(&ask, "{\"model\":\"m\",\"prompt\":\"a\",\"seed\":77,\"max_tokens\":26,"
+                     "\"temperature\":0.8,\"top_p\":0.9,\"generation_config\":"
+                     "\"{\\\"do_sample\\\":true,\\\"max_new_tokens\\\":26,\\\"top_k\\\":0,"
+                     "\\\"min_p\\\":0.0,\\\"repetition_penalty\\\":1.0}\",\"stream\":false}");
+    sampling = (joust_sampling){
+        .top_p = 1, .max_tokens = 3, .repetition_penalty = 2, .min_tokens = 2, .top_k = 5};
+    check_body(&ask,
+               "{\"model\":\"m\",\"prompt\":\"a\",\"seed\":77,\"max_tokens\":3,"
+               "\"temperature\":0,\"top_p\":1,\"generation_config\":"
+               "\"{\\\"do_sample\\\":false,\\\"max_new_tokens\\\":3,"
+               "\\\"repetition_penalty\\\":2.0,\\\"min_new_tokens\\\":2}\",\"stream\":false}");
+    ask.n = 2;
+    check_status(JOUST_UNSUPPORTED, joust_endpoint_body(&ask, &body, &err));
+    assert_non_null(strstr(err.text, "one answer a request"));
+    joust_buf_fini(&body);
+    ask = (joust_endpoint_ask){.endpoint = &e,
+                               .server = ask.server,
+                               .sampling = &sampling,
+                               .ids = ids,
+                               .n_ids = 2,
+                               .n = 1};
+    check_status(JOUST_UNSUPPORTED, joust_endpoint_body(&ask, &body, &err));
+    joust_buf_fini(&body);
+    joust_endpoint_answer a;
+    check_ok(parse_one("{\"model\":\"m@main\",\"choices\":[{\"index\":0,\"text\":\"x\","
+                       "\"finish_reason\":\"stop\"}]}",
+                       &a, &err));
+    joust_endpoint_answer_fini(&a);
+}
+
 static void vllm_gives_ids_and_logprobs(void **state)
 {
     (void)state;
@@ -408,6 +453,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bodies_say_how_to_sample),
+        cmocka_unit_test(transformers_is_told_to_draw),
         cmocka_unit_test(vllm_gives_ids_and_logprobs),
         cmocka_unit_test(other_servers_give_them_elsewhere),
         cmocka_unit_test(hostile_answers_are_refused_by_name),

@@ -3,19 +3,20 @@
 # and 110M Llama shapes, float32), the same threads, in one interleaved run. Prints what engine_peers.txt keeps.
 #
 #   tests/evidence/engine_peers.sh [--joust PROGRAM] [--work DIR] [--threads N] [--repeat N] [--shapes "15m 110m"]
-#                               [--batches "1 32 64"]
+#                               [--batches "1 32 64"] [--install-only]
 #
 # The peers are installed from the package index into DIR (default: build/peers) the first time: llama.cpp from the sources
-# in llama-cpp-python's archive. A figure is the median of the repetitions; a ratio the median of the repetitions' ratios, whose
+# in llama-cpp-python's archive; --install-only ends there. A figure is the median of the repetitions; a ratio the median of the repetitions' ratios, whose
 # parts run right after each other. On a machine that does other work too only ratios count, and only those of one thread: where
 # a thread loses its processor the others wait for it at every step, llama.cpp's at the most.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-here=$root/tests/evidence joust=$root/build/release/joust work=$root/build/peers threads=2 repeat=3 shapes="15m 110m" batches="1 32 64"
+here=$root/tests/evidence joust=$root/build/release/joust work=$root/build/peers threads=2 repeat=3 shapes="15m 110m" batches="1 32 64" install_only=
 while [ $# -gt 0 ]; do
     case $1 in
+    --install-only) install_only=yes; shift; continue ;;
     --joust) joust=$2 ;; --work) work=$2 ;; --threads) threads=$2 ;; --repeat) repeat=$2 ;; --shapes) shapes=$2 ;; --batches) batches=$2 ;;
-    *) echo "usage: $0 [--joust PROGRAM] [--work DIR] [--threads N] [--repeat N] [--shapes NAMES] [--batches NUMBERS]" >&2; exit 2 ;;
+    *) echo "usage: $0 [--joust PROGRAM] [--work DIR] [--threads N] [--repeat N] [--shapes NAMES] [--batches NUMBERS] [--install-only]" >&2; exit 2 ;;
     esac
     shift 2
 done
@@ -87,11 +88,13 @@ train() { # rows of a step: 8 pairs of 32 + 64 + 64 tokens
 }
 
 install_peers >&2
+peers="$(basename "$(dirname "$(dirname "$llama")")"), $("$python" -c 'import torch, transformers
+print(f"torch {torch.__version__}, transformers {transformers.__version__}")')"
+[ -z "$install_only" ] || { echo "installed $peers"; exit 0; }
 echo "date      $(date -u +%Y-%m-%dT%H:%MZ)"
 echo "commit    $(git -C "$root" rev-parse --short HEAD)"
 echo "machine   $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | sed 's/^ *//'), $(nproc) processors; $threads threads"
-echo "peers     $(basename "$(dirname "$(dirname "$llama")")"), $("$python" -c 'import torch, transformers
-print(f"torch {torch.__version__}, transformers {transformers.__version__}")')"
+echo "peers     $peers"
 echo "load      $(cut -d' ' -f1-3 /proc/loadavg) at the start; medians of $repeat"
 echo
 echo "tokens/s of generation: prompts of 32 tokens, 64 generated, temperature 1; joust, llama.cpp, transformers"

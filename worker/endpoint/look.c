@@ -376,6 +376,14 @@ joust_status joust_look_begin(joust_endpoint *e, int64_t now_ms, int64_t *ret_at
     return st;
 }
 
+static const char *hint_of(const joust_endpoint *e)
+{
+    return e->settings->server == JOUST_SERVER_AUTO
+               ? " (of `transformers serve`, which lists the hub's cache, say endpoint.server: "
+                 "transformers)"
+               : "";
+}
+
 /* Reads the list of models. *ret_why: what is wrong, or "". */
 static joust_status read_models(joust_endpoint *e, const joust_transfer *t, joust_exchange *ret)
 {
@@ -383,6 +391,10 @@ static joust_status read_models(joust_endpoint *e, const joust_transfer *t, jous
     joust_error why;
     bool listed = false;
     joust_endpoint_server kind = JOUST_SERVER_OPENAI;
+    if (e->settings->server == JOUST_SERVER_TRANSFORMERS) { /* lists what the hub's cache has */
+        s->kind = JOUST_SERVER_TRANSFORMERS;
+        return JOUST_OK;
+    }
     joust_status st = joust_endpoint_parse_models(t->received.data, t->received.n,
                                                   e->settings->model, &kind, &listed, &why);
     if (st != JOUST_OK) {
@@ -390,7 +402,8 @@ static joust_status read_models(joust_endpoint *e, const joust_transfer *t, jous
         snprintf(ret->why, sizeof(ret->why), "%.250s", why.text);
     } else if (!listed) {
         ret->outcome = JOUST_ENDPOINT_UNFIT;
-        snprintf(ret->why, sizeof(ret->why), "it has no model '%.200s'", e->settings->model);
+        snprintf(ret->why, sizeof(ret->why), "it has no model '%.150s' in its list%s",
+                 e->settings->model, hint_of(e));
     } else {
         s->kind = e->settings->server == JOUST_SERVER_AUTO ? kind : e->settings->server;
     }
@@ -472,6 +485,12 @@ static joust_status read_look(joust_endpoint *e, const joust_transfer *t, joust_
     const joust_endpoint_server_state *s = &e->servers[t->server];
     bool other_way = false;
     joust_status st = JOUST_OK;
+    /* Without a cache it has no list, but models. */
+    if (s->look == JOUST_LOOK_MODELS && e->settings->server == JOUST_SERVER_TRANSFORMERS &&
+        x->status == 500) {
+        x->why[0] = '\0';
+        x->outcome = JOUST_ENDPOINT_ANSWERED;
+    }
     if (s->look == JOUST_LOOK_SCORE && (!x->why[0] || (x->status >= 400 && !x->late)))
         st = read_score(e, t, x, &other_way);
     else if (!x->why[0])

@@ -100,9 +100,58 @@ static void add_prompt(const joust_endpoint_ask *ask, joust_buf *to)
     joust_buf_text(to, "}]");
 }
 
+/* A number that Python reads as a float. */
+static void add_fraction(joust_buf *to, const char *name, float value)
+{
+    const size_t before = to->n;
+    add_float(to, name, value);
+    if (joust_buf_ok(to) && !memchr(to->data + before, '.', to->n - before) &&
+        !strchr((const char *)to->data + before + strlen(name) + 4, 'e'))
+        joust_buf_text(to, ".0");
+}
+
+/* `transformers serve` draws nothing, at any temperature, unless a configuration of generate() says so. What that leaves out
+ * is the model's own: its end tokens, but also what would cut or penalise. */
+static void add_generation_config(const joust_sampling *s, joust_buf *to)
+{
+    joust_buf config = {0};
+    joust_buf_format(&config, "{\"do_sample\":%s,\"max_new_tokens\":%u",
+                     s->temperature > 0 ? "true" : "false", s->max_tokens);
+    if (s->temperature > 0) {
+        joust_buf_format(&config, ",\"top_k\":%u", s->top_k);
+        add_fraction(&config, "min_p", s->min_p > 0 ? s->min_p : 0);
+    }
+    add_fraction(&config, "repetition_penalty",
+                 s->repetition_penalty > 0 ? s->repetition_penalty : 1);
+    if (s->min_tokens)
+        joust_buf_format(&config, ",\"min_new_tokens\":%u", s->min_tokens);
+    joust_buf_text(&config, "}");
+    joust_buf_text(to, ",\"generation_config\":");
+    joust_json_string(to, joust_buf_ok(&config) ? (const char *)config.data : "", config.n);
+    to->failed = to->failed || config.failed;
+    joust_buf_fini(&config);
+}
+
+static joust_status add_transformers(const joust_endpoint_ask *ask, joust_buf *to, joust_error *err)
+{
+    const joust_sampling *s = ask->sampling;
+    if (!ask->prompt || ask->n > 1 || ask->label || ask->top)
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "`transformers serve` takes text alone, gives one answer a request and "
+                          "no log-probs: use vLLM, SGLang or llama.cpp");
+    joust_buf_format(to, ",\"seed\":%llu,\"max_tokens\":%u", (unsigned long long)ask->seed,
+                     s->max_tokens);
+    add_float(to, "temperature", s->temperature);
+    add_float(to, "top_p", s->top_p);
+    add_generation_config(s, to);
+    return JOUST_OK;
+}
+
 static joust_status add_sampling(const joust_endpoint_ask *ask, joust_buf *to, joust_error *err)
 {
     const joust_sampling *s = ask->sampling;
+    if (ask->server == JOUST_SERVER_TRANSFORMERS)
+        return add_transformers(ask, to, err);
     bool extended = ask->server != JOUST_SERVER_OPENAI;
     bool penalty = s->repetition_penalty > 0 && s->repetition_penalty != 1;
     if (!extended && (s->top_k || s->min_p > 0 || penalty || s->min_tokens))
@@ -176,7 +225,7 @@ joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to, j
         joust_json_string(to, ask->rollout->stop[i], strlen(ask->rollout->stop[i]));
     }
     joust_buf_text(to, n_stop ? "]" : "");
-    if (e->logprobs)
+    if (e->logprobs && ask->server != JOUST_SERVER_TRANSFORMERS)
         add_logprobs(ask, to);
     joust_buf_text(to, ",\"stream\":false}");
     return joust_buf_status(to, err);

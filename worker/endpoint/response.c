@@ -244,12 +244,13 @@ static joust_status parse_prompt_ids(const json_t *root, const json_t *choices,
     return JOUST_OK;
 }
 
-/* "gpt-x-2024-08-06" answers for "gpt-x": a dated name of the same model. */
+/* "gpt-x-2024-08-06" answers for "gpt-x", "x@main" for "x": a dated name, or a revision, of the same model. */
 static bool is_model(const char *name, const char *model)
 {
     size_t n = strlen(model);
     return strncmp(name, model, n) == 0 &&
-           (name[n] == '\0' || (name[n] == '-' && name[n + 1] >= '0' && name[n + 1] <= '9'));
+           (name[n] == '\0' || name[n] == '@' ||
+            (name[n] == '-' && name[n + 1] >= '0' && name[n + 1] <= '9'));
 }
 
 joust_status joust_response_check(const json_t *root, const joust_job_endpoint *e, uint32_t n,

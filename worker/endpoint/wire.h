@@ -23,8 +23,8 @@ typedef struct joust_endpoint_ask {
     uint32_t top; /* so many of the likeliest first tokens */
 } joust_endpoint_ask;
 
-/* Appends the JSON body. Errors: JOUST_UNSUPPORTED: the server can't sample so; JOUST_MALFORMED: the conversation is none;
- * JOUST_NOMEM. */
+/* Appends the JSON body. Errors: JOUST_UNSUPPORTED: the server can't sample so, or take such a prompt; JOUST_MALFORMED: the
+ * conversation is none; JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to,
                                                 joust_error *err);
 /* How many of the likeliest tokens are asked for. */
