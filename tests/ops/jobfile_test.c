@@ -594,11 +594,6 @@ static void servers_of_our_own_are_read_and_checked(void **state)
     refused_line(5, SERVE(", endpoint: {logprobs: false}"),
                  "j.yaml:5:82: models.policy.serve.endpoint.logprobs: servers are proved by their "
                  "log-probs: leave it out\n");
-    refused_line(5,
-                 "  policy: {endpoint: {urls: ['http://a/v1'], model: m, server: transformers, "
-                 "samples_per_request: 2}}",
-                 "j.yaml:5:99: models.policy.endpoint.samples_per_request: `transformers serve` "
-                 "gives one answer a request: leave it out\n");
     refused_line(5, SERVE(", endpoint: {server: transformers}"),
                  "j.yaml:5:80: models.policy.serve.endpoint.server: `transformers serve` gives no "
                  "token ids with log-probs, so its weights can't be proved nor its answers trained "
@@ -644,10 +639,12 @@ static void judges_of_served_models_are_read_and_checked(void **state)
             "j.yaml:6:10: judges[0].template: 'critic' is served by an endpoint "
             "and asked by text: write a template with {prompt} and {response} "
             "instead of token ids\n");
-    refused(JUDGED(", server: transformers", TEXT_TEMPLATE, ""),
+    refused(JUDGED(", server: transformers, samples_per_request: 2", TEXT_TEMPLATE, ""),
             "j.yaml:4:65: models.critic.endpoint.server: `transformers serve` gives no log-probs, "
             "which judge 'j' asks for: serve its model by vLLM, SGLang or llama.cpp, or give it a "
-            "path\n");
+            "path\n"
+            "j.yaml:4:100: models.critic.endpoint.samples_per_request: `transformers serve` gives "
+            "one answer a request: leave it out\n");
     refused(JUDGED(", mode: chat, scoring: echo", TEXT_TEMPLATE, ""),
             "j.yaml:4:78: models.critic.endpoint.scoring: mode: chat has no echo; leave it out, or "
             "say top\n");
