@@ -64,15 +64,93 @@ static joust_status give_folder(run *r, const joust_digest *manifest, const char
     return st == JOUST_OK ? joust_dir_link(dir, *ret, err) : st;
 }
 
-static joust_status add_text(const joust_tokenizer *t, const char *name, const uint32_t *ids,
-                             uint32_t n, bool skip_special, joust_buf *to, joust_error *err)
+static void add_text(const char *name, const char *text, size_t n, joust_buf *to)
 {
-    joust_buf text = {0};
-    joust_status st = joust_tokenizer_decode(t, ids, n, skip_special, &text, err);
     joust_buf_format(to, "\"%s\":", name);
-    joust_json_string(to, text.data ? (const char *)text.data : "", text.n);
+    joust_json_string(to, text ? text : "", n);
     joust_buf_text(to, ",");
+}
+
+/* Whether the text reads as these ids. */
+static bool reads_as(const joust_tokenizer *t, const joust_buf *text, const uint32_t *ids,
+                     uint32_t n)
+{
+    joust_tokens again = {0};
+    joust_error ignored;
+    const bool same = joust_tokenizer_encode(t, text->n ? (const char *)text->data : "", text->n,
+                                             true, &again, &ignored) == JOUST_OK &&
+                      again.n == n && memcmp(again.ids, ids, n * sizeof(*ids)) == 0;
+    joust_tokens_fini(&again);
+    return same;
+}
+
+/* Special tokens, and each run of others between them, decoded by itself: a tokenizer that puts a blank before each run
+ * takes it away at the start of a text alone. */
+static joust_status decode_runs(const joust_tokenizer *t, const uint32_t *ids, uint32_t n,
+                                joust_buf *to, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0, first = 0; st == JOUST_OK && i <= n; i++) {
+        joust_buf one = {0};
+        if (i < n)
+            st = joust_tokenizer_decode(t, ids + i, 1, true, &one, err);
+        const bool special = i == n || one.n == 0;
+        joust_buf_fini(&one);
+        if (st == JOUST_OK && special && i > first)
+            st = joust_tokenizer_decode(t, ids + first, i - first, false, to, err);
+        if (st == JOUST_OK && special && i < n)
+            st = joust_tokenizer_decode(t, ids + i, 1, false, to, err);
+        first = special ? i + 1 : first;
+    }
+    return st;
+}
+
+/* The prompt keeps its special tokens as text, so that whoever encodes it again gets the same ids. */
+static joust_status add_prompt(const joust_tokenizer *t, const joust_train_row_pair *p,
+                               joust_buf *to, joust_error *err)
+{
+    joust_buf text = {0}, runs = {0};
+    joust_status st =
+        joust_tokenizer_decode(t, p->prompt_tokens, p->n_prompt_tokens, false, &text, err);
+    bool same = st == JOUST_OK && reads_as(t, &text, p->prompt_tokens, p->n_prompt_tokens);
+    if (st == JOUST_OK && !same)
+        st = decode_runs(t, p->prompt_tokens, p->n_prompt_tokens, &runs, err);
+    const bool better =
+        st == JOUST_OK && !same && reads_as(t, &runs, p->prompt_tokens, p->n_prompt_tokens);
+    add_text("prompt", (const char *)(better ? runs : text).data, (better ? runs : text).n, to);
     joust_buf_fini(&text);
+    joust_buf_fini(&runs);
+    return st;
+}
+
+/* The answer's text as it goes on behind the prompt, its first blank included. */
+static joust_status add_answer(const joust_tokenizer *t, const joust_train_row_pair *p,
+                               const char *name, const uint32_t *ids, uint32_t n, joust_buf *to,
+                               joust_error *err)
+{
+    joust_buf before = {0}, whole = {0};
+    const uint32_t n_prompt = p->n_prompt_tokens;
+    uint32_t *both = joust_calloc((size_t)n_prompt + n, sizeof(*both));
+    if (!both)
+        return joust_fail(err, JOUST_NOMEM, "train: %u tokens", n_prompt + n);
+    memcpy(both, p->prompt_tokens, n_prompt * sizeof(*both));
+    if (n)
+        memcpy(both + n_prompt, ids, n * sizeof(*both));
+    joust_status st = joust_tokenizer_decode(t, both, n_prompt, true, &before, err);
+    if (st == JOUST_OK)
+        st = joust_tokenizer_decode(t, both, n_prompt + n, true, &whole, err);
+    const bool goes_on = st == JOUST_OK && whole.n >= before.n &&
+                         (before.n == 0 || memcmp(whole.data, before.data, before.n) == 0);
+    if (st == JOUST_OK && !goes_on) { /* a character that the prompt's end cuts in two */
+        joust_buf_clear(&whole);
+        joust_buf_clear(&before);
+        st = joust_tokenizer_decode(t, ids, n, true, &whole, err);
+    }
+    if (st == JOUST_OK)
+        add_text(name, whole.n ? (const char *)whole.data + before.n : "", whole.n - before.n, to);
+    joust_free(both);
+    joust_buf_fini(&before);
+    joust_buf_fini(&whole);
     return st;
 }
 
@@ -84,16 +162,15 @@ static void add_ids(const char *name, const uint32_t *ids, uint32_t n, joust_buf
     joust_buf_text(to, "],");
 }
 
-/* The prompt keeps its special tokens as text, so that whoever encodes it again gets the same ids. */
 static joust_status add_pair(const joust_tokenizer *t, const joust_train_row_pair *p, joust_buf *to,
                              joust_error *err)
 {
     joust_buf_text(to, "{");
-    joust_status st = add_text(t, "prompt", p->prompt_tokens, p->n_prompt_tokens, false, to, err);
+    joust_status st = add_prompt(t, p, to, err);
     if (st == JOUST_OK)
-        st = add_text(t, "chosen", p->chosen, p->n_chosen, true, to, err);
+        st = add_answer(t, p, "chosen", p->chosen, p->n_chosen, to, err);
     if (st == JOUST_OK)
-        st = add_text(t, "rejected", p->rejected, p->n_rejected, true, to, err);
+        st = add_answer(t, p, "rejected", p->rejected, p->n_rejected, to, err);
     add_ids("prompt_tokens", p->prompt_tokens, p->n_prompt_tokens, to);
     add_ids("chosen_tokens", p->chosen, p->n_chosen, to);
     add_ids("rejected_tokens", p->rejected, p->n_rejected, to);

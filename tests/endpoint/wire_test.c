@@ -382,6 +382,14 @@ static void a_label_is_found_at_the_end_of_its_prompt(void **state)
     assert_true(logp == -2.25);
     check_ok(parse_echo(tokens, logps, DREW("0"), " yes", &logp, &err));
     assert_true(logp == -0.125);
+    /* Tokens of SentencePiece's as vLLM writes them, without their blank, of which one of no text is all. */
+    check_ok(
+        parse_echo("[\"girl\",\"was\",\"x\"]", "[null,-1,-2]", DREW("1"), " was", &logp, &err));
+    assert_true(logp == -1);
+    check_ok(parse_echo("[\"girl\",\"\",\"was\"]", "[null,-1,-2]", DREW("0"), " was", &logp, &err));
+    assert_true(logp == -3);
+    check_status(JOUST_INVALID,
+                 parse_echo("[\"girl\",\"xwas\"]", "[null,-1]", DREW("0"), " was", &logp, &err));
     /* Not at a token's edge: what was drawn must not pass for it. */
     check_status(JOUST_INVALID, parse_echo("[\"A\",\":yes\",\"yes\"]", "[null,-1,-2]", DREW("1"),
                                            "yes", &logp, &err));

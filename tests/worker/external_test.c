@@ -33,7 +33,25 @@ typedef struct bench {
 static uint32_t prompt[] = {3, 4}, chosen[] = {5, 6, TINY_EOS}, rejected[] = {7, TINY_EOS};
 static float logps[3];
 
-static int setup(void **state)
+/* SentencePiece's as Llama 2 has it: a blank before each run of text, which decoding takes away at the start alone. */
+static const char metaspace[] =
+    "{\"version\":\"1.0\",\"added_tokens\":[{\"id\":0,\"content\":\"<unk>\",\"special\":true},"
+    "{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":2,\"content\":\"</"
+    "s>\",\"special\":true}],"
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
+    "\"\u2581\"},"
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},"
+    "\"pre_tokenizer\":null,\"post_processor\":null,\"decoder\":{\"type\":\"Sequence\","
+    "\"decoders\":["
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\u2581\"},\"content\":\" "
+    "\"},{\"type\":\"ByteFallback\"},"
+    "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},"
+    "\"model\":{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":false,"
+    "\"vocab\":{\"<unk>\":0,\"<s>\":1,\"</"
+    "s>\":2,\"\u2581\":3,\"a\":4,\"b\":5,\"\u2581a\":6,\"\u2581b\":7},"
+    "\"merges\":[[\"\u2581\",\"a\"],[\"\u2581\",\"b\"]]}}";
+
+static int setup_with(void **state, const char *tokenizer)
 {
     joust_error err;
     bench *b = joust_calloc(1, sizeof(*b));
@@ -43,6 +61,11 @@ static int setup(void **state)
     check_ok(joust_engine_create(&(joust_engine_options){.n_threads = 1}, &b->engine, &err));
     tiny_dir("external", dir);
     tiny_folder_write(dir, true, 1);
+    if (tokenizer) {
+        char path[600];
+        snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
+        check_ok(joust_file_write(path, tokenizer, strlen(tokenizer), &err));
+    }
     tiny_dir("external_cache", cache);
     check_ok(joust_cache_create(cache, 1u << 30, &b->cache, &err));
     check_ok(joust_dir_remove(LOGS, &err));
@@ -71,6 +94,16 @@ static int setup(void **state)
     b->fake.n_pairs = N_PAIRS;
     *state = b;
     return 0;
+}
+
+static int setup(void **state)
+{
+    return setup_with(state, NULL);
+}
+
+static int setup_metaspace(void **state)
+{
+    return setup_with(state, metaspace);
 }
 
 static int teardown(void **state)
@@ -140,6 +173,28 @@ static void test_files(void **state)
                       "\"margin\":"));
     assert_non_null(strstr(first, "\"prompt\":\""));
     assert_non_null(strstr(first, "\n70\n"));
+    joust_buf_fini(&text);
+    joust_unit_result_fini(&r);
+}
+
+/* Its texts, read again as one, are the tokens that the policy saw and drew. */
+static void test_blanks(void **state)
+{
+    bench *b = *state;
+    static uint32_t begun[] = {1, 6}, goes_on[] = {7, 6, 2}, joined[] = {5, 2};
+    joust_error err;
+    joust_unit_result r = {0};
+    joust_buf text = {0};
+    for (uint32_t i = 0; i < N_PAIRS; i++) {
+        b->pairs[i].prompt_tokens = begun;
+        b->pairs[i].chosen = goes_on;
+        b->pairs[i].rejected = joined;
+    }
+    check_ok(train(b, "head -n 1 $JOUST_PAIRS >" LOGS "/first; cp $JOUST_BASE/* $JOUST_OUTPUT/", &r,
+                   &err));
+    check_ok(joust_file_read(LOGS "/first", 4096, &text, &err));
+    assert_non_null(strstr((const char *)text.data,
+                           "{\"prompt\":\"<s>a\",\"chosen\":\" b a\",\"rejected\":\"b\","));
     joust_buf_fini(&text);
     joust_unit_result_fini(&r);
 }
@@ -265,6 +320,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_result, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_blanks, setup_metaspace, teardown),
         cmocka_unit_test_setup_teardown(test_misbehaviour, setup, teardown),
         cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resume, setup, teardown),

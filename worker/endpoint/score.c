@@ -41,13 +41,18 @@ static joust_status find_echo(const json_t *root, echoed *ret, joust_error *err)
     return JOUST_OK;
 }
 
-/* Where the label begins among the first n tokens if it ends them; SIZE_MAX: it doesn't, or not at a token's edge. */
+/* Where the label begins among the first n tokens if it ends them; SIZE_MAX: it doesn't, or not at a token's edge. Some servers
+ * (vLLM) write a token of SentencePiece's without the blank that it begins with: a label's first blank is then in no token, for it
+ * stood in the text, and no token ends or begins with it. One that was nothing but a blank has no text, and counts. */
 static size_t label_start(const echoed *e, size_t n, const char *label)
 {
     size_t left = strlen(label);
     while (left > 0 && n > 0) {
         const char *text = json_string_value(json_array_get(e->texts, --n));
         size_t bytes = text ? strlen(text) : 0;
+        const bool whole = left == 1 && label[0] == ' ' && label[1] != '\0';
+        if (whole && bytes > 0 && text[bytes - 1] != ' ')
+            return n + 1;
         if (!text || bytes > left || memcmp(label + left - bytes, text, bytes) != 0)
             return SIZE_MAX;
         left -= bytes;
