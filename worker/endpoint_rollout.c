@@ -152,9 +152,23 @@ static void open_requests(run *x, uint32_t unit)
     }
 }
 
+/* Some servers (`transformers serve`) leave the stop string in the answer: it isn't part of its text. */
+static void cut_at_stop(const joust_job_rollout *rollout, joust_trajectory *to)
+{
+    char *first = NULL;
+    for (uint32_t i = 0; i < rollout->n_stop; i++) {
+        char *at = strstr(to->text, rollout->stop[i]);
+        first = at && (!first || at < first) ? at : first;
+    }
+    if (!first)
+        return;
+    *first = '\0';
+    to->finish = JOUST_FINISH_STOP_STRING;
+}
+
 /* A choice becomes a trajectory's answer; ids and log-probs only together, and only with the prompt's ids if
  * the server gave any. */
-static joust_status fill_record(joust_trajectory *to, joust_endpoint_choice *c,
+static joust_status fill_record(const run *x, joust_trajectory *to, joust_endpoint_choice *c,
                                 const joust_endpoint_answer *a, joust_error *err)
 {
     to->finish = c->finish;
@@ -163,6 +177,7 @@ static joust_status fill_record(joust_trajectory *to, joust_endpoint_choice *c,
             JOUST_FINISH_ABORTED; /* it ended at once, and the token that ended it is unknown */
     to->text = c->text;
     c->text = NULL;
+    cut_at_stop(&x->r->job->rollout, to);
     if (a->n_prompt_tokens && c->n_tokens && !to->prompt_tokens) {
         joust_status st = copy_prompt(to, a->prompt_tokens, a->n_prompt_tokens, err);
         if (st != JOUST_OK)
@@ -252,7 +267,7 @@ static joust_status answered(void *context, uint32_t request, joust_endpoint_ans
         fill_served(&t->result.provenance.served[at.sample / each], at.sample, a, report, err);
     t->result.provenance.n_tokens += count_tokens(a);
     for (uint32_t i = 0; st == JOUST_OK && i < a->n; i++)
-        st = fill_record(&t->result.trajectories[at.sample + i], &a->choices[i], a, err);
+        st = fill_record(x, &t->result.trajectories[at.sample + i], &a->choices[i], a, err);
     if (st != JOUST_OK || --t->n_left > 0)
         return st;
     st = x->r->done(x->r->context, at.unit, &t->result, err);

@@ -113,17 +113,23 @@ static long long sum_before(const json_t *body)
     return sum;
 }
 
-/* Whether the text holds one of the stop strings, before the first of which it then ends. */
+/* Whether the text holds one of the stop strings, before the first of which it then ends; asked as `transformers serve` is,
+ * behind it. */
 static bool stops(const json_t *body, char *text)
 {
     const json_t *list = json_object_get(body, "stop");
     char *first = NULL;
+    size_t kept = 0;
     for (size_t i = 0; i < json_array_size(list); i++) {
-        char *at = strstr(text, json_string_value(json_array_get(list, i)));
-        first = at && (!first || at < first) ? at : first;
+        const char *stop = json_string_value(json_array_get(list, i));
+        char *at = strstr(text, stop);
+        if (!at || (first && at >= first))
+            continue;
+        first = at;
+        kept = json_object_get(body, "generation_config") ? strlen(stop) : 0;
     }
     if (first)
-        *first = '\0';
+        first[kept] = '\0';
     return first != NULL;
 }
 

@@ -38,6 +38,12 @@ finish 0
 [ "$(answers | sed 's/Step [0-9]*/Step/' | sort -u)" = "Step: I add all the " ] || fail "stop: $(answers)"
 "$joust" trajectories export --store "$store" | grep -q '"finish":"stop_string"' || fail "no answer ended by a stop string"
 
+# Who leaves the stop string in its answers, and says nothing of it.
+job 'chat, server: transformers' ', stop: [" ####", "numbers."]'
+begin "$dir/left"
+finish 0
+[ "$(answers | sed 's/Step [0-9]*/Step/' | sort -u)" = "Step: I add all the " ] || fail "stop left: $(answers)"
+
 # refused TEXT
 refused() {
     status=0
