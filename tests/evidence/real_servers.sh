@@ -61,10 +61,10 @@ models:
   policy: {path: model}
   critic: {endpoint: {urls: [http://127.0.0.1:$port/v1], model: stories, scoring: $way, top_logprobs: 400, deadline_ms: 60000}}
 prompts: {file: prompts.jsonl}
-rollout: {samples: 2, temperature: 0.8, max_tokens: 8}
+rollout: {samples: 2, temperature: 0.8, max_tokens: 8, choices: [there, with]}
 judges:
-  - {name: own, kind: yes-no, model: policy, labels: [was, had], template: "<s>{prompt}"}
-  - {name: served, kind: yes-no, model: critic, labels: [$labels], template: "{prompt}"}
+  - {name: own, kind: yes-no, model: policy, labels: [was, had], template: "<s>{prompt}{response_tokens}"}
+  - {name: served, kind: yes-no, model: critic, labels: [$labels], template: "{prompt} {response}"}
 pairs: {build: best-worst}
 EOF
         rm -rf "$work/store"
