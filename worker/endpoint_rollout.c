@@ -235,11 +235,12 @@ static bool has_tokens(const task *t, const joust_endpoint_answer *a, const char
     for (uint32_t i = 0; i < a->n; i++)
         ids = ids && (a->choices[i].n_tokens > 0 || !a->choices[i].text[0]);
     if (!ids)
-        (void)joust_fail(why, JOUST_UNSUPPORTED,
-                         "%.100s gives no token ids with log-probs of its answer: a model that is "
-                         "trained needs them; vLLM and llama.cpp give both, and without serve the "
-                         "built-in engine answers itself",
-                         url);
+        (void)joust_fail(
+            why, JOUST_UNSUPPORTED,
+            "%.100s gives no token ids with log-probs of its answer: a model that is "
+            "trained needs them; vLLM, SGLang and llama.cpp give both, and without serve the "
+            "built-in engine answers itself",
+            url);
     else if (a->n_prompt_tokens &&
              (a->n_prompt_tokens != t->ids.n ||
               memcmp(a->prompt_tokens, t->ids.ids, t->ids.n * sizeof(*t->ids.ids)) != 0))

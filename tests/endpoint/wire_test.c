@@ -59,6 +59,11 @@ static void bodies_say_how_to_sample(void **state)
                      "\"max_tokens\":26,\"temperature\":0.8,\"top_p\":0.9,\"min_p\":0.05,"
                      "\"top_k\":40,\"stop\":[\"\\n\\n\"],\"logprobs\":1,\"return_token_ids\":true,"
                      "\"stream\":false}");
+    ask.server = JOUST_SERVER_SGLANG;
+    check_ok(joust_endpoint_body(&ask, &body, &err));
+    assert_non_null(strstr((const char *)body.data, ",\"logprobs\":1,\"return_token_ids\":true,"));
+    joust_buf_fini(&body);
+    body = (joust_buf){0};
     ask.server = JOUST_SERVER_OPENAI;
     check_status(JOUST_UNSUPPORTED, joust_endpoint_body(&ask, &body, &err));
     joust_buf_fini(&body);

@@ -420,7 +420,8 @@ static joust_status prove(const joust_endpoint *e, joust_endpoint_server_state *
             return joust_fail(
                 why, JOUST_STALE,
                 "it gives no token ids with log-probs, so its weights can't be proved, nor "
-                "what it answers trained on; vLLM and llama.cpp give both, and without serve "
+                "what it answers trained on; vLLM, SGLang and llama.cpp give both, and without "
+                "serve "
                 "the built-in engine answers itself");
     const joust_endpoint_probed what = {.server = (uint32_t)(s - e->servers),
                                         .probe =

@@ -201,7 +201,7 @@ static void add_logprobs(const joust_endpoint_ask *ask, joust_buf *to)
         joust_buf_text(to, ",\"logprobs\":true,\"top_logprobs\":1");
     else
         joust_buf_text(to, ",\"logprobs\":1");
-    if (ask->server == JOUST_SERVER_VLLM)
+    if (ask->server == JOUST_SERVER_VLLM || ask->server == JOUST_SERVER_SGLANG)
         joust_buf_text(to, ",\"return_token_ids\":true");
 }
 
