@@ -104,8 +104,9 @@ EOF
     "$joust" trajectories export --store "$work/store" | "$python" -c '
 import json, sys
 all = [json.loads(line) for line in sys.stdin]
-ids = sum(bool(t["tokens"]) and len(t["tokens"]) == len(t["logps"]) for t in all)
-print(f"{sys.argv[1]:24} answers {len(all)}, different {len({t['text'] for t in all})}, with token ids and log-probs {ids}")' "$1"
+texts = {t["response"] for t in all}
+ids = sum(bool(t.get("tokens")) and len(t["tokens"]) == len(t["logps"]) for t in all)
+print(f"{sys.argv[1]:24} answers {len(all)}, different {len(texts)}, with token ids and log-probs {ids}")' "$1"
 }
 
 # managed NAME MODEL PUBLISH SLEEP COMMAND: two rounds, trained on the answers of a server that Joust starts
