@@ -155,7 +155,7 @@ joust_status joust_graded_each(const joust_graded_sources *c, uint32_t round, ui
     return st;
 }
 
-joust_status joust_graded_credit(const joust_graded *group, joust_advantage kind,
+joust_status joust_graded_credit(const joust_graded *group, const joust_stage *pair,
                                  joust_credit **ret, bool *ret_decided, joust_error *err)
 {
     joust_credit *credit = joust_calloc(group->n, sizeof(*credit));
@@ -171,7 +171,7 @@ joust_status joust_graded_credit(const joust_graded *group, joust_advantage kind
         if (group->rewards[i].has)
             rewards[n++] = group->rewards[i].value;
     }
-    *ret_decided = joust_advantages(kind, rewards, n, advantages);
+    *ret_decided = joust_advantages(pair->advantage, pair->beta, rewards, n, advantages);
     n = 0;
     for (uint32_t i = 0; i < group->n; i++) {
         bool has = group->rewards[i].has;

@@ -58,9 +58,9 @@ typedef struct joust_credit {
     double advantage;
 } joust_credit;
 
-/* Advantages of `kind` among the answers that have a reward; *ret (n) is the caller's to free. *ret_decided: the rewards
+/* Advantages of the PAIR stage's kind among the answers that have a reward; *ret (n) is the caller's to free. *ret_decided: the rewards
  * differ. Errors: JOUST_NOMEM. */
-JOUST_MUST_USE joust_status joust_graded_credit(const joust_graded *group, joust_advantage kind,
+JOUST_MUST_USE joust_status joust_graded_credit(const joust_graded *group, const joust_stage *pair,
                                                 joust_credit **ret, bool *ret_decided,
                                                 joust_error *err);
 

@@ -70,7 +70,7 @@ static joust_status count_credit(const joust_stage *stage, const joust_graded *g
 {
     bool decided;
     joust_credit *credit = NULL;
-    joust_status st = joust_graded_credit(group, stage->advantage, &credit, &decided, err);
+    joust_status st = joust_graded_credit(group, stage, &credit, &decided, err);
     for (uint32_t i = 0; st == JOUST_OK && decided && i < group->n; i++)
         *ret += credit[i].used;
     joust_free(credit);

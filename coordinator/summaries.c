@@ -183,7 +183,7 @@ static joust_status count_pairs(joust_cursor *cursor, uint64_t positions, figure
 
 /* Of groups whose answers get advantages. */
 typedef struct graded_count {
-    joust_advantage kind;
+    const joust_stage *stage;
     uint64_t groups, decided, answers, rewarded;
     double sum;
 } graded_count;
@@ -195,7 +195,7 @@ static joust_status count_graded(void *context, uint64_t position, const joust_g
     bool decided = false;
     (void)position;
     joust_credit *credit = NULL;
-    joust_status st = joust_graded_credit(group, n->kind, &credit, &decided, err);
+    joust_status st = joust_graded_credit(group, n->stage, &credit, &decided, err);
     for (uint32_t i = 0; st == JOUST_OK && i < group->n; i++) {
         n->answers += credit[i].used;
         n->rewarded += group->rewards[i].has;
@@ -211,7 +211,7 @@ static joust_status count_answers(joust_coordinator *c, uint32_t round, const jo
                                   figures *f, joust_error *err)
 {
     const joust_graded_sources sources = {c->store, c->job, &c->plan, c->recent};
-    graded_count n = {.kind = stage->advantage};
+    graded_count n = {.stage = stage};
     joust_status st = joust_graded_each(&sources, round, stage->index, count_graded, &n, err);
     add(f, JOUST_METRIC_GROUPS, (double)n.groups, n.groups);
     add(f, JOUST_METRIC_ANSWERS, (double)n.answers, n.groups);

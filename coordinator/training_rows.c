@@ -109,7 +109,7 @@ static joust_status add_group(void *context, uint64_t position, const joust_grad
     const joust_stage *pair = &l->rows->plan->stages[l->rows->pair_stage];
     bool decided = false;
     joust_credit *credit = NULL;
-    joust_status st = joust_graded_credit(group, pair->advantage, &credit, &decided, err);
+    joust_status st = joust_graded_credit(group, pair, &credit, &decided, err);
     if (st == JOUST_OK && (decided || !pair->dynamic_sampling))
         st = add_answers(l, position, group, credit, err);
     joust_free(credit);

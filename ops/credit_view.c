@@ -88,8 +88,8 @@ static joust_status read_group(joust_credit_view *v, const joust_unit_key *unit,
         return st;
     v->has_group = true;
     v->group = *unit;
-    return joust_graded_credit(&v->graded, v->plan->stages[v->pair_stage].advantage, &v->credit,
-                               &v->decided, err);
+    return joust_graded_credit(&v->graded, &v->plan->stages[v->pair_stage], &v->credit, &v->decided,
+                               err);
 }
 
 joust_status joust_credit_view_get(joust_credit_view *v, const joust_trajectory *answer,

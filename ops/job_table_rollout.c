@@ -116,6 +116,10 @@ static const joust_key ROLLOUT_KEYS[] = {
      .kind = JOUST_KEY_TEXT,
      .offset = AT(template_text),
      .help = "how a prompt becomes tokens; {prompt} is the slot"},
+    {.name = "chat_template",
+     .kind = JOUST_KEY_FILE,
+     .offset = AT(chat_template), /* the path, until joust_jobfile_parse puts the text there */
+     .help = "Jinja that puts conversations to the models, in the place of their own chat template"},
 };
 #undef AT
 const joust_section joust_rollout_section = {.name = "rollout", KEYS(ROLLOUT_KEYS)};

@@ -31,6 +31,7 @@ static const joust_choice LOSSES[] = {{"dpo", JOUST_LOSS_DPO, false},
                                       {"gspo", JOUST_LOSS_GSPO, false},
                                       {"cispo", JOUST_LOSS_CISPO, false},
                                       {"ppo", JOUST_LOSS_PPO, false},
+                                      {"rwr", JOUST_LOSS_RWR, false},
                                       {"bradley_terry", JOUST_LOSS_BRADLEY_TERRY, false},
                                       {"bradley_terry_margin", JOUST_LOSS_BRADLEY_TERRY_MARGIN,
                                        false},
@@ -162,7 +163,7 @@ static const joust_key TRAIN_KEYS[] = {
      .offset = AT(loss),
      .choices = LOSSES,
      .help = "on the round's pairs; reinforce to cispo: on its answers and their advantages within "
-             "their group; ppo: on its answers, with a critic; bradley_terry and margin: of a model with a scalar head; sft: on "
+             "their group; rwr: the same, weighted by e^(reward / beta); ppo: on its answers, with a critic; bradley_terry and margin: of a model with a scalar head; sft: on "
              "the round's chosen answers, or on the rows of data. Formulas: worker/engine/KERNELS.md"},
     {.name = "model",
      .kind = JOUST_KEY_TEXT,
@@ -183,7 +184,8 @@ static const joust_key TRAIN_KEYS[] = {
      .low = 0,
      .high = 1000,
      .low_open = true,
-     .help = "losses on pairs: how strongly the reference holds; orpo: weight of the odds"},
+     .help = "losses on pairs: how strongly the reference holds; orpo: weight of the odds; rwr: "
+             "temperature of the rewards"},
     {.name = "forced_tokens",
      .kind = JOUST_KEY_BOOL,
      .offset = AT(forced_tokens),

@@ -12,6 +12,8 @@
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 
+#define MAX_CHAT_TEMPLATE_BYTES (1u << 20)
+
 void joust_jobfile_fini(joust_jobfile *jobfile)
 {
     joust_job_fini(&jobfile->job);
@@ -211,6 +213,31 @@ static void check_name(const joust_job *job, const joust_yaml_node *root, joust_
                           job->name);
 }
 
+/* The text of rollout.chat_template in the place of its path. */
+static joust_status read_chat_template(joust_job *job, const joust_yaml_node *root,
+                                       joust_problems *problems, joust_error *err)
+{
+    joust_buf text = {0};
+    joust_error why = {0};
+    char *path = job->rollout.chat_template;
+    if (!path)
+        return JOUST_OK;
+    joust_status st = joust_file_read(path, MAX_CHAT_TEMPLATE_BYTES, &text, &why);
+    joust_free(path);
+    job->rollout.chat_template = NULL;
+    if (st == JOUST_OK && text.n > 0 && memchr(text.data, 0, text.n))
+        st = joust_fail(&why, JOUST_INVALID, "the template has a NUL in it");
+    if (st == JOUST_OK && !(job->rollout.chat_template = joust_buf_take_text(&text)))
+        st = joust_fail(&why, JOUST_NOMEM, "job file: out of memory");
+    joust_buf_fini(&text);
+    if (joust_status_scope(st) == JOUST_SCOPE_PROCESS)
+        return joust_fail(err, st, "%s", why.text);
+    if (st != JOUST_OK)
+        joust_problem_add(problems, joust_job_node(root, "rollout.chat_template", NULL)->place,
+                          "rollout.chat_template: %s", why.text);
+    return JOUST_OK;
+}
+
 static joust_status read_tree(joust_yaml_node *root, const char *folder,
                               const joust_text_list *sets, joust_job_draft *draft,
                               joust_problems *problems, joust_error *err)
@@ -222,6 +249,8 @@ static joust_status read_tree(joust_yaml_node *root, const char *folder,
         st = joust_job_fill(root, folder, draft, problems, err);
     if (!st)
         st = assemble(draft, err);
+    if (!st)
+        st = read_chat_template(&draft->job, root, problems, err);
     if (st)
         return st;
     check_name(&draft->job, root, problems);

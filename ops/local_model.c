@@ -34,7 +34,7 @@ joust_status joust_local_model_open(const char *name, const joust_local_place *p
     if (st == JOUST_OK)
         st = joust_engine_create(&options, &m.engine, err);
     if (st == JOUST_OK)
-        st = joust_chat_load_if_any(dir, &m.chat, &m.why_no_chat, err);
+        st = joust_chat_load_if_any(dir, NULL, &m.chat, &m.why_no_chat, err);
     joust_free(dir);
     if (st == JOUST_OK)
         *ret = m;

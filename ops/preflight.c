@@ -44,6 +44,7 @@ typedef struct preflight {
     joust_plan plan;
     joust_budget budget;
     checked_model models[JOUST_MAX_MODELS];
+    bool chat_told; /* what is wrong with rollout.chat_template */
 } preflight;
 
 static bool on_gpu(const preflight *p)
@@ -132,7 +133,8 @@ static joust_status check_files(preflight *p, uint32_t index, joust_error *err)
     if (st == JOUST_OK)
         st = joust_local_model_check(model->path, ret->tokenizer, &ret->config, err);
     if (st == JOUST_OK)
-        st = joust_chat_load_if_any(model->path, &ret->chat, &ret->why_no_chat, err);
+        st = joust_chat_load_if_any(model->path, p->job->rollout.chat_template, &ret->chat,
+                                    &ret->why_no_chat, err);
     return st;
 }
 
@@ -160,6 +162,19 @@ static joust_status report(const preflight *p, joust_status st, const joust_erro
     return JOUST_OK;
 }
 
+/* One that the job gives is wrong for every model or for none: it is told once. */
+static void check_chat_template(preflight *p, const checked_model *model)
+{
+    static const char key[] = "rollout.chat_template";
+    const char *text = model->why_no_chat.text;
+    if (!p->job->rollout.chat_template || model->chat || p->chat_told)
+        return;
+    p->chat_told = true;
+    if (strncmp(text, key, strlen(key)) == 0)
+        text += strlen(key) + 2; /* "rollout.chat_template, line 3: ..." */
+    joust_jobfile_problem(p->jobfile, p->problems, key, text);
+}
+
 static joust_status check_models(preflight *p, joust_error *err)
 {
     joust_status st = JOUST_OK;
@@ -173,6 +188,8 @@ static joust_status check_models(preflight *p, joust_error *err)
         st = check_files(p, i, &why);
         p->models[i].usable = st == JOUST_OK;
         st = report(p, st, &why, err, "models.%s", model->name);
+        if (st == JOUST_OK && p->models[i].usable)
+            check_chat_template(p, &p->models[i]);
     }
     return st;
 }

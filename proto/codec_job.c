@@ -75,7 +75,8 @@ static const joust_field rollout_fields[] = {
     VALUE_OR_0(joust_job_rollout, 6, long_prompts),
     VALUE_OR_0(joust_job_rollout, 7, max_prompt_tokens),
     TEXTS(joust_job_rollout, 8, choices, n_choices, JOUST_MAX_CHOICES_OF_RESPONSE),
-    TEXT(joust_job_rollout, 9, regex, JOUST_MAX_TEXT_BYTES)};
+    TEXT(joust_job_rollout, 9, regex, JOUST_MAX_TEXT_BYTES),
+    TEXT(joust_job_rollout, 11, chat_template, JOUST_MAX_TEXT_BYTES)};
 static const joust_record_type rollout_type =
     RECORD_TYPE(joust_job_rollout, joust__wire__job_rollout__descriptor, rollout_fields);
 
@@ -167,7 +168,7 @@ static const joust_record_type external_type =
     RECORD_TYPE(joust_job_external, joust__wire__job_external__descriptor, external_fields);
 
 static const joust_field train_fields[] = {
-    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_PPO),
+    ENUM_OR_0(joust_job_train, 1, loss, JOUST_LOSS_RWR),
     TEXT(joust_job_train, 2, model, JOUST_MAX_NAME_BYTES - 1),
     TEXT(joust_job_train, 3, data, MAX_PATH_BYTES),
     DIGEST(joust_job_train, 4, data_content),

@@ -134,6 +134,7 @@ typedef struct joust_job_rollout {
     uint32_t n_choices;
     char *choices[JOUST_MAX_CHOICES_OF_RESPONSE]; /* the responses allowed; none: all */
     char *regex; /* what every response matches as a whole; NULL: anything */
+    char *chat_template; /* Jinja, for conversations, in the place of the models' own; NULL: theirs */
 } joust_job_rollout;
 
 typedef enum joust_judge_kind { /* stored: never renumber */

@@ -144,21 +144,22 @@ static joust_status check_served_rollout(const joust_job_check *c)
     const joust_job_rollout *r = &c->job->rollout;
     const struct {
         const char *key;
-        bool set, of_serve;
-    } ours[] = {{"min_tokens", r->sampling.min_tokens > 0, true},
-                {"repetition_penalty", r->sampling.repetition_penalty > 0, true},
-                {"stop", r->n_stop > 0, true},
-                {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE, false},
-                {"max_prompt_tokens", r->max_prompt_tokens > 0, false},
-                {"choices", r->n_choices > 0, false},
-                {"regex", r->regex != NULL, false}};
+        bool set, endpoint, serve; /* who takes it */
+    } ours[] = {{"min_tokens", r->sampling.min_tokens > 0, true, false},
+                {"repetition_penalty", r->sampling.repetition_penalty > 0, true, false},
+                {"stop", r->n_stop > 0, true, false},
+                {"chat_template", r->chat_template != NULL, false, true},
+                {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE, false, false},
+                {"max_prompt_tokens", r->max_prompt_tokens > 0, false, false},
+                {"choices", r->n_choices > 0, false, false},
+                {"regex", r->regex != NULL, false, false}};
     for (uint32_t i = 0; i < c->job->n_models; i++) {
         const joust_job_model *m = &c->job->models[i];
         if (!m->has_endpoint || !joust_check_generates(c->job, m))
             continue;
         for (size_t k = 0; k < sizeof(ours) / sizeof(*ours); k++) {
             joust_check_set_key(c, "rollout.%s", ours[k].key);
-            if (ours[k].set && (m->has_serve || !ours[k].of_serve))
+            if (ours[k].set && !(m->has_serve ? ours[k].serve : ours[k].endpoint))
                 REFUSE(c, "the built-in engine's alone; '%s' is served%s", m->name,
                        m->has_serve ? "" : " by an endpoint");
         }
@@ -192,6 +193,9 @@ static joust_status check_rollout(const joust_job_check *c)
     joust_check_set_key(c, "rollout.regex");
     if (r->regex && r->n_choices)
         REFUSE(c, "either choices or regex");
+    joust_check_set_key(c, "rollout.chat_template");
+    if (r->chat_template && r->template_text && strcmp(r->template_text, "{prompt}") != 0)
+        REFUSE(c, "has no effect beside rollout.template; leave one of them out");
     joust_check_set_key(c, "rollout.long_prompts");
     if (r->long_prompts != JOUST_LONG_PROMPTS_REFUSE && r->long_prompts != JOUST_LONG_PROMPTS_CUT)
         REFUSE(c, "expected refuse or cut");

@@ -125,7 +125,8 @@ static joust_status check_policy(const joust_job_check *c, const joust_job_train
     if (!traits)
         return JOUST_OK;
     joust_check_set_key(c, "%s.beta", at);
-    if (t->beta < JOUST_DEFAULT_BETA || t->beta > JOUST_DEFAULT_BETA)
+    if ((t->beta < JOUST_DEFAULT_BETA || t->beta > JOUST_DEFAULT_BETA) &&
+        t->loss != JOUST_LOSS_RWR)
         REFUSE(c, "has no effect on the loss %s; leave it out", traits->name);
     joust_check_set_key(c, "%s.sft_weight", at);
     if (t->sft_weight > 0)

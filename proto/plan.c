@@ -284,12 +284,17 @@ static void use_group(compiler *c, joust_stage *pair, const joust_job_train *tra
     const joust_policy_traits *traits = joust_policy_traits_of(train->loss);
     joust_advantage advantage = traits ? traits->advantage : 0;
     bool dynamic = traits && train->policy.dynamic_sampling;
-    if (c->pair_used && (pair->advantage != advantage || pair->dynamic_sampling != dynamic))
-        give_up(c, JOUST_INVALID,
-                "stages: two train stages take different things of one pair stage: pairs, or groups "
-                "with other advantages; put a pair stage before each");
+    const double beta = advantage == JOUST_ADVANTAGE_SHARE ? train->beta : 0;
+    const bool same_beta = !(pair->beta < beta || pair->beta > beta);
+    if (c->pair_used &&
+        (pair->advantage != advantage || !same_beta || pair->dynamic_sampling != dynamic))
+        give_up(
+            c, JOUST_INVALID,
+            "stages: two train stages take different things of one pair stage: pairs, or groups "
+            "with other advantages; put a pair stage before each");
     c->pair_used = true;
     pair->advantage = advantage;
+    pair->beta = beta;
     pair->dynamic_sampling = dynamic;
     if (advantage)
         name_stage(c, pair, JOUST_DECLARED_PAIR, "group", "");

@@ -360,6 +360,7 @@ static void differ_rollout(diff *d, const joust_job_rollout *x, const joust_job_
     differ_texts(d, "stop", x->stop, x->n_stop, y->stop, y->n_stop);
     differ_texts(d, "choices", x->choices, x->n_choices, y->choices, y->n_choices);
     differ_text(d, "regex", x->regex, y->regex);
+    differ_text(d, "chat_template", x->chat_template, y->chat_template);
     differ_word(d, "long_prompts", (int)x->long_prompts, (int)y->long_prompts, WORDS(long_names));
     differ_number(d, "max_prompt_tokens", x->max_prompt_tokens, y->max_prompt_tokens);
 }

@@ -56,7 +56,7 @@ static joust_status render_chat(const joust_prompter *p, const joust_prompt *pro
 {
     if (!p->chat)
         return joust_fail(err, JOUST_INVALID,
-                          "%s; rollout.template in the job file says how to put messages to it",
+                          "%s; rollout.chat_template in the job file names a file with another",
                           p->why_no_chat.text);
     joust_status st = joust_chat_encode(p->chat, p->tokenizer, prompt->messages,
                                         strlen(prompt->messages), true, to, err);
@@ -72,8 +72,9 @@ static joust_status render_text(const joust_prompter *p, const joust_prompt *pro
     if (prompt->messages && !joust_prompt_is_plain(prompt))
         return joust_fail(err, JOUST_INVALID,
                           "a conversation of more than one user message has no place in "
-                          "rollout.template: it takes a model with a chat template, and no "
-                          "rollout.template; or write it as one 'prompt'");
+                          "rollout.template: it takes a model with a chat template, or "
+                          "rollout.chat_template, and no rollout.template; or write it as one "
+                          "'prompt'");
     joust_status st = joust_template_render(p->template, &slot, 1, &body, err);
     if (st == JOUST_OK)
         st = joust_tokens_add(to, p->frame.before, p->frame.n_before, err);

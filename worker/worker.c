@@ -58,6 +58,7 @@ static joust_status begin(void *context, const joust_job *job, joust_error *err)
 {
     worker *w = context;
     w->job = job;
+    joust_model_cache_use_chat(w->models, job->rollout.chat_template);
     return joust_plan_compile(job, w->plan, err);
 }
 

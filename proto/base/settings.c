@@ -53,11 +53,13 @@ static const joust_policy_traits POLICIES[] = {
      JOUST_ADVANTAGE_STANDARDISED},
     {"ppo", JOUST_SURROGATE_CLIPPED, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_TOKENS,
      JOUST_ADVANTAGE_REWARD},
+    {"rwr", JOUST_SURROGATE_PLAIN, JOUST_IMPORTANCE_TOKEN, JOUST_AGGREGATE_ROWS,
+     JOUST_ADVANTAGE_SHARE},
 };
 
 const joust_policy_traits *joust_policy_traits_of(joust_loss loss)
 {
-    bool named = loss >= JOUST_LOSS_REINFORCE && loss <= JOUST_LOSS_PPO;
+    bool named = loss >= JOUST_LOSS_REINFORCE && loss <= JOUST_LOSS_RWR;
     return named ? &POLICIES[loss - JOUST_LOSS_REINFORCE] : NULL;
 }
 

@@ -60,7 +60,8 @@ typedef enum joust_loss {
     JOUST_LOSS_DAPO = 44,
     JOUST_LOSS_GSPO = 45,
     JOUST_LOSS_CISPO = 46,
-    JOUST_LOSS_PPO = 47 /* with a critic, which JOUST_LOSS_VALUE trains beside it */
+    JOUST_LOSS_PPO = 47, /* with a critic, which JOUST_LOSS_VALUE trains beside it */
+    JOUST_LOSS_RWR = 48
 } joust_loss;
 #define JOUST_N_LOSSES 24u /* one more than the last that the engine knows */
 
@@ -104,7 +105,8 @@ typedef enum joust_advantage {
     JOUST_ADVANTAGE_CENTRED = 1,       /* reward - mean of the group */
     JOUST_ADVANTAGE_STANDARDISED = 2,  /* that / (deviation + 1e-4) */
     JOUST_ADVANTAGE_LEAVE_ONE_OUT = 3, /* reward - mean of the others */
-    JOUST_ADVANTAGE_REWARD = 4 /* the reward itself: what PPO's critic makes advantages of */
+    JOUST_ADVANTAGE_REWARD = 4, /* the reward itself: what PPO's critic makes advantages of */
+    JOUST_ADVANTAGE_SHARE = 5 /* n e^(reward / beta) / the group's sum of that: reward-weighted SFT */
 } joust_advantage;
 
 typedef struct joust_policy_settings {
@@ -128,7 +130,7 @@ typedef struct joust_policy_traits {
     joust_aggregation aggregation;
     joust_advantage advantage; /* of a group's rewards */
 } joust_policy_traits;
-/* NULL for what is none of JOUST_LOSS_REINFORCE … JOUST_LOSS_PPO. */
+/* NULL for what is none of JOUST_LOSS_REINFORCE … JOUST_LOSS_RWR. */
 const joust_policy_traits *joust_policy_traits_of(joust_loss loss);
 
 /* How a loss reads a pair. Bits of joust_loss_traits.keys name what of joust_objective it takes. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/math.h"
 
 #define Z95 1.959963984540054
 
@@ -87,8 +88,27 @@ double joust_auc(const double *scores, const uint8_t *labels, size_t n)
 
 #define STD_FLOOR 1e-4 /* added to a group's deviation, as TRL does */
 
-bool joust_advantages(joust_advantage kind, const double *rewards, uint32_t n, double *ret)
+/* Weights n e^(reward / beta) / the sum of that; the sum in order. Returns whether rewards differ. */
+static bool shares(double beta, const double *rewards, uint32_t n, double *ret)
 {
+    double most = n > 0 ? rewards[0] : 0, sum = 0;
+    bool any = false;
+    for (uint32_t i = 0; i < n; i++) {
+        any = any || rewards[i] != rewards[0];
+        most = rewards[i] > most ? rewards[i] : most;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        sum += ret[i] = joust_exp((rewards[i] - most) / beta);
+    for (uint32_t i = 0; i < n; i++)
+        ret[i] = any ? n * ret[i] / sum : 1;
+    return any;
+}
+
+bool joust_advantages(joust_advantage kind, double beta, const double *rewards, uint32_t n,
+                      double *ret)
+{
+    if (kind == JOUST_ADVANTAGE_SHARE)
+        return shares(beta, rewards, n, ret);
     double mean = 0, squares = 0;
     bool any = false;
     if (kind == JOUST_ADVANTAGE_REWARD) {

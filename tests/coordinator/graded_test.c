@@ -32,7 +32,8 @@ static bool credit(sample *s, joust_advantage kind, joust_credit *ret)
     joust_credit *credit;
     s->group.trajectories = s->trajectories;
     s->group.rewards = s->rewards;
-    check_ok(joust_graded_credit(&s->group, kind, &credit, &decided, &err));
+    check_ok(
+        joust_graded_credit(&s->group, &(joust_stage){.advantage = kind}, &credit, &decided, &err));
     memcpy(ret, credit, N * sizeof(*ret));
     joust_free(credit);
     return decided;
@@ -103,8 +104,8 @@ static joust_status without_memory(void *context, joust_error *err)
     sample *s = context;
     s->group.trajectories = s->trajectories;
     s->group.rewards = s->rewards;
-    joust_status st =
-        joust_graded_credit(&s->group, JOUST_ADVANTAGE_CENTRED, &credit, &decided, err);
+    joust_status st = joust_graded_credit(
+        &s->group, &(joust_stage){.advantage = JOUST_ADVANTAGE_CENTRED}, &credit, &decided, err);
     joust_free(credit);
     return st;
 }

@@ -147,7 +147,7 @@ static void a_wrong_key_names_the_nearest(void **state)
 #define LOSSES                                                                                     \
     "dpo, sft, hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, "  \
     "discopop, sigmoid_norm, simpo, orpo, kto, dno, rebel, reinforce, rloo, grpo, dr_grpo, dapo, " \
-    "gspo, cispo, ppo, bradley_terry, bradley_terry_margin, margin"
+    "gspo, cispo, ppo, rwr, bradley_terry, bradley_terry_margin, margin"
 
 static void a_wrong_type_says_what_was_expected(void **state)
 {

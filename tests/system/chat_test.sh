@@ -36,3 +36,26 @@ want=$("$joust" generate --model "$dir/base" --messages "$dir/turns.json" --max-
     sed 's/.*"prompt_tokens":\[\([^]]*\)\].*/\1/')
 [ -n "$want" ] && [ "$(prompt_of 0)" = "$want" ] || fail "the conversation is $(prompt_of 0), expected $want"
 [ "$(prompt_of 1)" != "$(prompt_of 2)" ] || fail "one message is put as a plain prompt"
+
+# A template that can't be used is told with its line, and the key that takes its place; then that one is used.
+echo '{{ messages | frobnicate }}' >"$dir/data/chat_template.jinja"
+# refused TEXT [OPTION ...]
+refused() {
+    text=$1
+    shift
+    status=0
+    "$joust" validate "$dir/job.yaml" "$@" >"$dir/refused" 2>&1 || status=$?
+    [ $status = 2 ] && grep -q -F -e "$text" "$dir/refused" || fail "no '$text' in: $(cat "$dir/refused")"
+}
+refused "chat_template.jinja, line 1: "
+refused "rollout.chat_template in the job file names a file with another"
+cp "$dir/base/chat_template.jinja" "$dir/other.jinja"
+set -- --set rollout.chat_template=other.jinja
+begin "$dir/other" "$@"
+finish 0
+[ "$(prompt_of 0)" = "$want" ] || fail "with another template: $(prompt_of 0), expected $want"
+refused "rollout.chat_template: has no effect beside rollout.template" "$@" --set 'rollout.template=<bos>{prompt}'
+printf 'x\n{%% fry %%}' >"$dir/other.jinja"
+refused "rollout.chat_template: line 2: " "$@"
+printf 'x\377' >"$dir/other.jinja"
+refused "rollout.chat_template: not UTF-8 text" "$@"

@@ -11,7 +11,7 @@ rounds() {
     "$joust" rounds --store "$1" --json
 }
 
-for loss in reinforce rloo dr_grpo dapo gspo cispo; do
+for loss in reinforce rloo dr_grpo dapo gspo cispo rwr; do
     set_train loss=$loss max_steps=2
     begin "$dir/store" --workers 1 --judges 1 --set rounds=1
     finish 0
@@ -19,6 +19,16 @@ for loss in reinforce rloo dr_grpo dapo gspo cispo; do
     rounds "$dir/store" | grep -q '"steps":{"value":2,.*"first_loss"' || fail "$loss took no steps"
     rm -rf "$dir/store" "$dir/store.out"
 done
+
+# Reward-weighted: the weights of a group's answers have the mean 1.
+set_train loss=rwr beta=2 max_steps=2
+begin "$dir/store" --workers 1 --judges 1 --set rounds=1
+finish 0
+"$joust" trajectories list --store "$dir/store" --round 1 --json |
+    sed -n 's/.*"id":"r1.s[0-9]*.p\([0-9]*\)[.].*"advantage":\([^}]*\)}$/\1 \2/p' |
+    awk '{ sum[$1] += $2; n[$1]++ } END { for (g in sum) if ((sum[g] - n[g]) ^ 2 > 1e-12) exit 1; exit !length(n) }' ||
+    fail "the weights of a group have not the mean 1"
+rm -rf "$dir/store" "$dir/store.out"
 
 set_train kl_weight=0.05 kl=k2 epsilon_high=0.3 reference=initial dynamic_sampling=true
 begin "$dir/one" --workers 1 --judges 1 --threads 1

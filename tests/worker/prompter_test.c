@@ -138,7 +138,7 @@ static void test_refused(void **state)
          empty[] = "", two[] = TWO, none[] = "{\"messages\":[{\"role\":\"user\"}]}";
     (void)state;
     open_fixture(&f);
-    check_fails(&f, NULL, false, text, two, "no chat template here; rollout.template");
+    check_fails(&f, NULL, false, text, two, "no chat template here; rollout.chat_template");
     check_fails(&f, given, true, text, two, "has no place in rollout.template");
     check_fails(&f, bad, true, text, NULL, "rollout.template");
     joust_chat_free(&f.chat);

@@ -14,6 +14,7 @@ typedef struct entry {
 struct joust_model_cache {
     uint32_t n;
     uint64_t serial;
+    const char *chat_template;
     entry entries[];
 };
 
@@ -34,6 +35,11 @@ static void clear(entry *e)
     joust_tokenizer_free(&e->tokenizer);
     joust_chat_free(&e->chat);
     *e = (entry){0};
+}
+
+void joust_model_cache_use_chat(joust_model_cache *c, const char *chat_template)
+{
+    c->chat_template = chat_template;
 }
 
 void joust_model_cache_clear(joust_model_cache *c)
@@ -94,7 +100,7 @@ joust_status joust_model_cache_get(joust_model_cache *cache, const joust_digest 
     if (st == JOUST_OK)
         st = joust_tokenizer_load(dir, &e->tokenizer, err);
     if (st == JOUST_OK)
-        st = joust_chat_load_if_any(dir, &e->chat, &e->why_no_chat, err);
+        st = joust_chat_load_if_any(dir, cache->chat_template, &e->chat, &e->why_no_chat, err);
     if (st != JOUST_OK) {
         clear(e);
         return st;

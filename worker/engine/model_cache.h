@@ -21,6 +21,8 @@ typedef struct joust_resident { /* views: valid until max_models other models we
 JOUST_MUST_USE joust_status joust_model_cache_create(uint32_t max_models, joust_model_cache **ret,
                                                      joust_error *err);
 void joust_model_cache_free(joust_model_cache **cache);
+/* From now on models are loaded with this chat template in the place of their own; borrowed; NULL: their own. */
+void joust_model_cache_use_chat(joust_model_cache *cache, const char *chat_template);
 void joust_model_cache_clear(joust_model_cache *cache); /* no model stays resident */
 /* Where the files of a model are: *ret_dir is read before the next call. */
 typedef joust_status joust_folder_fn(void *context, const joust_digest *key, const char **ret_dir,

@@ -310,12 +310,22 @@ static void advantages_agree_with_pytorch(void **state)
         doubles(c, "expected", expected);
         bool differ = n > 1 && rewards[0] != rewards[1];
         assert_int_equal(
-            joust_advantages((joust_advantage)choice(c, "kind", kinds), rewards, n, got), differ);
+            joust_advantages((joust_advantage)choice(c, "kind", kinds), 0, rewards, n, got),
+            differ);
         for (uint32_t k = 0; k < n; k++)
             assert_true(fabs(got[k] - expected[k]) < 1e-12 && (differ || got[k] == 0));
     }
     assert_int_equal(i, 12);
     json_decref(golden);
+    /* Reward-weighted: n softmax(rewards / beta); torch: 3 * torch.softmax(torch.tensor([1., 0., 0.25]) / 0.5, 0) */
+    const double rewards[] = {1, 0, 0.25},
+                 expected[] = {2.2083741729377815, 0.298870944186955, 0.49275488287526353};
+    double got[3];
+    assert_true(joust_advantages(JOUST_ADVANTAGE_SHARE, 0.5, rewards, 3, got));
+    for (uint32_t k = 0; k < 3; k++)
+        assert_true(fabs(got[k] - expected[k]) < 1e-9);
+    assert_false(joust_advantages(JOUST_ADVANTAGE_SHARE, 0.5, (const double[]){7, 7}, 2, got));
+    assert_true(got[0] == 1 && got[1] == 1);
 }
 
 static void check_list(const json_t *c, const char *name, const double *got)

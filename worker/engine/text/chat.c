@@ -226,7 +226,8 @@ static joust_status find_template(folder *f, joust_error *err)
     return take_template(f, f->config, err);
 }
 
-joust_status joust_chat_load(const char *dir, joust_chat **ret, joust_error *err)
+/* given: the template, or NULL: the folder's own. */
+static joust_status load(const char *dir, const char *given, joust_chat **ret, joust_error *err)
 {
     folder f = {.dir = dir};
     char *path = NULL;
@@ -235,15 +236,19 @@ joust_status joust_chat_load(const char *dir, joust_chat **ret, joust_error *err
     if (st == JOUST_OK)
         st = read_json(dir, "special_tokens_map.json", &path, &f.tokens, err);
     joust_free(path);
-    if (st == JOUST_OK)
+    if (st == JOUST_OK && given) {
+        joust_buf_text(&f.text, given);
+        st = joust_buf_status(&f.text, err);
+    } else if (st == JOUST_OK) {
         st = find_template(&f, err);
-    if (st == JOUST_OK && f.text.n == 0)
+    }
+    if (st == JOUST_OK && !given && f.text.n == 0)
         st = joust_fail(err, JOUST_NOT_FOUND,
                         "%s: no chat template (chat_template.jinja, chat_template.json or "
                         "tokenizer_config.json)",
                         dir);
     if (st == JOUST_OK)
-        st = create(f.path, &chat, err);
+        st = create(given ? "rollout.chat_template" : f.path, &chat, err);
     if (st == JOUST_OK && f.config)
         st = read_tokens(chat, f.config, err);
     if (st == JOUST_OK && f.tokens)
@@ -260,10 +265,15 @@ joust_status joust_chat_load(const char *dir, joust_chat **ret, joust_error *err
     return st;
 }
 
-joust_status joust_chat_load_if_any(const char *dir, joust_chat **ret, joust_error *ret_why,
-                                    joust_error *err)
+joust_status joust_chat_load(const char *dir, joust_chat **ret, joust_error *err)
 {
-    joust_status st = joust_chat_load(dir, ret, ret_why);
+    return load(dir, NULL, ret, err);
+}
+
+joust_status joust_chat_load_if_any(const char *dir, const char *given, joust_chat **ret,
+                                    joust_error *ret_why, joust_error *err)
+{
+    joust_status st = load(dir, given, ret, ret_why);
     if (joust_status_scope(st) != JOUST_SCOPE_PROCESS)
         return JOUST_OK;
     return joust_fail(err, st, "%s", ret_why->text);

@@ -20,9 +20,11 @@ typedef struct joust_chat joust_chat;
  * JOUST_MALFORMED "file, line n: …", JOUST_TOO_LARGE. */
 JOUST_MUST_USE joust_status joust_chat_load(const char *dir, joust_chat **ret, joust_error *err);
 /* The same where a template matters to conversations alone: if the folder has none that can be used, it is OK, *ret stays
- * as it was and *ret_why says why. Errors: those whose scope is the process. */
-JOUST_MUST_USE joust_status joust_chat_load_if_any(const char *dir, joust_chat **ret,
-                                                   joust_error *ret_why, joust_error *err);
+ * as it was and *ret_why says why. given: a template's text in the place of the folder's (rollout.chat_template), with the
+ * folder's special tokens; NULL: the folder's. Errors: those whose scope is the process. */
+JOUST_MUST_USE joust_status joust_chat_load_if_any(const char *dir, const char *given,
+                                                   joust_chat **ret, joust_error *ret_why,
+                                                   joust_error *err);
 /* The same from a template's text and, unless it is NULL, the JSON of a tokenizer_config.json that gives the special
  * tokens. name stands for the template in errors. Borrows everything. */
 JOUST_MUST_USE joust_status joust_chat_compile(const char *text, size_t n, const char *tokens_json,
