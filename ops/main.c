@@ -45,6 +45,9 @@ static const verb VERBS[] = {
 #ifdef JOUST_HAVE_VERB_SCORE
     {"score", joust_verb_score, "log-probabilities of a given text"},
 #endif
+#ifdef JOUST_HAVE_VERB_HIDDEN
+    {"hidden", joust_verb_hidden, "hidden states of texts, as a file of tensors"},
+#endif
 #ifdef JOUST_HAVE_VERB_MODEL
     {"model", joust_verb_model, "describe or convert a model"},
 #endif

@@ -15,6 +15,7 @@ int joust_verb_verdicts(int argc, char **argv);
 int joust_verb_rounds(int argc, char **argv);
 int joust_verb_generate(int argc, char **argv);
 int joust_verb_score(int argc, char **argv);
+int joust_verb_hidden(int argc, char **argv);
 int joust_verb_model(int argc, char **argv);
 int joust_verb_store(int argc, char **argv);
 int joust_verb_bench(int argc, char **argv);
