@@ -155,8 +155,8 @@ static void print_credit(const joust_credit_view *v, const joust_trajectory *t,
         return;
     }
     printf(", advantage %.6g\n", got->advantage);
-    if (how->regex || how->n_choices)
-        printf("(tokens that rollout.choices or regex left no choice for have none)\n");
+    if (how->regex || how->n_choices || how->grammar || how->json_schema)
+        printf("(tokens that the job's mask left no choice for have none)\n");
     printf("token by token: log-prob of the model; of the distribution drawn from; credit\n");
     for (uint32_t i = 0; i < t->n_tokens; i++)
         printf("  %5" PRIu32 " %8" PRIu32 " %10.5f %10.5f %10.5f%s\n", i, t->tokens[i],

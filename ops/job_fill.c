@@ -6,6 +6,7 @@
 
 #include "ops/hub.h"
 #include "proto/base/alloc.h"
+#include "proto/base/bytes.h"
 #include "proto/base/file.h"
 #include "proto/base/text.h"
 
@@ -202,6 +203,35 @@ static joust_status fill_path(filler *f, const joust_key *key, const joust_yaml_
     joust_free(*to);
     *to = path;
     return st;
+}
+
+/* What is in the file; its path where files needn't exist. */
+static joust_status fill_content(filler *f, const joust_key *key, const joust_yaml_node *node,
+                                 char **to)
+{
+    char *path = NULL;
+    joust_buf text = {0};
+    joust_error why = {0};
+    joust_status st = fill_path(f, key, node, &path);
+    if (st == JOUST_OK && path && f->folder && joust_file_exists(path)) {
+        st = joust_file_read(path, JOUST_MAX_GRAMMAR_BYTES, &text, &why);
+        joust_free(path);
+        path = NULL;
+        if (st == JOUST_OK && memchr(text.data, 0, text.n))
+            st = joust_fail(&why, JOUST_INVALID, "a NUL byte in it: not text");
+        if (st == JOUST_OK && !(path = joust_buf_take_text(&text)))
+            st = joust_fail(&why, JOUST_NOMEM, "out of memory");
+        if (st != JOUST_OK && st != JOUST_NOMEM) {
+            joust_problem_add(f->problems, node->place, "%s: %s", f->path, why.text);
+            st = JOUST_OK;
+        }
+    }
+    joust_buf_fini(&text);
+    if (path) {
+        joust_free(*to);
+        *to = path;
+    }
+    return st == JOUST_NOMEM ? out_of_memory(f) : st;
 }
 
 /* ---- lists ---- */
@@ -416,6 +446,8 @@ static joust_status fill_key(filler *f, const joust_key *key, const joust_yaml_n
         return JOUST_OK;
     case JOUST_KEY_TEXT:
         return fill_text(f, key, node, to);
+    case JOUST_KEY_CONTENT:
+        return fill_content(f, key, node, to);
     case JOUST_KEY_FILE:
     case JOUST_KEY_FOLDER:
         return fill_path(f, key, node, to);

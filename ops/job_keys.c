@@ -76,6 +76,7 @@ void joust_key_expectation(const joust_key *key, joust_buf *to)
             add_choices(key->choices, to);
         break;
     case JOUST_KEY_FILE:
+    case JOUST_KEY_CONTENT:
         joust_buf_text(to, "the path of a file");
         break;
     case JOUST_KEY_FOLDER:

@@ -38,6 +38,7 @@ typedef enum joust_key_kind {
     JOUST_KEY_BOOL,
     JOUST_KEY_TEXT,    /* char *, owned */
     JOUST_KEY_FILE,    /* char *, absolute path of a file that must exist */
+    JOUST_KEY_CONTENT, /* char *, owned: the text of a file that must exist, of at most JOUST_MAX_GRAMMAR_BYTES */
     JOUST_KEY_FOLDER,  /* char *, absolute path of a folder that must exist */
     JOUST_KEY_CHOICE,  /* an enum or int */
     JOUST_KEY_CHOICES, /* list of choices: uint32_t, bits or'ed */

@@ -156,6 +156,7 @@ static void add_type(writer *w, const joust_key *key, const void *base)
         break;
     case JOUST_KEY_TEXT:
     case JOUST_KEY_FILE:
+    case JOUST_KEY_CONTENT:
     case JOUST_KEY_FOLDER:
         if (key->choices)
             add_enum(w, key->choices);

@@ -190,7 +190,7 @@ static const joust_key TRAIN_KEYS[] = {
      .kind = JOUST_KEY_BOOL,
      .offset = AT(forced_tokens),
      .help =
-         "response tokens that rollout.response_prefix, choices or regex left no choice for weigh "
+         "response tokens that rollout.response_prefix or a mask left no choice for weigh "
          "in the loss too"},
     {.name = "sft_weight",
      .kind = JOUST_KEY_DOUBLE,

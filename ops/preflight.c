@@ -12,6 +12,7 @@
 #include "ops/device_probe.h"
 #include "ops/job_lint.h"
 #include "ops/local_model.h"
+#include "ops/yaml_tree.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
 #include "proto/plan.h"
@@ -19,6 +20,7 @@
 #include "worker/budget.h"
 #include "worker/engine/device.h"
 #include "worker/engine/lora.h"
+#include "worker/engine/masks/grammar.h"
 #include "worker/engine/model.h"
 #include "worker/engine/text/tokenizer.h"
 #include "worker/prompter.h"
@@ -43,6 +45,7 @@ typedef struct preflight {
     const joust_job *job;
     joust_plan plan;
     joust_budget budget;
+    bool bad_grammar; /* the job's grammar or schema: reported */
     checked_model models[JOUST_MAX_MODELS];
     bool chat_told; /* what is wrong with rollout.chat_template */
 } preflight;
@@ -416,7 +419,8 @@ static joust_status check_prompts(preflight *p, const joust_stage *stage, joust_
     if (st != JOUST_OK)
         return st;
     joust_mask *mask = NULL;
-    st = joust_rollout_mask(p->job, check.model->tokenizer, &check.model->config, &mask, err);
+    if (!p->bad_grammar)
+        st = joust_rollout_mask(p->job, check.model->tokenizer, &check.model->config, &mask, err);
     joust_mask_free(&mask);
     if (st == JOUST_OK)
         st = joust_prompt_file_read(check.path, check_prompt, &check, &lines, &content, err);
@@ -508,10 +512,28 @@ static joust_status check_stage(preflight *p, uint32_t index, joust_error *err)
     return report(p, st, &why, err, "cluster.memory_mb");
 }
 
+/* rollout.grammar or json_schema, with the file's name before the place in it. */
+static joust_status check_grammar(preflight *p, joust_error *err)
+{
+    const joust_job_rollout *how = &p->job->rollout;
+    const char *key = how->grammar ? "grammar" : "json_schema";
+    const joust_yaml_entry *rollout = joust_yaml_find(p->jobfile->tree, "rollout"),
+                           *entry = rollout ? joust_yaml_find(rollout->value, key) : NULL;
+    const char *name = entry && entry->value->kind == JOUST_YAML_TEXT ? entry->value->text : key;
+    joust_error why = {0};
+    joust_status st = how->grammar       ? joust_grammar_check(how->grammar, name, &why)
+                      : how->json_schema ? joust_schema_check(how->json_schema, name, &why)
+                                         : JOUST_OK;
+    p->bad_grammar = st != JOUST_OK;
+    return report(p, st, &why, err, "rollout.%s", key);
+}
+
 static joust_status check_all(preflight *p, joust_error *err)
 {
     joust_error why = {0};
-    joust_status st = check_models(p, err);
+    joust_status st = check_grammar(p, err);
+    if (st == JOUST_OK)
+        st = check_models(p, err);
     joust_job_lint_files(p->job, p->jobfile->tree, p->problems);
     if (st == JOUST_OK)
         st = check_judges(p, err);

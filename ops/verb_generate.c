@@ -6,13 +6,17 @@
 #include "ops/cli.h"
 #include "ops/local_model.h"
 #include "ops/verbs.h"
+#include "proto/base/file.h"
 #include "proto/base/text.h"
+#include "proto/job.h"
 #include "proto/records.h"
 #include "worker/engine/generate.h"
+#include "worker/engine/masks/grammar.h"
+#include "worker/engine/masks/mask.h"
 #include "worker/engine/text/stop.h"
 
 typedef struct arguments {
-    const char *model, *prompt, *messages, *response_prefix;
+    const char *model, *prompt, *messages, *response_prefix, *grammar, *json_schema;
     double temperature, top_p, min_p, repetition_penalty;
     uint32_t top_k, max_tokens, min_tokens;
     joust_local_place place;
@@ -26,6 +30,7 @@ typedef struct output {
     const arguments *args;
     const joust_tokens *prompt;
     joust_stop stop;
+    joust_mask *mask; /* or NULL */
     joust_buf text;
 } output;
 
@@ -76,6 +81,49 @@ static joust_status take_result(void *context, uint32_t request, uint32_t sample
     return st == JOUST_OK ? joust_buf_status(&o->text, err) : st;
 }
 
+static joust_status guide(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                          uint32_t n, float *logits, uint32_t n_vocab, joust_error *err)
+{
+    const output *o = context;
+    return joust_mask_guide(o->mask, request, sample, tokens, n, logits, n_vocab, err);
+}
+
+static joust_status watch(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                          uint32_t n, joust_finish *ret_finish, joust_error *err)
+{
+    output *o = context;
+    return joust_stop_watch(&o->stop, request, sample, tokens, n, ret_finish, err);
+}
+
+/* The mask of --grammar or --json-schema; o->mask NULL: there is none. */
+static joust_status read_mask(const joust_local_model *m, const arguments *args, uint32_t n_forced,
+                              output *o, joust_error *err)
+{
+    const char *path = args->grammar ? args->grammar : args->json_schema;
+    joust_buf text = {0};
+    if (!path)
+        return JOUST_OK;
+    joust_status st = joust_file_read(path, JOUST_MAX_GRAMMAR_BYTES, &text, err);
+    if (st == JOUST_OK && memchr(text.data, 0, text.n))
+        st = joust_fail(err, JOUST_INVALID, "%s: a NUL byte in it: not text", path);
+    if (st == JOUST_OK) {
+        const char *content = (const char *)text.data;
+        const joust_mask_rule rule = {.grammar = args->grammar ? content : NULL,
+                                      .json_schema = args->grammar ? NULL : content,
+                                      .n_forced = n_forced};
+        st = args->grammar ? joust_grammar_check(content, path, err)
+                           : joust_schema_check(content, path, err);
+        if (st == JOUST_OK) {
+            st = joust_mask_create(m->tokenizer, joust_model_get_config(m->model), &rule, &o->mask,
+                                   err);
+            if (st != JOUST_OK)
+                st = joust_blame(err, st, "%s", path);
+        }
+    }
+    joust_buf_fini(&text);
+    return st;
+}
+
 static joust_status generate(const joust_local_model *m, const arguments *args, output *o,
                              joust_error *err)
 {
@@ -88,6 +136,8 @@ static joust_status generate(const joust_local_model *m, const arguments *args, 
     if (st == JOUST_OK && args->response_prefix)
         st = joust_tokenizer_encode(m->tokenizer, args->response_prefix,
                                     strlen(args->response_prefix), true, &forced, err);
+    if (st == JOUST_OK)
+        st = read_mask(m, args, forced.n, o, err);
     if (st == JOUST_OK) {
         o->stop = (joust_stop){.tokenizer = m->tokenizer,
                                .texts = args->stop.items,
@@ -98,8 +148,9 @@ static joust_status generate(const joust_local_model *m, const arguments *args, 
             .n_prompt = prompt.n,
             .forced = forced.ids,
             .n_forced = forced.n,
-            .watch = args->stop.n ? joust_stop_watch : NULL,
-            .context = &o->stop,
+            .guide = o->mask ? guide : NULL,
+            .watch = args->stop.n ? watch : NULL,
+            .context = o,
             .n_samples = 1,
             .streams = &stream,
             .sampling = {.temperature = (float)args->temperature,
@@ -112,6 +163,7 @@ static joust_status generate(const joust_local_model *m, const arguments *args, 
         o->prompt = &prompt;
         st = joust_generate(m->engine, m->model, &request, 1, take_result, NULL, o, err);
     }
+    joust_mask_free(&o->mask);
     joust_tokens_fini(&forced);
     joust_tokens_fini(&prompt);
     return st;
@@ -125,6 +177,8 @@ static joust_status check(const arguments *a, joust_error *err)
         return joust_fail(err, JOUST_INVALID, "--prompt and --messages: give one of them");
     if (a->render && !a->messages)
         return joust_fail(err, JOUST_INVALID, "--render: --messages FILE is missing");
+    if (a->grammar && a->json_schema)
+        return joust_fail(err, JOUST_INVALID, "--grammar and --json-schema: give one of them");
     if (a->temperature < 0)
         return joust_fail(err, JOUST_INVALID, "--temperature: expected 0 (greedy) or more");
     if (!(a->top_p > 0 && a->top_p <= 1))
@@ -171,6 +225,10 @@ int joust_verb_generate(int argc, char **argv)
          "ends before TEXT; may be given several times"},
         {"--response-prefix", JOUST_OPTION_TEXT, &args.response_prefix, "TEXT",
          "what the answer begins with"},
+        {"--grammar", JOUST_OPTION_TEXT, &args.grammar, "FILE",
+         "GBNF: the answer is a text of its root"},
+        {"--json-schema", JOUST_OPTION_TEXT, &args.json_schema, "FILE",
+         "the answer is JSON that fits the schema"},
         {"--seed", JOUST_OPTION_U64, &args.seed, "S", "of the random stream; 0 by default"},
         JOUST_LOCAL_PLACE_OPTIONS(&args.place),
         {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,

@@ -76,7 +76,9 @@ static const joust_field rollout_fields[] = {
     VALUE_OR_0(joust_job_rollout, 7, max_prompt_tokens),
     TEXTS(joust_job_rollout, 8, choices, n_choices, JOUST_MAX_CHOICES_OF_RESPONSE),
     TEXT(joust_job_rollout, 9, regex, JOUST_MAX_TEXT_BYTES),
-    TEXT(joust_job_rollout, 11, chat_template, JOUST_MAX_TEXT_BYTES)};
+    TEXT(joust_job_rollout, 10, grammar, JOUST_MAX_GRAMMAR_BYTES),
+    TEXT(joust_job_rollout, 11, chat_template, JOUST_MAX_TEXT_BYTES),
+    TEXT(joust_job_rollout, 12, json_schema, JOUST_MAX_GRAMMAR_BYTES)};
 static const joust_record_type rollout_type =
     RECORD_TYPE(joust_job_rollout, joust__wire__job_rollout__descriptor, rollout_fields);
 

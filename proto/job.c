@@ -80,6 +80,12 @@ void joust_job_serve_init(joust_job_serve *s)
     *s = (joust_job_serve){.replicas = 1, .deadline_ms = 10 * 60 * 1000, .tolerance = 0.02};
 }
 
+bool joust_job_server_masks(joust_endpoint_server server)
+{
+    return server == JOUST_SERVER_VLLM || server == JOUST_SERVER_SGLANG ||
+           server == JOUST_SERVER_LLAMA_CPP;
+}
+
 bool joust_job_model_is_made(const joust_job_model *model)
 {
     return model->init || model->scalar_head;

@@ -29,6 +29,8 @@ typedef enum joust_endpoint_server {
     JOUST_SERVER_OPENAI = 5,      /* none */
     JOUST_SERVER_TRANSFORMERS = 6 /* `transformers serve`: text alone, one answer a request */
 } joust_endpoint_server;
+/* Whether a server of this kind is known to follow grammars and JSON schemas. */
+bool joust_job_server_masks(joust_endpoint_server server);
 
 /* How a judge's questions are put to servers (worker/endpoint/wire.h). */
 typedef enum joust_endpoint_scoring {
@@ -111,6 +113,7 @@ typedef struct joust_job_set {
 
 #define JOUST_MAX_STOP_STRINGS 16u
 #define JOUST_MAX_CHOICES_OF_RESPONSE 64u
+#define JOUST_MAX_GRAMMAR_BYTES       (1u << 20) /* of a file */
 
 /* What happens to a prompt of more than max_prompt_tokens, or that leaves no room for a response. */
 typedef enum joust_long_prompts { /* stored: never renumber */
@@ -135,6 +138,8 @@ typedef struct joust_job_rollout {
     char *choices[JOUST_MAX_CHOICES_OF_RESPONSE]; /* the responses allowed; none: all */
     char *regex; /* what every response matches as a whole; NULL: anything */
     char *chat_template; /* Jinja, for conversations, in the place of the models' own; NULL: theirs */
+    char *grammar;     /* GBNF whose text every response is, or NULL; the file's own text, as the next */
+    char *json_schema; /* that every response fits, or NULL */
 } joust_job_rollout;
 
 typedef enum joust_judge_kind { /* stored: never renumber */

@@ -137,6 +137,23 @@ bool joust_check_has_reward_judge(const joust_job *job)
     return false;
 }
 
+/* Servers of known kinds follow grammars and schemas by their own names for them (worker/endpoint/request.c). */
+static joust_status check_served_mask(const joust_job_check *c)
+{
+    const joust_job_rollout *r = &c->job->rollout;
+    for (uint32_t i = 0; i < c->job->n_models; i++) {
+        const joust_job_model *m = &c->job->models[i];
+        joust_check_set_key(c, "rollout.%s", r->grammar ? "grammar" : "json_schema");
+        if ((r->grammar || r->json_schema) && m->has_endpoint && joust_check_generates(c->job, m) &&
+            !joust_job_server_masks(m->endpoint.server))
+            REFUSE(c,
+                   "'%s' is served by an endpoint that isn't known to follow it: say "
+                   "models.%s.endpoint.server: vllm, sglang or llama.cpp",
+                   m->name, m->name);
+    }
+    return JOUST_OK;
+}
+
 /* What only the built-in engine does, beside response_prefix, which check_endpoint refuses. Servers that Joust starts give
  * log-probs that are trained on: what else would change the draws, or end an answer within a token, is refused there. */
 static joust_status check_served_rollout(const joust_job_check *c)
@@ -152,7 +169,9 @@ static joust_status check_served_rollout(const joust_job_check *c)
                 {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE, false, false},
                 {"max_prompt_tokens", r->max_prompt_tokens > 0, false, false},
                 {"choices", r->n_choices > 0, false, false},
-                {"regex", r->regex != NULL, false, false}};
+                {"regex", r->regex != NULL, false, false},
+                {"grammar", r->grammar != NULL, true, false},
+                {"json_schema", r->json_schema != NULL, true, false}};
     for (uint32_t i = 0; i < c->job->n_models; i++) {
         const joust_job_model *m = &c->job->models[i];
         if (!m->has_endpoint || !joust_check_generates(c->job, m))
@@ -164,7 +183,7 @@ static joust_status check_served_rollout(const joust_job_check *c)
                        m->has_serve ? "" : " by an endpoint");
         }
     }
-    return JOUST_OK;
+    return check_served_mask(c);
 }
 
 static joust_status check_rollout(const joust_job_check *c)
@@ -190,9 +209,15 @@ static joust_status check_rollout(const joust_job_check *c)
     for (uint32_t i = 0; i < r->n_stop; i++)
         if (!r->stop[i] || !r->stop[i][0])
             REFUSE(c, "an empty text would stop every response before its first token");
-    joust_check_set_key(c, "rollout.regex");
-    if (r->regex && r->n_choices)
-        REFUSE(c, "either choices or regex");
+    const bool given[] = {r->n_choices > 0, r->regex != NULL, r->grammar != NULL,
+                          r->json_schema != NULL};
+    static const char *const masks[] = {"choices", "regex", "grammar", "json_schema"};
+    for (int i = 0, before = -1; i < 4; i++) {
+        joust_check_set_key(c, "rollout.%s", masks[i]);
+        if (given[i] && before >= 0)
+            REFUSE(c, "either %s or %s: a response has one mask", masks[before], masks[i]);
+        before = given[i] ? i : before;
+    }
     joust_check_set_key(c, "rollout.chat_template");
     if (r->chat_template && r->template_text && strcmp(r->template_text, "{prompt}") != 0)
         REFUSE(c, "has no effect beside rollout.template; leave one of them out");

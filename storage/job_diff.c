@@ -115,6 +115,18 @@ static void differ_content(diff *d, const char *key, const joust_digest *recorde
     found(d, key);
 }
 
+/* Of a file's text. */
+static void differ_file(diff *d, const char *key, const char *recorded, const char *given)
+{
+    if (!recorded || !given) {
+        differ_bool(d, key, recorded != NULL, given != NULL);
+        return;
+    }
+    const joust_digest a = joust_digest_of(recorded, strlen(recorded)),
+                       b = joust_digest_of(given, strlen(given));
+    differ_content(d, key, &a, &b);
+}
+
 /* names[value - 1] is how the job file spells it. */
 static void differ_word(diff *d, const char *key, int recorded, int given, const char *const *names,
                         int n)
@@ -361,6 +373,8 @@ static void differ_rollout(diff *d, const joust_job_rollout *x, const joust_job_
     differ_texts(d, "choices", x->choices, x->n_choices, y->choices, y->n_choices);
     differ_text(d, "regex", x->regex, y->regex);
     differ_text(d, "chat_template", x->chat_template, y->chat_template);
+    differ_file(d, "grammar", x->grammar, y->grammar);
+    differ_file(d, "json_schema", x->json_schema, y->json_schema);
     differ_word(d, "long_prompts", (int)x->long_prompts, (int)y->long_prompts, WORDS(long_names));
     differ_number(d, "max_prompt_tokens", x->max_prompt_tokens, y->max_prompt_tokens);
 }

@@ -12,7 +12,7 @@ joust_status joust_forced_open(const joust_job *job, const joust_job_train *trai
     joust_tokenizer *tokenizer = NULL;
     joust_tokens prefix = {0};
     joust_forced f = {.on = !train->forced_tokens &&
-                            (how->response_prefix || how->regex || how->n_choices > 0)};
+                            (how->response_prefix || joust_rollout_mask_key(how) != NULL)};
     joust_status st = f.on ? joust_tokenizer_load(dir, &tokenizer, err) : JOUST_OK;
     if (st == JOUST_OK && f.on)
         st = joust_rollout_mask(job, tokenizer, config, &f.mask, err);

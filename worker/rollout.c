@@ -53,6 +53,15 @@ static joust_status encode_prefix(run *x, joust_error *err)
     return st == JOUST_OK ? st : joust_blame(err, st, "rollout.response_prefix");
 }
 
+const char *joust_rollout_mask_key(const joust_job_rollout *how)
+{
+    return how->regex           ? "regex"
+           : how->grammar       ? "grammar"
+           : how->json_schema   ? "json_schema"
+           : how->n_choices > 0 ? "choices"
+                                : NULL;
+}
+
 joust_status joust_rollout_mask(const joust_job *job, const joust_tokenizer *tokenizer,
                                 const joust_model_config *config, joust_mask **ret,
                                 joust_error *err)
@@ -61,7 +70,7 @@ joust_status joust_rollout_mask(const joust_job *job, const joust_tokenizer *tok
     joust_tokens prefix = {0};
     joust_status st = JOUST_OK;
     *ret = NULL;
-    if (!how->regex && how->n_choices == 0)
+    if (!joust_rollout_mask_key(how))
         return JOUST_OK;
     if (how->response_prefix)
         st = joust_tokenizer_encode(tokenizer, how->response_prefix, strlen(how->response_prefix),
@@ -69,12 +78,13 @@ joust_status joust_rollout_mask(const joust_job *job, const joust_tokenizer *tok
     const joust_mask_rule rule = {.choices = (const char *const *)how->choices,
                                   .n_choices = how->n_choices,
                                   .regex = how->regex,
+                                  .grammar = how->grammar,
+                                  .json_schema = how->json_schema,
                                   .n_forced = prefix.n};
     joust_tokens_fini(&prefix);
     if (st == JOUST_OK)
         st = joust_mask_create(tokenizer, config, &rule, ret, err);
-    return st == JOUST_OK ? st
-                          : joust_blame(err, st, "rollout.%s", how->regex ? "regex" : "choices");
+    return st == JOUST_OK ? st : joust_blame(err, st, "rollout.%s", joust_rollout_mask_key(how));
 }
 
 static joust_status guide(void *context, uint32_t request, uint32_t sample, const uint32_t *tokens,

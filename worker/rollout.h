@@ -35,7 +35,9 @@ typedef struct joust_rollout {
 JOUST_MUST_USE joust_status joust_rollout_run(const joust_rollout *r, const joust_lease_unit *units,
                                               uint32_t n, joust_error *err);
 
-/* The mask of rollout.choices or rollout.regex for a model's responses; NULL with JOUST_OK where the job has neither. Borrows
+/* The key of the job's mask: "choices", "regex", "grammar" or "json_schema"; NULL: it has none. */
+const char *joust_rollout_mask_key(const joust_job_rollout *how);
+/* The job's mask for a model's responses; NULL with JOUST_OK where it has none. Borrows
  * all during the call. Errors: JOUST_INVALID and others, naming the key. */
 JOUST_MUST_USE joust_status joust_rollout_mask(const joust_job *job,
                                                const joust_tokenizer *tokenizer,

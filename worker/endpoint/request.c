@@ -183,6 +183,30 @@ static joust_status add_sampling(const joust_endpoint_ask *ask, joust_buf *to, j
     return JOUST_OK;
 }
 
+/* A grammar is text, a schema JSON as it stands in the file; SGLang takes a completion's schema as text. vLLM from 0.11 on. */
+static void add_mask(const joust_endpoint_ask *ask, joust_buf *to)
+{
+    const char *grammar = ask->rollout->grammar, *schema = ask->rollout->json_schema;
+    const bool vllm = ask->server == JOUST_SERVER_VLLM, sglang = ask->server == JOUST_SERVER_SGLANG;
+    if (grammar && vllm)
+        joust_buf_text(to, ",\"structured_outputs\":{\"grammar\":");
+    else if (grammar)
+        joust_buf_text(to, sglang ? ",\"ebnf\":" : ",\"grammar\":");
+    if (grammar)
+        joust_json_string(to, grammar, strlen(grammar));
+    if (!grammar && sglang && ask->endpoint->mode == JOUST_ENDPOINT_CHAT)
+        joust_buf_format(to,
+                         ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{"
+                         "\"name\":\"response\",\"schema\":%s}}",
+                         schema);
+    else if (!grammar && sglang)
+        add_text(to, "json_schema", schema);
+    else if (!grammar)
+        joust_buf_format(to, vllm ? ",\"structured_outputs\":{\"json\":%s" : ",\"json_schema\":%s",
+                         schema);
+    joust_buf_text(to, vllm ? "}" : "");
+}
+
 static void add_logprobs(const joust_endpoint_ask *ask, joust_buf *to)
 {
     if (ask->label) {
@@ -225,6 +249,13 @@ joust_status joust_endpoint_body(const joust_endpoint_ask *ask, joust_buf *to, j
         joust_json_string(to, ask->rollout->stop[i], strlen(ask->rollout->stop[i]));
     }
     joust_buf_text(to, n_stop ? "]" : "");
+    if (ask->rollout && (ask->rollout->grammar || ask->rollout->json_schema)) {
+        if (!joust_job_server_masks(ask->server))
+            return joust_fail(err, JOUST_UNSUPPORTED,
+                              "the server isn't known to follow a grammar or schema: say "
+                              "endpoint.server: vllm, sglang or llama.cpp");
+        add_mask(ask, to);
+    }
     if (e->logprobs && ask->server != JOUST_SERVER_TRANSFORMERS)
         add_logprobs(ask, to);
     joust_buf_text(to, ",\"stream\":false}");

@@ -5,17 +5,13 @@
 #include <string.h>
 
 #include "automaton_internal.h"
+#include "mask_grammar_internal.h"
 #include "proto/base/alloc.h"
+#include "schema_internal.h"
+#include "vocabulary_internal.h"
 #include "worker/engine/masks/trie.h"
-#include "worker/engine/text/tokenizer_internal.h"
 
 #define MAX_CACHED_BYTES (64u << 20)
-
-/* What each token adds to a response's text. */
-typedef struct token_texts {
-    joust_buf bytes;
-    uint32_t *at; /* (n_vocab + 1) */
-} token_texts;
 
 struct joust_mask {
     uint32_t n_vocab, n_forced, n_ends;
@@ -23,8 +19,9 @@ struct joust_mask {
     joust_model_config config; /* holds the end tokens */
     joust_trie *trie;
     joust_automaton *automaton;
-    token_texts first, inside; /* as a response's first token, and behind others */
-    pthread_mutex_t lock;      /* guards the rest */
+    joust_mask_grammar *grammar;
+    joust_token_texts first, inside; /* as a response's first token, and behind others */
+    pthread_mutex_t lock;            /* guards the rest */
     uint64_t **allowed; /* (2 n_states) bits by token, or NULL: inside a response, then first */
     uint64_t n_cached_bytes;
 };
@@ -65,43 +62,44 @@ static joust_status make_trie(joust_mask *m, const joust_tokenizer *t, const jou
     return st;
 }
 
-/* The text of each token alone; special tokens have none. */
-static joust_status read_texts(const joust_mask *m, const joust_tokenizer *t, bool inside,
-                               token_texts *to, joust_error *err)
+static joust_status read_texts(joust_mask *m, const joust_tokenizer *t, joust_error *err)
 {
-    joust_tokenizer_scratch s = {.raw = true, .inside = inside};
-    joust_status st = joust_regex_scratch_create(&s.regex, err);
-    to->at = joust_calloc((size_t)m->n_vocab + 1, sizeof(*to->at));
-    if (st == JOUST_OK && !to->at)
-        st = joust_fail(err, JOUST_NOMEM, "regex: no memory for a vocabulary of %u", m->n_vocab);
-    for (uint32_t id = 0; st == JOUST_OK && id < m->n_vocab; id++) {
-        if (id < joust_tokenizer_size(t))
-            st = joust_tokenizer_decode_in(t, &s, &id, 1, true, &to->bytes, err);
-        if (to->bytes.n > UINT32_MAX)
-            st = joust_fail(err, JOUST_TOO_LARGE, "regex: the vocabulary's text is too large");
-        to->at[id + 1] = (uint32_t)to->bytes.n;
-    }
-    joust_tokenizer_scratch_fini(&s);
-    return st == JOUST_OK ? joust_buf_status(&to->bytes, err) : st;
+    joust_status st = joust_token_texts_read(t, m->n_vocab, false, &m->first, err);
+    return st == JOUST_OK ? joust_token_texts_read(t, m->n_vocab, true, &m->inside, err) : st;
+}
+
+static const char *rule_name(const joust_mask_rule *rule)
+{
+    return rule->regex         ? "regex"
+           : rule->grammar     ? "grammar"
+           : rule->json_schema ? "json_schema"
+                               : "choices";
 }
 
 static joust_status make_automaton(joust_mask *m, const joust_tokenizer *t, const char *pattern,
                                    joust_error *err)
 {
-    joust_decoding *decoding = NULL; /* refuses decoders that must see the whole text */
     joust_status st = joust_automaton_compile(pattern, &m->automaton, err);
     if (st == JOUST_OK)
-        st = joust_decoding_create(t, true, &decoding, err);
-    joust_decoding_free(&decoding);
+        st = read_texts(m, t, err);
     if (st != JOUST_OK)
         return joust_blame(err, st, "regex");
-    st = read_texts(m, t, false, &m->first, err);
-    if (st == JOUST_OK)
-        st = read_texts(m, t, true, &m->inside, err);
     m->allowed = joust_calloc(2 * (size_t)m->automaton->n_states, sizeof(*m->allowed));
-    if (st == JOUST_OK && !m->allowed)
-        st = joust_fail(err, JOUST_NOMEM, "regex: out of memory");
-    return st;
+    return m->allowed ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "regex: out of memory");
+}
+
+static joust_status make_grammar(joust_mask *m, const joust_tokenizer *t,
+                                 const joust_mask_rule *rule, joust_error *err)
+{
+    char *made = NULL;
+    joust_status st = rule->grammar ? JOUST_OK : joust_schema_gbnf(rule->json_schema, &made, err);
+    if (st == JOUST_OK)
+        st = read_texts(m, t, err);
+    if (st == JOUST_OK)
+        st = joust_mask_grammar_create(rule->grammar ? rule->grammar : made, &m->first, &m->inside,
+                                       m->ends, m->n_ends, &m->grammar, err);
+    joust_free(made);
+    return st == JOUST_OK ? st : joust_blame(err, st, "%s", rule_name(rule));
 }
 
 joust_status joust_mask_create(const joust_tokenizer *t, const joust_model_config *config,
@@ -120,9 +118,11 @@ joust_status joust_mask_create(const joust_tokenizer *t, const joust_model_confi
         st = joust_fail(err, JOUST_INVALID,
                         "%s: the model has no end token (eos_token_id), so that no response could "
                         "end",
-                        rule->regex ? "regex" : "choices");
+                        rule_name(rule));
     else if (rule->regex)
         st = make_automaton(m, t, rule->regex, err);
+    else if (rule->grammar || rule->json_schema)
+        st = make_grammar(m, t, rule, err);
     else
         st = make_trie(m, t, rule, err);
     if (st == JOUST_OK)
@@ -141,10 +141,9 @@ void joust_mask_free(joust_mask **mask)
     for (uint32_t i = 0; m->allowed && i < 2 * m->automaton->n_states; i++)
         joust_free(m->allowed[i]);
     joust_free(m->allowed);
-    joust_buf_fini(&m->first.bytes);
-    joust_buf_fini(&m->inside.bytes);
-    joust_free(m->first.at);
-    joust_free(m->inside.at);
+    joust_mask_grammar_free(&m->grammar);
+    joust_token_texts_fini(&m->first);
+    joust_token_texts_fini(&m->inside);
     joust_trie_free(&m->trie);
     joust_automaton_free(&m->automaton);
     pthread_mutex_destroy(&m->lock);
@@ -154,7 +153,7 @@ void joust_mask_free(joust_mask **mask)
 /* ---- asking ---------------------------------------------------------------------------------- */
 
 /* The state behind a token's text, which may be JOUST_DEAD; a token without text leads nowhere. */
-static uint32_t step_token(const joust_mask *m, const token_texts *texts, uint32_t state,
+static uint32_t step_token(const joust_mask *m, const joust_token_texts *texts, uint32_t state,
                            uint32_t token)
 {
     const uint8_t *at = texts->bytes.data + texts->at[token],
@@ -187,7 +186,7 @@ static uint32_t walk(const joust_mask *m, const uint32_t *tokens, uint32_t n)
 
 static void fill(const joust_mask *m, uint32_t state, bool first, uint64_t *bits)
 {
-    const token_texts *texts = first ? &m->first : &m->inside;
+    const joust_token_texts *texts = first ? &m->first : &m->inside;
     memset(bits, 0, n_words(m) * sizeof(*bits));
     for (uint32_t token = 0; token < m->n_vocab; token++)
         if (step_token(m, texts, state, token) != JOUST_DEAD)
@@ -202,9 +201,25 @@ static void fill(const joust_mask *m, uint32_t state, bool first, uint64_t *bits
 
 static void apply(const uint64_t *bits, float *logits, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++)
-        if (!(bits[i / 64] >> (i % 64) & 1))
-            logits[i] = -INFINITY;
+    for (uint32_t i = 0; i < n; i += 64) {
+        const uint32_t end = n - i < 64 ? n - i : 64;
+        const uint64_t word = bits[i / 64];
+        for (uint32_t k = 0; word != UINT64_MAX && k < end; k++)
+            if (!(word >> k & 1))
+                logits[i + k] = -INFINITY;
+    }
+}
+
+static joust_status guide_grammar(const joust_mask *m, const uint32_t *tokens, uint32_t n,
+                                  float *logits, joust_error *err)
+{
+    uint64_t *bits = joust_calloc(n_words(m), sizeof(*bits));
+    joust_status st = bits ? joust_mask_grammar_bits(m->grammar, tokens, n, m->n_forced, bits, err)
+                           : joust_fail(err, JOUST_NOMEM, "grammar: no memory for a mask");
+    if (st == JOUST_OK)
+        apply(bits, logits, m->n_vocab);
+    joust_free(bits);
+    return st;
 }
 
 static joust_status guide_automaton(joust_mask *m, uint32_t state, bool first, float *logits,
@@ -244,6 +259,8 @@ joust_status joust_mask_guide(void *context, uint32_t request, uint32_t sample,
     if (m->trie)
         return joust_trie_guide(m->trie, request, sample, tokens + skipped, n - skipped, logits,
                                 n_vocab, err);
+    if (m->grammar)
+        return guide_grammar(m, tokens, n, logits, err);
     const uint32_t state = walk(m, tokens, n);
     if (state != JOUST_DEAD)
         return guide_automaton(m, state, n == 0, logits, err);

@@ -1,4 +1,4 @@
-/* Masks: responses that are one of a list, or match a regular expression as a whole. A joust_guide_fn forbids every token
+/* Masks: responses that are one of a list, match a regular expression as a whole, are a grammar's text or fit a JSON schema. A joust_guide_fn forbids every token
  * that doesn't go on to such a response. Immutable but for a cache inside; thread: any. */
 #ifndef JOUST_WORKER_ENGINE_MASKS_MASK_H
 #define JOUST_WORKER_ENGINE_MASKS_MASK_H
@@ -13,11 +13,14 @@ typedef struct joust_mask_rule {
     uint32_t n_choices;
     const char *
         regex; /* of the response's whole text, in whatever tokens: automaton_internal.h says what is known */
-    uint32_t n_forced; /* tokens before, which no rule looks at */
+    const char
+        *grammar; /* or GBNF (masks/grammar.h) whose root they are texts of, in whatever tokens */
+    const char *json_schema; /* or a JSON schema (masks/grammar.h) that they fit */
+    uint32_t n_forced;       /* tokens before, which no rule looks at */
 } joust_mask_rule;
 
 /* Borrows all during the call; config's end tokens close a response. Errors: JOUST_INVALID,
- * JOUST_UNSUPPORTED, JOUST_TOO_LARGE say what of the rule is wrong ("choices[1]: …", "regex: byte 3: …"), or that the
+ * JOUST_UNSUPPORTED, JOUST_TOO_LARGE say what of the rule is wrong ("choices[1]: …", "regex: byte 3: …", "grammar: 2:7: …"), or that the
  * model has no end token, or a decoder whose tokens have no text of their own; JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_mask_create(const joust_tokenizer *tokenizer,
                                               const joust_model_config *config,

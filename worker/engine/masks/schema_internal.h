@@ -1,0 +1,16 @@
+/* JSON schemas as grammars. */
+#ifndef JOUST_WORKER_ENGINE_MASKS_SCHEMA_INTERNAL_H
+#define JOUST_WORKER_ENGINE_MASKS_SCHEMA_INTERNAL_H
+
+#include "proto/base/bytes.h"
+#include "proto/base/status.h"
+
+/* Appends to `to` GBNF rules whose texts are JSON strings, quotes included, that hold a match of pattern (all of them from ^, to
+ * $); prefix begins the names of those that it needs, and is that of the whole. The shared rules of joust_schema_gbnf are there. Errors: those of
+ * joust_automaton_compile; JOUST_TOO_LARGE. */
+JOUST_MUST_USE joust_status joust_schema_pattern(const char *pattern, const char *prefix,
+                                                 joust_buf *to, joust_error *err);
+/* GBNF of the texts that fit a schema: *ret is owned. Errors: as joust_schema_check (masks/grammar.h). */
+JOUST_MUST_USE joust_status joust_schema_gbnf(const char *schema, char **ret, joust_error *err);
+
+#endif
