@@ -26,6 +26,13 @@ class Tell(TrainerCallback):
             print(json.dumps({"checkpoint": f"checkpoint-{state.global_step}"}), flush=True)
 
 
+class OnTokens(DPOTrainer):
+    """Trains on the tokens that the policy saw and drew; TRL (1.16) would encode their texts again, with another bos and eos."""
+
+    def _prepare_dataset(self, dataset, *args):
+        return dataset.rename_columns({f"{name}_tokens": f"{name}_ids" for name in ("prompt", "chosen", "rejected")})
+
+
 config = DPOConfig(
     output_dir=env["JOUST_STATE"],
     loss_type="sigmoid" if env["JOUST_LOSS"] == "dpo" else env["JOUST_LOSS"],
@@ -42,12 +49,12 @@ config = DPOConfig(
     disable_tqdm=True,
 )
 load = lambda folder: AutoModelForCausalLM.from_pretrained(folder, torch_dtype="auto")
-trainer = DPOTrainer(
+trainer = OnTokens(
     model=load(env["JOUST_BASE"]),
     ref_model=load(env["JOUST_REFERENCE"]) if env["JOUST_REFERENCE"] else None,
     args=config,
     train_dataset=load_dataset("json", data_files=env["JOUST_PAIRS"], split="train").select_columns(
-        ["prompt", "chosen", "rejected"]),
+        ["prompt", "chosen", "rejected", "prompt_tokens", "chosen_tokens", "rejected_tokens"]),
     processing_class=AutoTokenizer.from_pretrained(env["JOUST_BASE"]),
     callbacks=[Tell()],
 )
