@@ -174,7 +174,7 @@ typedef struct joust_device_api {
     joust_status (*open)(const joust_device_options *options, joust_device **ret, joust_error *err);
     /* Lets go of it; its models keep it alive until they are freed. */
     void (*close)(joust_device **device);
-    const char *(*numeric_class)(const joust_device *device); /* "cuda-sm90-bf16-1" */
+    const char *(*numeric_class)(const joust_device *device); /* "cuda-sm90-bf16-2" */
     const char *(*describe)(const joust_device *device);      /* "NVIDIA H100, sm_90" */
     uint64_t (*memory)(const joust_device *device);           /* of the GPU, bytes */
     /* Uploads. Errors: JOUST_UNSUPPORTED (a shape, by name), JOUST_NOMEM. */

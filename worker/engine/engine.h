@@ -50,7 +50,7 @@ JOUST_MUST_USE joust_status joust_engine_options_device(joust_engine_options *op
 JOUST_MUST_USE joust_status joust_engine_create(const joust_engine_options *options,
                                                 joust_engine **ret, joust_error *err);
 void joust_engine_free(joust_engine **engine);
-/* "cpu-f32-1", "cpu-bf16-1", "cuda-sm90-bf16-1": backend, precision, kernel version. The same for every instruction set, since the bits
+/* "cpu-f32-1", "cpu-bf16-1", "cuda-sm90-bf16-2": backend, precision, kernel version. The same for every instruction set, since the bits
  * are. */
 const char *joust_engine_numeric_class(const joust_engine *engine);
 const char *joust_engine_isa_name(const joust_engine *engine); /* "portable", "avx2", "avx512" */

@@ -29,6 +29,10 @@ typedef struct gpu_words {
     _Alignas(16) uint32_t x;
     uint32_t y, z, w;
 } gpu_words;
+typedef struct gpu_pair {
+    _Alignas(8) uint32_t x;
+    uint32_t y;
+} gpu_pair;
 
 void emulator_sync(void);
 void emulator_mma(float d[4], const uint32_t a[4], const uint32_t b[2]);

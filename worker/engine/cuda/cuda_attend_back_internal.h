@@ -1,4 +1,4 @@
-/* Attention's backward pass, from queries, the pages that the forward pass filled, and each row's maximum and 1 / sum. Nothing
+/* Attention's backward pass in float32 (in bf16: cuda_flash_back_internal.h), from queries, the pages that the forward pass filled, and each row's maximum and 1 / sum. Nothing
  * is kept that grows with the context: probabilities are computed again, as the forward pass computed them.
  *   p = e^(s - max) / sum, dp_j = do . v_j, ds_j = p_j (dp_j - mean) scale, mean = the sum of p dp
  * One kernel goes through the keys of each row and head (mean, dq), one through the rows that see each key (dk, dv): rows
@@ -19,6 +19,8 @@ GPU_FUNCTION joust_gpu_attend_args gpu_attend_back_args(const joust_gpu_attend_b
     a.layer = p->layer;
     a.out = NULL;
     a.stats = NULL;
+    a.parts = NULL;
+    a.n_parts = 0;
     a.scale = p->scale;
     a.n_heads = p->n_heads;
     a.n_kv_heads = p->n_kv_heads;
@@ -31,43 +33,42 @@ GPU_FUNCTION joust_gpu_attend_args gpu_attend_back_args(const joust_gpu_attend_b
 /* p and dp of the key at a position; 0 and 0 where the row doesn't see it. */
 GPU_FUNCTION void gpu_attend_slope(const joust_gpu_attend_args *p, const gpu_attend_row *r,
                                    const float *stats, const float *d_out, uint32_t position,
-                                   float *ret_p, float *ret_dp, int bf16)
+                                   float *ret_p, float *ret_dp)
 {
     *ret_p = *ret_dp = 0.0f;
     if (position < r->first || position > r->position)
         return;
     const void *page = r->pages[position / JOUST_DEVICE_PAGE_POSITIONS];
     const size_t at = gpu_value_at(p->layer, p->n_kv_heads, r->kv, p->d_head,
-                                   position % JOUST_DEVICE_PAGE_POSITIONS);
+                                   position % JOUST_DEVICE_PAGE_POSITIONS, 0, 0);
     float sum = 0.0f;
     for (uint32_t i = 0; i < p->d_head; i++)
-        sum = fmaf(d_out[i], gpu_load(page, at + i, bf16), sum);
-    *ret_p = gpu_exp(gpu_score(p, r, position, bf16) - stats[0]) * stats[1];
+        sum = fmaf(d_out[i], gpu_load(page, at + i, 0), sum);
+    *ret_p = gpu_exp(gpu_score(p, r, position) - stats[0]) * stats[1];
     *ret_dp = sum;
 }
 
 /* acc[c] += ds[j] k[j][column] over a tile of keys, in order of position. */
 GPU_FUNCTION void gpu_attend_queries(const joust_gpu_attend_args *p, const gpu_attend_row *r,
-                                     uint32_t base, const float *ds, float acc[ATTEND_WIDE],
-                                     int bf16)
+                                     uint32_t base, const float *ds, float acc[ATTEND_WIDE])
 {
     for (uint32_t j = 0; j < ATTEND_TILE && base + j <= r->position; j++) {
         if (base + j < r->first)
             continue;
         const void *page = r->pages[(base + j) / JOUST_DEVICE_PAGE_POSITIONS];
         const size_t at =
-            gpu_key_at(p->layer, r->kv, p->d_head, (base + j) % JOUST_DEVICE_PAGE_POSITIONS);
+            gpu_key_at(p->layer, r->kv, p->d_head, (base + j) % JOUST_DEVICE_PAGE_POSITIONS, 0, 0);
         GPU_UNROLL
         for (uint32_t c = 0; c < ATTEND_WIDE; c++) {
             const size_t column = GPU_THREAD + c * ATTEND_TILE;
             if (column < p->d_head)
-                acc[c] = fmaf(
-                    ds[j], gpu_load(page, at + column * JOUST_DEVICE_PAGE_POSITIONS, bf16), acc[c]);
+                acc[c] = fmaf(ds[j], gpu_load(page, at + column * JOUST_DEVICE_PAGE_POSITIONS, 0),
+                              acc[c]);
         }
     }
 }
 
-GPU_FUNCTION void gpu_attend_rows(const joust_gpu_attend_back_args *p, int bf16)
+GPU_FUNCTION void gpu_attend_rows(const joust_gpu_attend_back_args *p)
 {
     GPU_SHARED float query[JOUST_GPU_HEAD_MAX], d_out[JOUST_GPU_HEAD_MAX], e[ATTEND_TILE],
         ds[ATTEND_TILE], sums[ATTEND_SUMS];
@@ -79,7 +80,7 @@ GPU_FUNCTION void gpu_attend_rows(const joust_gpu_attend_back_args *p, int bf16)
     const gpu_attend_row r = gpu_attend_begin(&a, query); /* waits */
     float weight, slope, sum = 0.0f, acc[ATTEND_WIDE] = {0};
     for (uint32_t base = r.begin; base <= r.position; base += ATTEND_TILE) {
-        gpu_attend_slope(&a, &r, stats, d_out, base + GPU_THREAD, &weight, &slope, bf16);
+        gpu_attend_slope(&a, &r, stats, d_out, base + GPU_THREAD, &weight, &slope);
         GPU_SYNC(); /* the last readers of e and ds are done */
         e[GPU_THREAD] = weight;
         ds[GPU_THREAD] = slope;
@@ -93,11 +94,11 @@ GPU_FUNCTION void gpu_attend_rows(const joust_gpu_attend_back_args *p, int bf16)
     gpu_halves(sums, ATTEND_SUMS);
     const float mean = sums[0];
     for (uint32_t base = r.begin; base <= r.position; base += ATTEND_TILE) {
-        gpu_attend_slope(&a, &r, stats, d_out, base + GPU_THREAD, &weight, &slope, bf16);
+        gpu_attend_slope(&a, &r, stats, d_out, base + GPU_THREAD, &weight, &slope);
         GPU_SYNC();
         ds[GPU_THREAD] = (weight * (slope - mean)) * p->scale;
         GPU_SYNC();
-        gpu_attend_queries(&a, &r, base, ds, acc, bf16);
+        gpu_attend_queries(&a, &r, base, ds, acc);
     }
     const size_t to = (row * (p->n_heads + 2 * p->n_kv_heads) + head) * p->d_head;
     GPU_UNROLL
@@ -150,8 +151,8 @@ GPU_FUNCTION gpu_key gpu_key_of(const joust_gpu_attend_back_args *p, uint32_t ro
                    in_page = position % JOUST_DEVICE_PAGE_POSITIONS;
     gpu_key k;
     k.page = p->at.pages[p->at.first_page[row] + position / JOUST_DEVICE_PAGE_POSITIONS];
-    k.key = gpu_key_at(p->layer, kv, p->d_head, in_page);
-    k.value = gpu_value_at(p->layer, p->n_kv_heads, kv, p->d_head, in_page);
+    k.key = gpu_key_at(p->layer, kv, p->d_head, in_page, 0, 0);
+    k.value = gpu_value_at(p->layer, p->n_kv_heads, kv, p->d_head, in_page, 0, 0);
     return k;
 }
 
@@ -173,7 +174,7 @@ GPU_FUNCTION void gpu_keys_load(const joust_gpu_attend_back_args *p, uint32_t kv
 /* p and ds of one key and one query, both 0 where it isn't seen. */
 GPU_FUNCTION void gpu_keys_score(const joust_gpu_attend_back_args *p, uint32_t key, uint32_t kv,
                                  uint64_t u, uint64_t end, const float *query, const float *d_out,
-                                 float *ret_p, float *ret_ds, int bf16)
+                                 float *ret_p, float *ret_ds)
 {
     const uint32_t group = p->n_heads / p->n_kv_heads, row = (uint32_t)(u / group);
     *ret_p = *ret_ds = 0.0f;
@@ -183,10 +184,9 @@ GPU_FUNCTION void gpu_keys_score(const joust_gpu_attend_back_args *p, uint32_t k
     const size_t one = (size_t)row * p->n_heads + kv * group + (size_t)(u % group);
     float score = 0.0f, slope = 0.0f;
     for (uint32_t i = 0; i < p->d_head; i++) {
-        score =
-            fmaf(query[i], gpu_load(k.page, k.key + (size_t)i * JOUST_DEVICE_PAGE_POSITIONS, bf16),
-                 score);
-        slope = fmaf(d_out[i], gpu_load(k.page, k.value + i, bf16), slope);
+        score = fmaf(query[i], gpu_load(k.page, k.key + (size_t)i * JOUST_DEVICE_PAGE_POSITIONS, 0),
+                     score);
+        slope = fmaf(d_out[i], gpu_load(k.page, k.value + i, 0), slope);
     }
     const float weight = gpu_exp(score * p->scale - p->stats[2 * one]) * p->stats[2 * one + 1];
     *ret_p = weight;
@@ -209,7 +209,7 @@ GPU_FUNCTION void gpu_keys_store(const joust_gpu_attend_back_args *p, uint32_t f
     }
 }
 
-GPU_FUNCTION void gpu_attend_keys(const joust_gpu_attend_back_args *p, int bf16)
+GPU_FUNCTION void gpu_attend_keys(const joust_gpu_attend_back_args *p)
 {
     GPU_SHARED float query[KEYS_QUERIES * JOUST_GPU_HEAD_MAX],
         d_out[KEYS_QUERIES * JOUST_GPU_HEAD_MAX], e[KEYS_QUERIES][KEYS_TILE],
@@ -225,7 +225,7 @@ GPU_FUNCTION void gpu_attend_keys(const joust_gpu_attend_back_args *p, int bf16)
         gpu_keys_load(p, kv, u, end, query, d_out);
         GPU_SYNC();
         gpu_keys_score(p, first + in_tile, kv, u + q, end, query + q * d, d_out + q * d,
-                       &e[q][in_tile], &ds[q][in_tile], bf16);
+                       &e[q][in_tile], &ds[q][in_tile]);
         GPU_SYNC();
         GPU_UNROLL
         for (uint32_t c = 0; c < ATTEND_WIDE; c++) {

@@ -37,13 +37,10 @@ GPU_FUNCTION void gpu_fork(const joust_gpu_fork_args *p, int bf16)
 {
     const void *from = p->from[GPU_BLOCK_X];
     void *to = p->to[GPU_BLOCK_X];
-    for (uint32_t i = GPU_THREAD; i < p->n * p->d_head; i += GPU_THREADS) {
-        const uint32_t in_page = i / p->d_head, at = i % p->d_head;
-        const size_t key = gpu_key_at(p->layer, GPU_BLOCK_Y, p->d_head, in_page) +
-                           (size_t)at * JOUST_DEVICE_PAGE_POSITIONS,
-                     value =
-                         gpu_value_at(p->layer, p->n_kv_heads, GPU_BLOCK_Y, p->d_head, in_page) +
-                         at;
+    const uint32_t ld = gpu_head_ld(p->d_head, bf16), kv = GPU_BLOCK_Y;
+    for (uint32_t i = GPU_THREAD; i < p->n * ld; i += GPU_THREADS) {
+        const size_t key = gpu_key_at(p->layer, kv, ld, i / ld, i % ld, bf16),
+                     value = gpu_value_at(p->layer, p->n_kv_heads, kv, ld, i / ld, i % ld, bf16);
         gpu_store(to, key, gpu_load(from, key, bf16), bf16);
         gpu_store(to, value, gpu_load(from, value, bf16), bf16);
     }

@@ -21,6 +21,7 @@
 #define GPU_BLOCKS_X gridDim.x
 #define GPU_SYNC()   __syncthreads()
 typedef uint4 gpu_words; /* 16 bytes, loaded at once: x, y, z, w */
+typedef uint2 gpu_pair;  /* 8 bytes likewise: x, y */
 
 GPU_FUNCTION uint32_t gpu_bits(float x)
 {

@@ -17,6 +17,13 @@ void joust_gpu_flow_run_of(joust_gpu_flow *f, joust_gpu_kernel f32, uint32_t x, 
     joust_gpu_flow_run(f, (joust_gpu_kernel)(f32 + (f->bf16 ? 1 : 0)), x, y, args);
 }
 
+void joust_gpu_flow_run_wide(joust_gpu_flow *f, joust_gpu_kernel narrowest, uint32_t x, uint32_t y,
+                             const void *args)
+{
+    const uint32_t d = f->m->config.d_head;
+    joust_gpu_flow_run(f, (joust_gpu_kernel)(narrowest + (d > 64) + (d > 128)), x, y, args);
+}
+
 void joust_gpu_flow_copy(joust_gpu_flow *f, void *to, const void *from, uint64_t n_bytes)
 {
     if (!f->status && to != from)
@@ -108,6 +115,21 @@ static void norm(joust_gpu_flow *f, const float *x, const float *gain, const uin
     joust_gpu_flow_run_of(f, JOUST_GPU_norm_f32, n, 1, &args);
 }
 
+/* In bf16 by tiles of units; where few rows have many keys, by segments too. Bits are the same. */
+static void attend_run(joust_gpu_flow *f, const joust_gpu_attend_args *args)
+{
+    const uint32_t n_kv = args->n_kv_heads, n_tiles = args->at.n_tiles;
+    if (!f->bf16) {
+        joust_gpu_flow_run(f, JOUST_GPU_attend_f32, args->n_heads, f->n, args);
+    } else if (args->n_parts > 1) {
+        joust_gpu_flow_run_wide(f, JOUST_GPU_parts_64, (args->n_parts + 3) / 4, n_tiles * n_kv,
+                                args);
+        joust_gpu_flow_run(f, JOUST_GPU_merge, JOUST_GPU_TILE_UNITS, n_tiles * n_kv, args);
+    } else {
+        joust_gpu_flow_run_wide(f, JOUST_GPU_flash_64, (n_tiles + 3) / 4, n_kv, args);
+    }
+}
+
 static void attention(joust_gpu_flow *f, uint32_t layer, const joust_gpu_rows *rows)
 {
     const joust_model_config *c = &f->m->config;
@@ -129,6 +151,8 @@ static void attention(joust_gpu_flow *f, uint32_t layer, const joust_gpu_rows *r
                                           .out = rows->mixed,
                                           .scale = 1.0f / sqrtf((float)c->d_head),
                                           .stats = rows->stats,
+                                          .parts = rows->parts,
+                                          .n_parts = rows->n_parts,
                                           .n_heads = c->n_heads,
                                           .n_kv_heads = c->n_kv_heads,
                                           .d_head = c->d_head,
@@ -140,7 +164,7 @@ static void attention(joust_gpu_flow *f, uint32_t layer, const joust_gpu_rows *r
         fork.layer = finish.layer;
         joust_gpu_flow_run_of(f, JOUST_GPU_fork_f32, rows->n_forks, c->n_kv_heads, &fork);
     }
-    joust_gpu_flow_run_of(f, JOUST_GPU_attend_f32, c->n_heads, f->n, &attend);
+    attend_run(f, &attend);
 }
 
 void joust_gpu_flow_layer(joust_gpu_flow *f, uint32_t layer, const joust_gpu_rows *rows)

@@ -26,6 +26,8 @@ typedef struct joust_gpu_rows {
     void *low[JOUST_DEVICE_PRODUCTS];
     float *low_sums;
     joust_gpu_places at;
+    float *parts; /* scratch of attention in bf16, or NULL: then n_parts is 0 */
+    uint32_t n_parts;
     const joust_gpu_fork_args
         *fork; /* pages that begin as copies, once their keys are there; or NULL */
     uint32_t n_forks;
@@ -48,6 +50,9 @@ void joust_gpu_flow_run(joust_gpu_flow *f, joust_gpu_kernel kernel, uint32_t x, 
                         const void *args);
 void joust_gpu_flow_run_of(joust_gpu_flow *f, joust_gpu_kernel f32, uint32_t x, uint32_t y,
                            const void *args);
+/* Of three kernels for heads as wide as 64, 128 and 256, which follow each other in the list, the model's. */
+void joust_gpu_flow_run_wide(joust_gpu_flow *f, joust_gpu_kernel narrowest, uint32_t x, uint32_t y,
+                             const void *args);
 void joust_gpu_flow_copy(joust_gpu_flow *f, void *to, const void *from, uint64_t n_bytes);
 /* y (m, n) = a (m, ld) . w (n, ld) transposed, over k; added to what is there with `add`. */
 void joust_gpu_flow_multiply(joust_gpu_flow *f, const void *a, const void *w, float *y, uint32_t m,

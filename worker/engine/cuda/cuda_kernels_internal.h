@@ -21,7 +21,13 @@
     X(finish_f32,  finish,  64)    \
     X(finish_bf16, finish,  64)    \
     X(attend_f32,  attend,  128)   \
-    X(attend_bf16, attend,  128)   \
+    X(flash_64,    attend,  128)   \
+    X(flash_128,   attend,  128)   \
+    X(flash_256,   attend,  128)   \
+    X(parts_64,    attend,  128)   \
+    X(parts_128,   attend,  128)   \
+    X(parts_256,   attend,  128)   \
+    X(merge,       attend,  128)   \
     X(swiglu_f32,  swiglu,  256)   \
     X(swiglu_bf16, swiglu,  256)   \
     X(bias,        bias,    256)   \
@@ -53,9 +59,13 @@
     X(columns_bf16,   columns,   256)   \
     X(swiglu_back, swiglu_back, 256)    \
     X(attend_rows_f32,  attend_back, 128) \
-    X(attend_rows_bf16, attend_back, 128) \
     X(attend_keys_f32,  attend_back, 128) \
-    X(attend_keys_bf16, attend_back, 128) \
+    X(flash_rows_64,    attend_back, 128) \
+    X(flash_rows_128,   attend_back, 128) \
+    X(flash_rows_256,   attend_back, 128) \
+    X(flash_keys_64,    attend_back, 128) \
+    X(flash_keys_128,   attend_back, 128) \
+    X(flash_keys_256,   attend_back, 128) \
     X(unrope,      unrope,  64)    \
     X(heads_back,  heads_back, 64) \
     X(embed_back,  embed_back, 128)     \
@@ -118,10 +128,19 @@ typedef struct joust_gpu_norm_args {
     uint32_t d, ld;
 } joust_gpu_norm_args;
 
+/* At most sixteen units of attention in bf16 (a row, and one of the heads that a key has; rows in order, within a row the heads)
+ * of a run of rows that see the same pages: first row of the run, first unit counted from there, number. */
+#define JOUST_GPU_TILE_UNITS 16u
+typedef struct joust_gpu_tile {
+    uint32_t row, unit, n;
+} joust_gpu_tile;
+
 /* A sequence's pages: row r's page i is pages[first_page[r] + i]. */
 typedef struct joust_gpu_places {
     void *const *pages;
     const uint32_t *first_page, *positions; /* (rows) */
+    const joust_gpu_tile *tiles;            /* bf16: every unit once */
+    uint32_t n_tiles;
 } joust_gpu_places;
 
 /* Grid: (rows, n_heads + 2 n_kv_heads). Biases, norms of heads, positions; query in place, key and value into the page. */
@@ -135,7 +154,12 @@ typedef struct joust_gpu_finish_args {
     uint32_t n_heads, n_kv_heads, d_head;
 } joust_gpu_finish_args;
 
-/* Grid: (n_heads, rows). out (rows, ld) stores, of which n_heads d_head are written. */
+/* Keys that a partial result of attention in bf16 spans. */
+#define JOUST_GPU_SEGMENT_KEYS 256u
+
+/* out (rows, ld) stores, of which n_heads d_head are written. Grid in float32: (n_heads, rows); in bf16, flash: (blocks of
+ * four tiles, n_kv_heads), or where few rows have many keys, parts: (blocks of four of n_parts, tiles n_kv_heads), then
+ * merge: (JOUST_GPU_TILE_UNITS, tiles n_kv_heads). */
 typedef struct joust_gpu_attend_args {
     const float *qkv;
     joust_gpu_places at;
@@ -143,8 +167,10 @@ typedef struct joust_gpu_attend_args {
     void *out;
     float scale;
     float *stats; /* (rows, n_heads, 2): maximum and 1 / sum of exponentials, or NULL */
+    float *parts; /* (rows, n_heads, n_parts, 2 + a head's stores in a page) scratch */
     uint32_t n_heads, n_kv_heads, d_head, ld;
     uint32_t window; /* keys that a row sees; 0: all */
+    uint32_t n_parts;
 } joust_gpu_attend_args;
 
 /* Grid: (blocks over d_ff, rows). h (rows, ld) stores = gate sigmoid(gate) up. */
@@ -309,9 +335,15 @@ typedef struct joust_gpu_swiglu_back_args {
     uint32_t d_ff;
 } joust_gpu_swiglu_back_args;
 
+/* Keys of one page and one part of a micro-batch, n of them from row `row` on: rows up to `end` may see them. */
+typedef struct joust_gpu_key_tile {
+    uint32_t row, n, end;
+} joust_gpu_key_tile;
+
 /* attend_rows: grid (n_heads, rows): d_qkv's queries, and means. Then attend_keys: grid (tiles of 16 rows, n_kv_heads): its keys
  * and values. Rows are a stem's, then those of branches that see the stem and themselves: branches begin at rows
- * branch[0] and branch[1]. */
+ * branch[0] and branch[1]. In bf16: flash_rows, grid (blocks of four tiles, n_kv_heads), then flash_keys, grid (key tiles,
+ * n_kv_heads). */
 typedef struct joust_gpu_attend_back_args {
     const float *qkv, *stats, *d_out; /* d_out (rows, n_heads d_head) */
     float *means;                     /* (rows, n_heads): sum of p dp */
@@ -321,6 +353,9 @@ typedef struct joust_gpu_attend_back_args {
     float scale;
     uint32_t n_heads, n_kv_heads, d_head, window;
     uint32_t n_rows, branch[2];
+    /* bf16: */
+    const void *query_half, *out_half; /* qkv, d_out as stores, heads as in a page */
+    const joust_gpu_key_tile *key_tiles;
 } joust_gpu_attend_back_args;
 
 /* Grid: (rows, heads). Queries and keys of d_qkv rotated back. */

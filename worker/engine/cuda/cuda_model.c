@@ -63,7 +63,18 @@ static uint64_t page_bytes(const joust_device *device, const joust_model_config 
 static joust_status page_create(joust_device *device, uint64_t n_bytes, void **ret,
                                 joust_error *err)
 {
-    return device->gpu->alloc(device->gpu, n_bytes, ret, err);
+    joust_gpu *g = device->gpu;
+    void *page = NULL;
+    joust_status st = g->alloc(g, n_bytes, &page, err);
+    const joust_gpu_add_args zeros = {.to = page, .n = n_bytes / sizeof(float)};
+    if (!st)
+        st = g->launch(g, JOUST_GPU_fill, (uint32_t)((zeros.n + 255) / 256), 1, &zeros, err);
+    if (st) {
+        g->free(g, page);
+        return st;
+    }
+    *ret = page;
+    return JOUST_OK;
 }
 
 static void page_free(joust_device *device, void *page)
@@ -101,8 +112,23 @@ joust_gpu_widths joust_gpu_widths_of(const joust_model_config *c, joust_precisio
     w.ff_ld = up_to(w.ff, whole);
     w.n_tiles = (w.n_out + tile - 1) / tile;
     w.n_draw_tiles = (w.n_out + JOUST_GPU_DRAW_TILE - 1) / JOUST_GPU_DRAW_TILE;
-    w.page_layer = (uint64_t)2 * c->n_kv_heads * c->d_head * JOUST_DEVICE_PAGE_POSITIONS;
+    w.head_ld = bf16 ? up_to(c->d_head, 8) : c->d_head; /* gpu_head_ld */
+    w.page_layer = (uint64_t)2 * c->n_kv_heads * w.head_ld * JOUST_DEVICE_PAGE_POSITIONS;
     return w;
+}
+
+uint32_t joust_gpu_tiles_fill(const joust_model_config *c, uint32_t first_row, uint32_t n,
+                              joust_gpu_tile *to)
+{
+    const uint32_t n_units = n * (c->n_heads / c->n_kv_heads),
+                   n_tiles = (n_units + JOUST_GPU_TILE_UNITS - 1) / JOUST_GPU_TILE_UNITS;
+    for (uint32_t i = 0; to && i < n_tiles; i++) {
+        const uint32_t unit = i * JOUST_GPU_TILE_UNITS, left = n_units - unit;
+        to[i] = (joust_gpu_tile){.row = first_row,
+                                 .unit = unit,
+                                 .n = left < JOUST_GPU_TILE_UNITS ? left : JOUST_GPU_TILE_UNITS};
+    }
+    return n_tiles;
 }
 
 /* Gives every tensor its place in turn: first to count, then to upload. */

@@ -22,12 +22,14 @@ typedef struct joust_gpu_widths {
     uint32_t n_out;                 /* of the head: vocab, or 1 */
     uint32_t n_tiles, n_draw_tiles; /* of n_out: the head's, a draw's */
     uint32_t store_bytes;
+    uint32_t head_ld;    /* stores of a head in a page */
     uint64_t page_layer; /* stores of one layer in a page */
 } joust_gpu_widths;
 
 /* How much of what a pass has room for; states: rows. */
 typedef struct joust_gpu_rooms {
-    uint32_t rows, pages, draws, picks, slots, states;
+    uint32_t rows, pages, draws, picks, slots, states, tiles;
+    uint32_t parts; /* of all rows */
 } joust_gpu_rooms;
 
 /* The products of a layer that an adapter may stand beside, in the order of joust_device_adapter's. */
@@ -62,33 +64,35 @@ typedef struct joust_gpu_adapter {
 } joust_gpu_adapter;
 
 /* What goes to the device before a pass and comes back after it, as one block each way: offsets into it.
- *   tokens, positions, first_page, which, slot, target: (rows) each │ pages │ draws │ picks │ sums │ picked
+ *   tokens, positions, first_page, which, slot, target: (rows) each │ pages, tiles │ draws │ picks │ sums │ picked
  *   ─────────────────────────────── up ──────────────────────────────────────────── │
  *                                                                     ───────── down ───────────────────── */
 typedef struct joust_gpu_io {
-    uint64_t tokens, positions, first_page, which, slot, target, pages, draws, picks, sums, picked,
-        n_bytes;
+    uint64_t tokens, positions, first_page, which, slot, target, pages, tiles, draws, picks, sums,
+        picked, n_bytes;
 } joust_gpu_io;
 
 /* A pass of one shape, recorded. */
 typedef struct joust_gpu_record {
-    uint32_t n_rows, n_wanted, n_draws, n_picks;
+    uint32_t n_rows, n_wanted, n_draws, n_picks, n_tiles, n_parts;
     bool without_adapter;
     void *record;
 } joust_gpu_record;
-#define JOUST_GPU_RECORDS     64u
-#define JOUST_GPU_RECORD_ROWS 128u /* a pass of more rows isn't worth it */
+#define JOUST_GPU_RECORDS     128u
+#define JOUST_GPU_RECORD_ROWS 128u  /* a pass of more rows isn't worth it */
+#define JOUST_GPU_BUSY_WARPS  2048u /* of attention: more keep a GPU busy */
 
 typedef struct joust_gpu_work {
     joust_gpu_rooms rooms;
     joust_gpu_io io;
     unsigned char *host;   /* (io.n_bytes) */
     unsigned char *device; /* likewise */
-    float *x, *qkv, *gate_up, *partial, *logits, *states, *low_sums;
+    float *x, *qkv, *gate_up, *partial, *logits, *states, *low_sums, *parts;
     void *normed, *mixed, *hidden, *low;
     double *marks;
     joust_gpu_record records[JOUST_GPU_RECORDS];
-    uint32_t n_records;
+    uint32_t n_records;        /* ever made: number i is in place i mod JOUST_GPU_RECORDS */
+    uint32_t n_tiles, n_parts; /* of the pass: what attention in bf16 is cut into */
 } joust_gpu_work;
 
 struct joust_device_model {
@@ -104,6 +108,9 @@ struct joust_device_model {
     joust_gpu_work work;
 };
 
+/* Tiles of a run of n rows that see the same pages; into `to` unless that is NULL. Returns how many. */
+uint32_t joust_gpu_tiles_fill(const joust_model_config *config, uint32_t first_row, uint32_t n,
+                              joust_gpu_tile *to);
 joust_gpu_widths joust_gpu_widths_of(const joust_model_config *config, joust_precision precision);
 /* Makes room for a pass. What was there is lost. Errors: JOUST_NOMEM (the rooms are then none). */
 JOUST_MUST_USE joust_status joust_gpu_work_reserve(joust_device_model *m,

@@ -34,6 +34,7 @@ static joust_gpu_io io_of(const joust_gpu_rooms *r)
     io.slot = io_place(&io, of_rows);
     io.target = io_place(&io, of_rows);
     io.pages = io_place(&io, (uint64_t)r->pages * sizeof(void *));
+    io.tiles = io_place(&io, (uint64_t)r->tiles * sizeof(joust_gpu_tile));
     io.draws = io_place(&io, (uint64_t)r->draws * sizeof(joust_gpu_draw_item));
     io.picks = io_place(&io, (uint64_t)r->picks * sizeof(joust_gpu_pick_item));
     io.sums = io_place(&io, 2 * of_rows);
@@ -47,8 +48,8 @@ void joust_gpu_work_free(joust_device_model *m)
     joust_gpu_work *w = &m->work;
     void *const blocks[] = {w->device, w->x,        w->qkv,   w->gate_up, w->partial,
                             w->logits, w->normed,   w->mixed, w->hidden,  w->marks,
-                            w->states, w->low_sums, w->low};
-    for (uint32_t i = 0; i < w->n_records; i++)
+                            w->states, w->low_sums, w->low,   w->parts};
+    for (uint32_t i = 0; i < w->n_records && i < JOUST_GPU_RECORDS; i++)
         g->record_free(g, w->records[i].record);
     for (size_t i = 0; i < sizeof(blocks) / sizeof(*blocks); i++)
         g->free(g, blocks[i]);
@@ -76,6 +77,7 @@ joust_status joust_gpu_work_reserve(joust_device_model *m, const joust_gpu_rooms
                   {&w->gate_up, rows * 2 * of->ff * one},
                   {&w->partial, rows * of->n_tiles * 2 * one},
                   {&w->logits, (uint64_t)r->slots * of->n_out * one},
+                  {&w->parts, (uint64_t)r->parts * m->config.n_heads * (of->head_ld + 2) * one},
                   {&w->normed, rows * of->d_ld * store},
                   {&w->mixed, rows * of->query_ld * store},
                   {&w->hidden, rows * of->ff_ld * store},
@@ -130,10 +132,37 @@ static uint32_t pages_count(const joust_device_pass *pass)
     return n;
 }
 
-static void rows_fill(const joust_gpu_work *w, const joust_device_pass *pass)
+static uint32_t tiles_count(const joust_model_config *c, const joust_device_pass *pass)
 {
+    uint32_t n = 0;
+    for (uint32_t row = 0, end; row < pass->n_rows; row = end + 1) {
+        end = run_end(pass, row);
+        n += joust_gpu_tiles_fill(c, row, end - row + 1, NULL);
+    }
+    return n;
+}
+
+/* Into how many parts a row's attention is cut, at most: a power of two, so that few shapes are recorded. 0: it isn't, as one
+ * warp a tile is few keys' work, or makes enough of them. */
+static uint32_t parts_count(const joust_model_config *c, const joust_device_pass *pass)
+{
+    uint32_t last = 0, n = 1;
+    if (pass->n_rows > JOUST_GPU_RECORD_ROWS ||
+        (uint64_t)tiles_count(c, pass) * c->n_kv_heads > JOUST_GPU_BUSY_WARPS)
+        return 0;
+    for (uint32_t i = 0; i < pass->n_rows; i++)
+        last = pass->rows[i].position > last ? pass->rows[i].position : last;
+    while (n * JOUST_GPU_SEGMENT_KEYS <= last)
+        n *= 2;
+    return n > 1 ? n : 0;
+}
+
+static void rows_fill(const joust_model_config *c, joust_gpu_work *w, const joust_device_pass *pass)
+{
+    joust_gpu_tile *tiles = (joust_gpu_tile *)(void *)(w->host + w->io.tiles);
     uint32_t *tokens = of_rows(w, w->io.tokens), *positions = of_rows(w, w->io.positions),
              *first_page = of_rows(w, w->io.first_page), n_pages = 0;
+    w->n_tiles = 0;
     unsigned char *pages = w->host + w->io.pages;
     for (uint32_t row = 0, end; row < pass->n_rows; row = end + 1) {
         end = run_end(pass, row);
@@ -145,6 +174,7 @@ static void rows_fill(const joust_gpu_work *w, const joust_device_pass *pass)
         const uint32_t n = row_pages(&pass->rows[end]);
         memcpy(pages + n_pages * sizeof(void *), pass->rows[end].pages, n * sizeof(void *));
         n_pages += n;
+        w->n_tiles += joust_gpu_tiles_fill(c, row, end - row + 1, tiles + w->n_tiles);
     }
 }
 
@@ -266,9 +296,13 @@ static joust_status kernels_run(joust_device_model *m, const joust_device_pass *
                                  .hidden = w->hidden,
                                  .low = {w->low, w->low, w->low, w->low},
                                  .low_sums = w->low_sums,
+                                 .parts = w->parts,
+                                 .n_parts = w->n_parts,
                                  .at = {.pages = on_device(w, w->io.pages),
                                         .first_page = on_device(w, w->io.first_page),
-                                        .positions = on_device(w, w->io.positions)}};
+                                        .positions = on_device(w, w->io.positions),
+                                        .tiles = on_device(w, w->io.tiles),
+                                        .n_tiles = w->n_tiles}};
     const joust_gpu_head head = {.x = w->x,
                                  .normed = w->normed,
                                  .partial = w->partial,
@@ -297,10 +331,11 @@ static joust_status kernels_run(joust_device_model *m, const joust_device_pass *
 
 static void *record_find(const joust_gpu_work *w, const joust_gpu_record *key)
 {
-    for (uint32_t i = 0; i < w->n_records; i++) {
+    for (uint32_t i = 0; i < w->n_records && i < JOUST_GPU_RECORDS; i++) {
         const joust_gpu_record *r = &w->records[i];
         if (r->n_rows == key->n_rows && r->n_wanted == key->n_wanted &&
             r->n_draws == key->n_draws && r->n_picks == key->n_picks &&
+            r->n_tiles == key->n_tiles && r->n_parts == key->n_parts &&
             r->without_adapter == key->without_adapter)
             return r->record;
     }
@@ -317,10 +352,10 @@ static joust_status recorded_run(joust_device_model *m, const joust_device_pass 
                             .n_wanted = pass->n_wanted,
                             .n_draws = pass->n_draws,
                             .n_picks = n_picks,
+                            .n_tiles = w->n_tiles,
+                            .n_parts = w->n_parts,
                             .without_adapter = pass->without_adapter};
     key.record = record_find(w, &key);
-    if (!key.record && w->n_records == JOUST_GPU_RECORDS)
-        return kernels_run(m, pass, n_picks, err);
     if (!key.record) {
         joust_status st = g->record_begin(g, err);
         if (st)
@@ -331,7 +366,10 @@ static joust_status recorded_run(joust_device_model *m, const joust_device_pass 
             g->record_free(g, key.record);
         if (st || end)
             return st ? st : end;
-        w->records[w->n_records++] = key;
+        joust_gpu_record *place = &w->records[w->n_records % JOUST_GPU_RECORDS];
+        if (w->n_records++ >= JOUST_GPU_RECORDS) /* the oldest makes room */
+            g->record_free(g, place->record);
+        *place = key;
     }
     return g->replay(g, key.record, err);
 }
@@ -348,9 +386,12 @@ static joust_status room_make(joust_device_model *m, const joust_device_pass *pa
                                   .picks = grown(have->picks, pass->n_picks),
                                   .slots = grown(have->slots, slots_count(pass)),
                                   .states =
-                                      grown(have->states, pass->ret_states ? pass->n_wanted : 0)};
+                                      grown(have->states, pass->ret_states ? pass->n_wanted : 0),
+                                  .tiles = grown(have->tiles, tiles_count(&m->config, pass)),
+                                  .parts = grown(have->parts, pass->n_rows * m->work.n_parts)};
     if (need.rows == have->rows && need.pages == have->pages && need.draws == have->draws &&
-        need.picks == have->picks && need.slots == have->slots && need.states == have->states)
+        need.picks == have->picks && need.slots == have->slots && need.states == have->states &&
+        need.tiles == have->tiles && need.parts == have->parts)
         return JOUST_OK;
     joust_status st = joust_gpu_work_reserve(m, &need, err);
     return st ? joust_blame(err, st, "GPU: a pass of %u rows", pass->n_rows) : JOUST_OK;
@@ -404,10 +445,13 @@ joust_status joust_gpu_run(joust_device_model *m, joust_device_pass *pass, joust
     joust_gpu *g = m->device->gpu;
     joust_gpu_work *w = &m->work;
     assert(pass->n_rows >= 1 && pass->n_rows <= JOUST_DEVICE_PASS_ROWS);
+    const bool bf16 = g->precision == JOUST_PRECISION_BF16;
+    w->n_parts = bf16 ? parts_count(&m->config, pass) : 0;
     joust_status st = room_make(m, pass, err);
     if (st)
         return st;
-    rows_fill(w, pass);
+    w->n_parts = bf16 ? parts_count(&m->config, pass) : 0; /* new rooms know nothing */
+    rows_fill(&m->config, w, pass);
     const uint32_t n_picks = asks_fill(w, pass);
     st = g->put(g, w->device, w->host, w->io.sums, err);
     if (!st)

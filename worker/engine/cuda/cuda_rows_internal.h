@@ -56,16 +56,28 @@ GPU_FUNCTION void gpu_norm(const joust_gpu_norm_args *p, int bf16)
     }
 }
 
-/* Where a row's key and value of one head lie: keys (n_kv, d_head, 16), then values (n_kv, 16, d_head), as in the CPU's
- * pages but for the lanes that pad a value. */
-GPU_FUNCTION size_t gpu_key_at(uint64_t layer, uint32_t kv, uint32_t d_head, uint32_t in_page)
+/* Stores of a head in a page: in bf16 in whole sixteens of bytes, the last of them zeros. */
+GPU_FUNCTION uint32_t gpu_head_ld(uint32_t d_head, int bf16)
 {
-    return layer + (size_t)kv * d_head * JOUST_DEVICE_PAGE_POSITIONS + in_page;
+    return bf16 ? (d_head + 7) / 8 * 8 : d_head;
 }
-GPU_FUNCTION size_t gpu_value_at(uint64_t layer, uint32_t n_kv, uint32_t kv, uint32_t d_head,
-                                 uint32_t in_page)
+
+/* Where element i of a row's key and value of one head lie. float32: keys (n_kv, d_head, 16), then values (n_kv, 16, d_head),
+ * as in the CPU's pages but for the lanes that pad a value. bf16: keys (n_kv, 16, ld), then values (n_kv, ld, 16), each as
+ * tensor-core products read it. */
+GPU_FUNCTION size_t gpu_key_at(uint64_t layer, uint32_t kv, uint32_t ld, uint32_t in_page,
+                               uint32_t i, int bf16)
 {
-    return layer + ((size_t)(n_kv + kv) * JOUST_DEVICE_PAGE_POSITIONS + in_page) * d_head;
+    const size_t at = (size_t)kv * ld * JOUST_DEVICE_PAGE_POSITIONS;
+    return layer + at +
+           (bf16 ? (size_t)in_page * ld + i : (size_t)i * JOUST_DEVICE_PAGE_POSITIONS + in_page);
+}
+GPU_FUNCTION size_t gpu_value_at(uint64_t layer, uint32_t n_kv, uint32_t kv, uint32_t ld,
+                                 uint32_t in_page, uint32_t i, int bf16)
+{
+    const size_t at = (size_t)(n_kv + kv) * ld * JOUST_DEVICE_PAGE_POSITIONS;
+    return layer + at +
+           (bf16 ? (size_t)i * JOUST_DEVICE_PAGE_POSITIONS + in_page : (size_t)in_page * ld + i);
 }
 
 /* One head of one row, in shared memory, with its bias; the threads take elements i, i + threads ... */
@@ -81,15 +93,17 @@ GPU_FUNCTION void gpu_finish(const joust_gpu_finish_args *p, int bf16)
 {
     GPU_SHARED float at[JOUST_GPU_HEAD_MAX], parts[NORM_PARTS_F32];
     const uint32_t row = GPU_BLOCK_X, head = GPU_BLOCK_Y, d = p->d_head, half = d / 2,
-                   n_rotated = p->n_heads + p->n_kv_heads, position = p->at.positions[row],
+                   ld = gpu_head_ld(d, bf16), n_rotated = p->n_heads + p->n_kv_heads,
+                   position = p->at.positions[row],
                    in_page = position % JOUST_DEVICE_PAGE_POSITIONS;
     float *x = p->qkv + ((size_t)row * (n_rotated + p->n_kv_heads) + head) * d;
     void *page = p->at.pages[p->at.first_page[row] + position / JOUST_DEVICE_PAGE_POSITIONS];
     gpu_finish_load(p, x, head, at);
     if (head >= n_rotated) {
-        const size_t to = gpu_value_at(p->layer, p->n_kv_heads, head - n_rotated, d, in_page);
-        for (uint32_t i = GPU_THREAD; i < d; i += GPU_THREADS)
-            gpu_store(page, to + i, at[i], bf16);
+        for (uint32_t i = GPU_THREAD; i < ld; i += GPU_THREADS)
+            gpu_store(page,
+                      gpu_value_at(p->layer, p->n_kv_heads, head - n_rotated, ld, in_page, i, bf16),
+                      i < d ? at[i] : 0.0f, bf16);
         return;
     }
     const float *gain = head < p->n_heads ? p->q_norm : p->k_norm;
@@ -100,7 +114,7 @@ GPU_FUNCTION void gpu_finish(const joust_gpu_finish_args *p, int bf16)
         GPU_SYNC();
     }
     const float *angles = p->angles + (size_t)position * d;
-    const size_t key = gpu_key_at(p->layer, head - p->n_heads, d, in_page);
+    const uint32_t kv = head - p->n_heads; /* of a key */
     for (uint32_t i = GPU_THREAD; i < d; i += GPU_THREADS) {
         const uint32_t pair = i < half ? i : i - half;
         const float c = angles[pair], s = angles[half + pair], a = at[pair], b = at[half + pair];
@@ -108,8 +122,10 @@ GPU_FUNCTION void gpu_finish(const joust_gpu_finish_args *p, int bf16)
         if (head < p->n_heads)
             x[i] = y;
         else
-            gpu_store(page, key + (size_t)i * JOUST_DEVICE_PAGE_POSITIONS, y, bf16);
+            gpu_store(page, gpu_key_at(p->layer, kv, ld, in_page, i, bf16), y, bf16);
     }
+    for (uint32_t i = d + GPU_THREAD; head >= p->n_heads && i < ld; i += GPU_THREADS)
+        gpu_store(page, gpu_key_at(p->layer, kv, ld, in_page, i, bf16), 0.0f, bf16);
 }
 
 GPU_FUNCTION void gpu_bias(const joust_gpu_bias_args *p)

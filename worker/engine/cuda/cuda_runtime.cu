@@ -263,7 +263,7 @@ extern "C" joust_status joust_gpu_open(const joust_device_options *options, jous
     if (options->precision == JOUST_PRECISION_F32)
         snprintf(g->numeric_class, sizeof(g->numeric_class), "cuda-f32-1");
     else
-        snprintf(g->numeric_class, sizeof(g->numeric_class), "cuda-sm%d%d-bf16-1", of.major,
+        snprintf(g->numeric_class, sizeof(g->numeric_class), "cuda-sm%d%d-bf16-2", of.major,
                  of.minor);
     st = stream_make(s, options, err);
     if (st) {

@@ -105,6 +105,9 @@ static void back_place(layout *l, const joust_device_trainer *t, const joust_gpu
     to->means = floats(l, r->rows, c->n_heads);
     to->r = floats(l, most(r->rows, r->wanted), c->n_heads + c->n_kv_heads);
     to->head_dx = floats(l, r->wanted, w->d);
+    const uint64_t halves = w->store_bytes == 2 ? r->rows * (uint64_t)w->head_ld : 0;
+    to->query_half = take(l, halves * (c->n_heads + 2 * c->n_kv_heads), w->store_bytes);
+    to->out_half = take(l, halves * c->n_heads, w->store_bytes);
     factors_place(l, t, r, to);
 }
 
@@ -136,8 +139,9 @@ static uint64_t io_place(joust_gpu_tape_io *io, uint64_t n, uint64_t n_bytes_eac
 }
 
 /* Pages are named once by each part that sees them. */
-static joust_gpu_tape_io io_of(const joust_gpu_tape_rooms *r)
+static joust_gpu_tape_io io_of(const joust_model_config *c, const joust_gpu_tape_rooms *r)
 {
+    const uint64_t group = c->n_heads / c->n_kv_heads;
     joust_gpu_tape_io io = {0};
     const uint64_t one = sizeof(uint32_t);
     io.tokens = io_place(&io, r->rows, one);
@@ -150,6 +154,9 @@ static joust_gpu_tape_io io_of(const joust_gpu_tape_rooms *r)
     io.distinct = io_place(&io, r->rows, sizeof(joust_gpu_token_rows));
     io.pages = io_place(&io, (uint64_t)JOUST_DEVICE_PARTS * r->pages, sizeof(void *));
     io.picks = io_place(&io, r->picks, sizeof(joust_gpu_pick_item));
+    io.tiles = io_place(&io, r->rows * group / JOUST_GPU_TILE_UNITS + JOUST_DEVICE_PARTS,
+                        sizeof(joust_gpu_tile));
+    io.key_tiles = io_place(&io, r->pages, sizeof(joust_gpu_key_tile));
     return io;
 }
 
@@ -172,7 +179,7 @@ static joust_status tape_alloc(joust_device_trainer *t, const joust_gpu_tape_roo
     joust_gpu_tape *tape = &t->tape;
     layout l = {0};
     void *device = NULL;
-    tape->io = io_of(rooms);
+    tape->io = io_of(&t->m->config, rooms);
     tape->host = joust_calloc(1, tape->io.n_bytes);
     tape->kept = joust_calloc(t->m->config.n_layers, sizeof(*tape->kept));
     if (!tape->host || !tape->kept)
@@ -281,6 +288,22 @@ static joust_gpu_tape_rooms rooms_of(const joust_device_micro *micro)
     return r;
 }
 
+/* What attention in bf16 goes through: tiles of a part's units, and its keys by pages. */
+static void tiles_fill(const joust_device_trainer *t, const joust_device_micro *micro,
+                       uint32_t part, uint32_t row, joust_gpu_tape *tape)
+{
+    joust_gpu_tile *tiles = on_host(tape, tape->io.tiles);
+    joust_gpu_key_tile *key_tiles = on_host(tape, tape->io.key_tiles);
+    const uint32_t end = part ? row + micro->n[part] : micro->n[0] + micro->n[1] + micro->n[2];
+    tape->n_tiles +=
+        joust_gpu_tiles_fill(&t->m->config, row, micro->n[part], tiles + tape->n_tiles);
+    for (uint32_t i = 0, n; i < micro->n[part]; i += n) {
+        const uint32_t in_page = (i + (part ? micro->n[0] : 0)) % PAGE, left = micro->n[part] - i;
+        n = left < PAGE - in_page ? left : PAGE - in_page;
+        key_tiles[tape->n_key_tiles++] = (joust_gpu_key_tile){.row = row + i, .n = n, .end = end};
+    }
+}
+
 /* Rows, and the pages that each part sees: the stem's whole ones, then its own, the first of which begins as a copy. */
 static void rows_fill(const joust_device_trainer *t, const joust_device_micro *micro,
                       joust_gpu_tape *tape)
@@ -291,13 +314,14 @@ static void rows_fill(const joust_device_trainer *t, const joust_device_micro *m
     void **pages = on_host(tape, tape->io.pages);
     const joust_gpu_widths *w = &t->m->w;
     const uint64_t page = w->page_layer * t->m->config.n_layers * w->store_bytes;
-    tape->n_forks = 0;
+    tape->n_forks = tape->n_tiles = tape->n_key_tiles = 0;
     tape->fork = (joust_gpu_fork_args){.n = micro->n[0] % PAGE,
                                        .n_kv_heads = t->m->config.n_kv_heads,
                                        .d_head = t->m->config.d_head};
     for (uint32_t part = 0; part < JOUST_DEVICE_PARTS; part++) {
         const uint32_t own = own_page(micro, part), first = n_listed,
                        n = micro->n[part] ? pages_of(part_end(micro, part)) : 0;
+        tiles_fill(t, micro, part, row, tape);
         for (uint32_t i = 0; i < micro->n[part]; i++, row++) {
             tokens[row] = micro->tokens[part][i];
             positions[row] = part ? micro->n[0] + i : i;
@@ -393,7 +417,9 @@ joust_gpu_rows joust_gpu_tape_rows(const joust_gpu_tape *tape, uint32_t layer, u
                             .low_sums = tape->low_sums,
                             .at = {.pages = on_device(tape, tape->io.pages),
                                    .first_page = on_device(tape, tape->io.first_page),
-                                   .positions = on_device(tape, tape->io.positions)},
+                                   .positions = on_device(tape, tape->io.positions),
+                                   .tiles = on_device(tape, tape->io.tiles),
+                                   .n_tiles = tape->n_tiles},
                             .fork = &tape->fork,
                             .n_forks = tape->n_forks};
 }

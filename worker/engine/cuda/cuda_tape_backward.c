@@ -228,6 +228,33 @@ static void feed_forward_backward(backward *b, uint32_t layer, const joust_gpu_r
     norm_backward(b, rows->x_mid, NULL, b->f.n, of->ff_norm, tape->d_normed, at->ff_norm);
 }
 
+/* Heads as stores, each as wide as in a page. */
+static void heads_place(backward *b, const float *from, uint32_t n_heads, void *to)
+{
+    const joust_gpu_place_args args = {.from = from,
+                                       .to = to,
+                                       .k = b->f.m->config.d_head,
+                                       .ld = b->f.m->w.head_ld,
+                                       .n = (uint64_t)b->f.n * n_heads * b->f.m->w.head_ld};
+    joust_gpu_flow_run(&b->f, JOUST_GPU_place_bf16, (uint32_t)((args.n + 255) / 256), 1, &args);
+}
+
+/* Queries, then keys and values. */
+static void attend_back_run(backward *b, const joust_gpu_attend_back_args *args)
+{
+    const uint32_t n = args->n_heads, n_kv = args->n_kv_heads;
+    if (!b->f.bf16) {
+        joust_gpu_flow_run(&b->f, JOUST_GPU_attend_rows_f32, n, b->f.n, args);
+        joust_gpu_flow_run(&b->f, JOUST_GPU_attend_keys_f32, blocks_of(b->f.n, 16), n_kv, args);
+        return;
+    }
+    heads_place(b, args->qkv, n + 2 * n_kv, b->tape->query_half);
+    heads_place(b, args->d_out, n, b->tape->out_half);
+    joust_gpu_flow_run_wide(&b->f, JOUST_GPU_flash_rows_64, blocks_of(args->at.n_tiles, 4), n_kv,
+                            args);
+    joust_gpu_flow_run_wide(&b->f, JOUST_GPU_flash_keys_64, b->tape->n_key_tiles, n_kv, args);
+}
+
 static void attend_backward(backward *b, uint32_t layer, const joust_gpu_rows *rows)
 {
     const joust_model_config *c = &b->f.m->config;
@@ -246,15 +273,16 @@ static void attend_backward(backward *b, uint32_t layer, const joust_gpu_rows *r
                                              .window =
                                                  layer < c->first_window_layer ? 0 : c->window,
                                              .n_rows = b->f.n,
+                                             .query_half = tape->query_half,
+                                             .out_half = tape->out_half,
+                                             .key_tiles = on_device(tape, tape->io.key_tiles),
                                              .branch = {tape->branch[0], tape->branch[1]}};
     const joust_gpu_unrope_args unrope = {.d_qkv = tape->d_qkv,
                                           .angles = b->f.m->rope,
                                           .positions = rows->at.positions,
                                           .d_head = c->d_head,
                                           .qkv_ld = b->f.m->w.qkv};
-    joust_gpu_flow_run_of(&b->f, JOUST_GPU_attend_rows_f32, c->n_heads, b->f.n, &args);
-    joust_gpu_flow_run_of(&b->f, JOUST_GPU_attend_keys_f32, blocks_of(b->f.n, 16), c->n_kv_heads,
-                          &args);
+    attend_back_run(b, &args);
     joust_gpu_flow_run(&b->f, JOUST_GPU_unrope, b->f.n, c->n_heads + c->n_kv_heads, &unrope);
 }
 

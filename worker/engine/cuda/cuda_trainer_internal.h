@@ -22,7 +22,7 @@ typedef struct joust_gpu_tape_rooms {
 /* What goes up before the forward pass, as one block: offsets into it. */
 typedef struct joust_gpu_tape_io {
     uint64_t tokens, positions, first_page, which, slot, target, order, distinct, pages, picks,
-        n_bytes;
+        tiles, key_tiles, n_bytes;
 } joust_gpu_tape_io;
 
 /* A layer's activations, (rows, .) each. With recompute all layers but the first keep x alone. */
@@ -48,11 +48,12 @@ typedef struct joust_gpu_tape {
     float *low_sums, *d_low;                    /* (rows, low) */
     float *chunk;                               /* (wanted, JOUST_GPU_LOGITS) */
     void *dy, *dy_turned, *x_turned, *w_turned; /* factors of products as stores */
+    void *query_half, *out_half;                /* bf16: attention's, as stores */
     uint32_t *first_slope;                      /* (wanted + 1) */
     joust_gpu_slope *slopes;                    /* grown */
     uint32_t slope_room;
     /* of the micro-batch that is there */
-    uint32_t n, n_wanted, n_forks, n_distinct, n_picks, branch[2];
+    uint32_t n, n_wanted, n_forks, n_distinct, n_picks, n_tiles, n_key_tiles, branch[2];
 } joust_gpu_tape;
 
 struct joust_device_trainer {
