@@ -151,7 +151,7 @@ static void check_training_memory(bool lora)
     const uint64_t n = trained.n;
     float *expected = joust_memdup(trained.weights, n * sizeof(float));
     joust_model_free(&m);
-    for (uint64_t limit = whole; limit > whole / 4; limit -= whole / 40) {
+    for (uint64_t limit = whole; limit > whole / 4; limit -= whole / (lora ? 20 : 40)) {
         m = trained_model(lora);
         joust_status st = train(e, m, limit, &used, &err);
         if (st == JOUST_OK) {
@@ -277,7 +277,7 @@ static void test_hidden_memory(void **state)
     check_ok(read_body(&r, &err));
     expected = r;
     const uint64_t most = emulator_used + (64 << 10);
-    for (uint64_t less = 0; less < most; less += most / 64) {
+    for (uint64_t less = 0; less < most; less += most / 20) {
         joust_model_changed(r.model); /* lets go of the device's copy */
         joust_engine_free(&r.engine);
         r.engine = engine_on(joust_device_entry(), 1 << 20);
@@ -298,7 +298,7 @@ static void test_hidden_memory(void **state)
             n_good++;
         }
     }
-    assert_true(n_good > 3 && n_bad > 3);
+    assert_true(n_good > 2 && n_bad > 2);
     joust_model_changed(r.model);
     assert_true(check_oom(read_anew, &r) > 5);
     joust_model_free(&r.model);
