@@ -105,6 +105,51 @@ static void bodies_say_how_to_sample(void **state)
                      "\"stream\":false}");
 }
 
+/* Each server by its own names; whoever has none is refused. */
+static void grammars_are_given_to_servers(void **state)
+{
+    (void)state;
+    static char grammar[] = "root ::= \"a\"", schema[] = "{\"type\":\"null\"}";
+    static const struct {
+        joust_endpoint_server server;
+        joust_endpoint_mode mode;
+        bool schema;
+        const char *part; /* NULL: refused */
+    } cases[] = {
+        {JOUST_SERVER_VLLM, JOUST_ENDPOINT_CHAT, false,
+         ",\"structured_outputs\":{\"grammar\":\"root ::= \\\"a\\\"\"},"},
+        {JOUST_SERVER_VLLM, JOUST_ENDPOINT_COMPLETIONS, true,
+         ",\"structured_outputs\":{\"json\":{\"type\":\"null\"}},"},
+        {JOUST_SERVER_SGLANG, JOUST_ENDPOINT_COMPLETIONS, false, ",\"ebnf\":\"root ::="},
+        {JOUST_SERVER_SGLANG, JOUST_ENDPOINT_COMPLETIONS, true,
+         ",\"json_schema\":\"{\\\"type\\\":\\\"null\\\"}\","},
+        {JOUST_SERVER_SGLANG, JOUST_ENDPOINT_CHAT, true,
+         "\"json_schema\":{\"name\":\"response\",\"schema\":{\"type\":\"null\"}}},"},
+        {JOUST_SERVER_LLAMA_CPP, JOUST_ENDPOINT_COMPLETIONS, false, ",\"grammar\":\"root ::="},
+        {JOUST_SERVER_LLAMA_CPP, JOUST_ENDPOINT_CHAT, true,
+         ",\"json_schema\":{\"type\":\"null\"},"},
+        {JOUST_SERVER_OPENAI, JOUST_ENDPOINT_CHAT, true, NULL}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        joust_error err = {0};
+        joust_buf body = {0};
+        const joust_sampling sampling = {.temperature = 1, .top_p = 1, .max_tokens = 3};
+        const joust_job_endpoint e = {.model = "m", .mode = cases[i].mode};
+        const joust_job_rollout rollout = {.grammar = cases[i].schema ? NULL : grammar,
+                                           .json_schema = cases[i].schema ? schema : NULL};
+        const joust_endpoint_ask ask = {.endpoint = &e,
+                                        .server = cases[i].server,
+                                        .sampling = &sampling,
+                                        .rollout = &rollout,
+                                        .prompt = "p",
+                                        .n = 1};
+        joust_status st = joust_endpoint_body(&ask, &body, &err);
+        assert_int_equal(st, cases[i].part ? JOUST_OK : JOUST_UNSUPPORTED);
+        if (cases[i].part && !strstr((const char *)body.data, cases[i].part))
+            fail_msg("%s: expected %s", (const char *)body.data, cases[i].part);
+        joust_buf_fini(&body);
+    }
+}
+
 static void transformers_is_told_to_draw(void **state)
 {
     (void)state;
@@ -466,6 +511,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bodies_say_how_to_sample),
+        cmocka_unit_test(grammars_are_given_to_servers),
         cmocka_unit_test(transformers_is_told_to_draw),
         cmocka_unit_test(vllm_gives_ids_and_logprobs),
         cmocka_unit_test(other_servers_give_them_elsewhere),

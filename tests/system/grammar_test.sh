@@ -58,7 +58,7 @@ masked grammar '[0-9true+()]+' "rollout.grammar=$dir/sum.gbnf"
 # refused KEY FILE PART
 refused() {
     status=0
-    "$joust" validate "$dir/job.yaml" --set "rollout.$1=$2" >"$dir/refused" 2>&1 || status=$?
+    "$joust" validate "$dir/job.yaml" --set rollout.$1="$2" >"$dir/refused" 2>&1 || status=$?
     [ $status = 2 ] && grep -q "$3" "$dir/refused" || fail "$2: $(cat "$dir/refused")"
 }
 printf 'root ::= "a"\n  x y\n' >"$dir/bad.gbnf"
@@ -66,4 +66,5 @@ refused grammar "$dir/bad.gbnf" "rollout.grammar: $dir/bad.gbnf:2:5: expected ::
 echo '{"properties": {"a": {"format": "date"}}}' >"$dir/bad.json"
 refused json_schema "$dir/bad.json" "rollout.json_schema: $dir/bad.json: #/properties/a: format: this keyword"
 refused grammar "$dir/none.gbnf" "no file"
+refused "regex=a --set rollout.grammar" "$dir/sum.gbnf" "rollout.grammar: either regex or grammar"
 
