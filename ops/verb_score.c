@@ -13,31 +13,8 @@
 typedef struct arguments {
     const char *model, *prompt, *response;
     joust_local_place place;
-    bool no_bos, json, hidden;
+    bool no_bos, json;
 } arguments;
-
-/* ,"hidden_states": a list a token of the response, of the final norm's output. */
-static joust_status add_hidden(const joust_local_model *m, const joust_tokens *tokens,
-                               uint32_t first, joust_buf *to, joust_error *err)
-{
-    const uint32_t d = joust_model_get_config(m->model)->d_model;
-    float *states = joust_calloc((size_t)(tokens->n - first) * d, sizeof(*states));
-    if (!states)
-        return joust_fail(err, JOUST_NOMEM, "out of memory");
-    const joust_hidden_request request = {
-        .tokens = tokens->ids, .n = tokens->n, .first = first, .ret_states = states};
-    joust_status st = joust_hidden(m->engine, m->model, &request, 1, NULL, NULL, err);
-    joust_buf_text(to, ",\"hidden_states\":[");
-    for (uint32_t i = 0; st == JOUST_OK && i < tokens->n - first; i++) {
-        for (uint32_t k = 0; k < d; k++) {
-            joust_buf_text(to, k ? "," : i ? "],[" : "[");
-            joust_json_float(to, states[(size_t)i * d + k]);
-        }
-    }
-    joust_buf_text(to, "]]");
-    joust_free(states);
-    return st;
-}
 
 static void add_json(joust_buf *to, const joust_tokens *tokens, uint32_t first, const float *logps,
                      double sum)
@@ -52,7 +29,7 @@ static void add_json(joust_buf *to, const joust_tokens *tokens, uint32_t first, 
         joust_buf_text(to, i > first ? "," : "");
         joust_json_float(to, logps[i - first]);
     }
-    joust_buf_text(to, "]");
+    joust_buf_text(to, "]}\n");
 }
 
 static void report(const arguments *args, const joust_tokens *tokens, uint32_t first,
@@ -80,7 +57,7 @@ static joust_status score_whole(const joust_local_model *m, const arguments *arg
         return st;
     joust_buf_text(to, args->json ? "{\"score\":" : "score ");
     joust_json_float(to, value);
-    joust_buf_format(to, args->json ? ",\"n_tokens\":%u" : " after %u tokens\n", tokens->n);
+    joust_buf_format(to, args->json ? ",\"n_tokens\":%u}\n" : " after %u tokens\n", tokens->n);
     return joust_buf_status(to, err);
 }
 
@@ -128,12 +105,6 @@ static joust_status score(const joust_local_model *m, const arguments *args, jou
         st = score_whole(m, args, &tokens, to, err);
     else if (st == JOUST_OK)
         st = score_tokens(m, args, &tokens, first, to, err);
-    if (st == JOUST_OK && args->hidden)
-        st = add_hidden(m, &tokens, first, to, err);
-    if (args->json)
-        joust_buf_text(to, "}\n");
-    if (st == JOUST_OK)
-        st = joust_buf_status(to, err);
     joust_template_free(&response);
     joust_tokens_fini(&tokens);
     return st;
@@ -151,9 +122,7 @@ int joust_verb_score(int argc, char **argv)
         JOUST_LOCAL_PLACE_OPTIONS(&args.place),
         {"--no-bos", JOUST_OPTION_FLAG, &args.no_bos, NULL,
          "add none of the tokenizer's special tokens (bos)"},
-        {"--json", JOUST_OPTION_FLAG, &args.json, NULL, "with tokens and their log-probabilities"},
-        {"--hidden", JOUST_OPTION_FLAG, &args.hidden, NULL,
-         "with --json: hidden_states, what the final norm gives for each token of the response"}};
+        {"--json", JOUST_OPTION_FLAG, &args.json, NULL, "with tokens and their log-probabilities"}};
     const joust_usage usage = {
         .verb = "score",
         .synopsis = "joust score --model DIR [--prompt TEXT] --response TEXT [--json]",
@@ -173,8 +142,6 @@ int joust_verb_score(int argc, char **argv)
     if (!args.model || !args.response)
         st = joust_fail(&err, JOUST_INVALID, "%s is missing",
                         args.model ? "--response TEXT" : "--model DIR");
-    if (st == JOUST_OK && args.hidden && !args.json)
-        st = joust_fail(&err, JOUST_INVALID, "--hidden: goes with --json");
     if (st == JOUST_OK)
         st = joust_local_model_open(args.model, &args.place, &model, &err);
     if (st == JOUST_OK)

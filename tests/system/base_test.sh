@@ -17,13 +17,3 @@ header() {
     head -c 2000 "$1/model.safetensors" | tr -d '\0' | sed 's/}}.*//' | head -n 1
 }
 [ "$(header "$dir/base/checkpoints/policy")" = "$(header "$jobs/quickstart-base")" ] || fail "other tensors"
-
-# Hidden states: a row of the model's width for each token of the response, the same whatever stands behind.
-states() {
-    "$joust" score --model "$jobs/quickstart-base" --prompt "Sam has" --response "$1" --json --hidden |
-        sed 's/.*"hidden_states":\[\[\(.*\)\]\]}$/\1/; s/\],\[/\n/g'
-}
-[ "$(states " 3 apples" | awk -F, '{ print NF }' | paste -sd, -)" = 96,96 ] || fail "the shape of hidden states"
-[ "$(states " 3 apples ." | head -n 2)" = "$(states " 3 apples")" ] || fail "hidden states depend on what stands behind"
-if "$joust" score --model "$jobs/quickstart-base" --response x --hidden >"$dir/said" 2>&1; then fail "--hidden without --json"; fi
-grep -q -e "--hidden: goes with --json" "$dir/said" || fail "$(cat "$dir/said")"
