@@ -359,8 +359,7 @@ static const joust_key TRAIN_KEYS[] = {
      .offset = AT(external.nodes),
      .low = 1,
      .high = 65536,
-     .help = "command: that it uses; it is started on its worker's node alone, and places itself "
-             "on the others"},
+     .help = "command: 1: it is started on its worker's node alone, and places itself on any others"},
     {.name = "gpus",
      .kind = JOUST_KEY_U32,
      .offset = AT(external.gpus),

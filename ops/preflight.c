@@ -93,7 +93,8 @@ static joust_status check_adapter(const joust_job_model *model, const joust_job_
         return JOUST_OK;
     joust_status st = joust_adapter_read_settings(model->path, &has, err);
     return st == JOUST_OK
-               ? joust_adapter_check_same(&has, train->has_lora ? &train->lora : NULL, err)
+               ? joust_adapter_check_same(
+                     &has, train->has_lora && !train->has_external ? &train->lora : NULL, err)
                : st;
 }
 

@@ -34,12 +34,16 @@ static joust_status check_external(const joust_job_check *c, const joust_job_tra
         REFUSE(c, "it is empty");
     if (t->external.nodes == 0 || t->external.deadline_ms == 0)
         REFUSE(c, "nodes and deadline_ms are 1 or above");
+    joust_check_set_key(c, "%s.nodes", at);
+    if (t->external.nodes > 1)
+        REFUSE(
+            c,
+            "a train.command is started on one node, its worker's, so nodes is 1: a program that "
+            "spans %u starts itself on the others (srun, torchrun, mpirun)",
+            t->external.nodes);
     joust_check_set_key(c, "%s.loss", at);
     if (joust_policy_traits_of(t->loss))
         REFUSE(c, "a policy loss isn't given to a train.command yet: it gets pairs");
-    joust_check_set_key(c, "%s.lora", at);
-    if (t->has_lora)
-        REFUSE(c, "not with train.command: what it gives back is whole checkpoints");
     return JOUST_OK;
 }
 
@@ -125,8 +129,7 @@ static joust_status check_policy(const joust_job_check *c, const joust_job_train
     if (!traits)
         return JOUST_OK;
     joust_check_set_key(c, "%s.beta", at);
-    if ((t->beta < JOUST_DEFAULT_BETA || t->beta > JOUST_DEFAULT_BETA) &&
-        t->loss != JOUST_LOSS_RWR)
+    if ((t->beta < JOUST_DEFAULT_BETA || t->beta > JOUST_DEFAULT_BETA) && t->loss != JOUST_LOSS_RWR)
         REFUSE(c, "has no effect on the loss %s; leave it out", traits->name);
     joust_check_set_key(c, "%s.sft_weight", at);
     if (t->sft_weight > 0)

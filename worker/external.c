@@ -10,12 +10,12 @@
 #include "proto/base/log.h"
 #include "proto/base/text.h"
 #include "worker/child.h"
-#include "worker/external.h"
+#include "worker/engine/lora.h"
 #include "worker/trainer_internal.h"
 
 #define TURN_MS   20
 #define END_MS    6000 /* for all of it to end, its guard included */
-#define MAX_VARS  32u
+#define MAX_VARS  48u
 #define ROWS      64u /* fetched at a time */
 #define MAX_STEPS 10000000u
 
@@ -282,6 +282,55 @@ static void set_real(run *r, const char *name, double value)
     set_var(r, name, text);
 }
 
+static const char *schedule_name(joust_schedule schedule)
+{
+    switch (schedule) {
+    case JOUST_SCHEDULE_CONSTANT:
+        return "constant";
+    case JOUST_SCHEDULE_LINEAR:
+        return "linear";
+    case JOUST_SCHEDULE_COSINE:
+        return "cosine";
+    }
+    return "";
+}
+
+static void give_optimiser(run *r)
+{
+    const joust_job_train *p = r->params;
+    set_real(r, "JOUST_LEARNING_RATE", p->learning_rate);
+    set_real(r, "JOUST_MIN_LEARNING_RATE_RATIO", p->min_learning_rate_ratio);
+    set_var(r, "JOUST_SCHEDULE", schedule_name(p->schedule));
+    set_number(r, "JOUST_WARMUP_STEPS", p->warmup_steps);
+    set_number(r, "JOUST_MAX_STEPS", p->max_steps);
+    set_number(r, "JOUST_BATCH_SIZE", p->batch_size);
+    set_real(r, "JOUST_WEIGHT_DECAY", p->weight_decay);
+    set_real(r, "JOUST_CLIP", p->clip);
+    set_real(r, "JOUST_ADAM_BETA1", p->adam_beta1);
+    set_real(r, "JOUST_ADAM_BETA2", p->adam_beta2);
+    set_real(r, "JOUST_ADAM_EPS", p->adam_eps);
+    set_number(r, "JOUST_GRADIENT_CHECKPOINTING", p->has_recompute && p->recompute);
+}
+
+static void give_lora(run *r)
+{
+    const joust_lora_settings none = {0}, *lora = r->params->has_lora ? &r->params->lora : &none;
+    joust_buf names = {0};
+    for (uint32_t bit = 1; bit <= JOUST_LORA_DOWN; bit <<= 1)
+        if (lora->targets & bit)
+            joust_buf_format(&names, "%s%s", names.n ? "," : "", joust_lora_target_name(bit));
+    char *text = joust_buf_take_text(&names);
+    joust_buf_fini(&names);
+    set_number(r, "JOUST_LORA_RANK", lora->rank);
+    set_real(r, "JOUST_LORA_ALPHA", lora->alpha);
+    if (text)
+        set_var(r, "JOUST_LORA_TARGETS", text);
+    else
+        r->vars[r->n_vars++] = NULL; /* give_variables sees it */
+    set_number(r, "JOUST_LORA_RSLORA", lora->rslora);
+    joust_free(text);
+}
+
 static joust_status give_variables(run *r, joust_error *err)
 {
     const joust_job_train *p = r->params;
@@ -311,9 +360,10 @@ static joust_status give_variables(run *r, joust_error *err)
     set_number(r, "JOUST_SEED", r->t->job->seed);
     set_var(r, "JOUST_LOSS", loss ? loss->name : "");
     set_real(r, "JOUST_BETA", p->beta);
-    set_real(r, "JOUST_LEARNING_RATE", p->learning_rate);
-    set_number(r, "JOUST_BATCH_SIZE", p->batch_size);
-    set_number(r, "JOUST_MAX_STEPS", p->max_steps);
+    set_real(r, "JOUST_SFT_WEIGHT", p->sft_weight);
+    set_real(r, "JOUST_LABEL_SMOOTHING", p->objective.label_smoothing);
+    give_optimiser(r);
+    give_lora(r);
     set_number(r, "JOUST_NODES", p->external.nodes);
     set_number(r, "JOUST_GPUS", p->external.gpus);
     set_var(r, "MASTER_ADDR", "127.0.0.1");

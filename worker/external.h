@@ -8,8 +8,14 @@
  *                    Or JOUST_DATA: the file of train.data
  *   JOUST_OUTPUT     empty folder: at the end config.json and weights of the next version lie there
  *   JOUST_STATE      folder for its own checkpoints; JOUST_RESUME: the newest that is durable, or ""
- *   JOUST_ROUND JOUST_STAGE JOUST_VERSION JOUST_SEED JOUST_LOSS JOUST_BETA JOUST_LEARNING_RATE JOUST_BATCH_SIZE
- *   JOUST_MAX_STEPS JOUST_NODES JOUST_GPUS CUDA_VISIBLE_DEVICES; MASTER_ADDR and MASTER_PORT of a rendezvous on this node
+ *   JOUST_ROUND JOUST_STAGE JOUST_VERSION JOUST_SEED; MASTER_ADDR and MASTER_PORT of a rendezvous on this node
+ *   JOUST_NODES (1) JOUST_GPUS CUDA_VISIBLE_DEVICES
+ *   the job's keys under `train`, defaults filled in, a flag as 0 or 1:
+ *   JOUST_LOSS JOUST_BETA JOUST_SFT_WEIGHT JOUST_LABEL_SMOOTHING JOUST_LEARNING_RATE JOUST_MIN_LEARNING_RATE_RATIO
+ *   JOUST_SCHEDULE (constant, linear, cosine) JOUST_WARMUP_STEPS JOUST_MAX_STEPS JOUST_BATCH_SIZE JOUST_WEIGHT_DECAY
+ *   JOUST_CLIP JOUST_ADAM_BETA1 JOUST_ADAM_BETA2 JOUST_ADAM_EPS JOUST_GRADIENT_CHECKPOINTING
+ *   JOUST_LORA_RANK (0: every weight) JOUST_LORA_ALPHA JOUST_LORA_TARGETS ("q_proj,v_proj") JOUST_LORA_RSLORA: what it trains;
+ *   what it gives back is a whole checkpoint all the same, an adapter merged
  *
  * What it prints goes to LOGS/WORKER-train-MODEL.log. A line that is a JSON object with a number `loss` is a step (names as
  * TRL's or ours); one with {"checkpoint": NAME} says that the folder JOUST_STATE/NAME is complete and won't change: it is

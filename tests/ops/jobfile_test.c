@@ -367,6 +367,22 @@ static void an_adapter_is_asked_for_by_pefts_names(void **state)
                  "o_proj, gate_proj, up_proj, down_proj\n");
 }
 
+/* A program of others gets the adapter's settings, and one node. */
+static void other_trainers_are_read(void **state)
+{
+    (void)state;
+    joust_jobfile file;
+    char *text = with_line(12, "train: {command: run it, nodes: 1, lora: {rank: 4}}");
+    assert_int_equal(parse(text, NULL, "", &file), JOUST_OK);
+    assert_true(file.job.train.has_external && file.job.train.has_lora);
+    joust_jobfile_fini(&file);
+    joust_free(text);
+    refused_line(12, "train: {command: run it, nodes: 2}",
+                 "j.yaml:12:33: train.nodes: a train.command is started on one node, its worker's, "
+                 "so nodes is 1: a program that spans 2 starts itself on the others (srun, "
+                 "torchrun, mpirun)\n");
+}
+
 /* It changes no bit: a job is the same with and without, and may change it on resume. */
 static void recomputed_activations_are_not_identity(void **state)
 {
@@ -719,6 +735,7 @@ int main(void)
         cmocka_unit_test(more_problems_than_are_kept_are_counted),
         cmocka_unit_test(names_of_the_ecosystem_are_accepted_and_reported),
         cmocka_unit_test(an_adapter_is_asked_for_by_pefts_names),
+        cmocka_unit_test(other_trainers_are_read),
         cmocka_unit_test(recomputed_activations_are_not_identity),
         cmocka_unit_test(overrides_reach_every_key),
         cmocka_unit_test(overrides_go_through_the_same_checks),

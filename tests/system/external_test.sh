@@ -35,7 +35,7 @@ no_trainer() {
 
 toy="exec $JOUST_BUILD/toy_trainer --die-once $dir/there" # the file is there: it doesn't die of that
 : >"$dir/there"
-job "$toy --steps 40 --step-ms 100 --save-every 5"
+job "$toy --steps 40 --step-ms 100 --save-every 5" ", lora: {rank: 4}"
 store=$dir/killed
 log=$store/logs/worker-0-train-policy.log
 begin "$store"
@@ -71,6 +71,10 @@ refused dies "ended with status 134"
 refused nothing "without a whole result"
 refused shape "intermediate_size"
 refused never-ends "it hasn't ended after 1.5 s" ", deadline_ms: 1500"
+
+job "$toy" ", nodes: 2"
+"$joust" validate "$dir/job.yaml" >"$dir/validate" 2>&1 && fail "two nodes"
+grep -q "train.nodes: a train.command is started on one node" "$dir/validate" || fail "$(cat "$dir/validate")"
 
 # The examples for trainers of others are good job files.
 for example in trl openrlhf; do

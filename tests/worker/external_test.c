@@ -177,6 +177,39 @@ static void test_files(void **state)
     joust_unit_result_fini(&r);
 }
 
+/* The job's settings of training, those of an adapter included. */
+static void test_settings(void **state)
+{
+    bench *b = *state;
+    joust_error err;
+    joust_unit_result r = {0};
+    joust_job_train *t = &b->stage.train;
+    t->schedule = JOUST_SCHEDULE_COSINE;
+    t->warmup_steps = 7;
+    t->weight_decay = 0.25;
+    t->clip = 0.5;
+    t->min_learning_rate_ratio = 0.125;
+    t->sft_weight = 1.5;
+    const char *command =
+        "set -e; echo \"$JOUST_SCHEDULE $JOUST_WARMUP_STEPS $JOUST_WEIGHT_DECAY $JOUST_CLIP "
+        "$JOUST_MIN_LEARNING_RATE_RATIO $JOUST_SFT_WEIGHT $JOUST_GRADIENT_CHECKPOINTING "
+        "$JOUST_LORA_RANK $JOUST_LORA_ALPHA [$JOUST_LORA_TARGETS] $JOUST_LORA_RSLORA\" >" LOGS
+        "/settings; cp $JOUST_BASE/* $JOUST_OUTPUT/";
+    const char *expected[] = {"cosine 7 0.25 0.5 0.125 1.5 0 0 0 [] 0\n",
+                              "cosine 7 0.25 0.5 0.125 1.5 1 4 12 [q_proj,down_proj] 1\n"};
+    for (uint32_t i = 0; i < 2; i++) {
+        joust_buf text = {0};
+        check_ok(train(b, command, &r, &err));
+        check_ok(joust_file_read(LOGS "/settings", 4096, &text, &err));
+        assert_string_equal((const char *)text.data, expected[i]);
+        joust_buf_fini(&text);
+        joust_unit_result_fini(&r);
+        t->has_lora = t->has_recompute = t->recompute = true;
+        t->lora = (joust_lora_settings){
+            .rank = 4, .targets = JOUST_LORA_Q | JOUST_LORA_DOWN, .alpha = 12, .rslora = true};
+    }
+}
+
 /* Its texts, read again as one, are the tokens that the policy saw and drew. */
 static void test_blanks(void **state)
 {
@@ -320,6 +353,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_result, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_settings, setup, teardown),
         cmocka_unit_test_setup_teardown(test_blanks, setup_metaspace, teardown),
         cmocka_unit_test_setup_teardown(test_misbehaviour, setup, teardown),
         cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
