@@ -23,6 +23,7 @@ static const joust_choice LOSSES[] = {{"dpo", JOUST_LOSS_DPO, false},
                                       {"kto", JOUST_LOSS_KTO, false},
                                       {"dno", JOUST_LOSS_DNO, false},
                                       {"rebel", JOUST_LOSS_REBEL, false},
+                                      {"sppo_soft", JOUST_LOSS_SPPO_SOFT, false},
                                       {"reinforce", JOUST_LOSS_REINFORCE, false},
                                       {"rloo", JOUST_LOSS_RLOO, false},
                                       {"grpo", JOUST_LOSS_GRPO, false},
@@ -62,6 +63,7 @@ static const joust_key MIX_KEYS[] = {
     MIX("discopop", JOUST_LOSS_DISCOPOP), MIX("sigmoid_norm", JOUST_LOSS_SIGMOID_NORM),
     MIX("simpo", JOUST_LOSS_SIMPO),       MIX("orpo", JOUST_LOSS_ORPO),
     MIX("dno", JOUST_LOSS_DNO),           MIX("rebel", JOUST_LOSS_REBEL),
+    MIX("sppo_soft", JOUST_LOSS_SPPO_SOFT),
     MIX("sft", JOUST_LOSS_SFT),
 };
 #undef MIX
@@ -325,7 +327,7 @@ static const joust_key TRAIN_KEYS[] = {
      .present = AT(has_objective),
      .low = 0,
      .high = 1e6,
-     .help = "dno, rebel, margin, bradley_terry_margin: the pair's margin of rewards times this is "
+     .help = "dno, rebel, sppo_soft, margin, bradley_terry_margin: the pair's margin of rewards times this is "
              "the target; 1 by default"},
     {.name = "reference_sync_steps",
      .kind = JOUST_KEY_U32,

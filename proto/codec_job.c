@@ -133,7 +133,8 @@ static const joust_field objective_fields[] = {
     VALUE(joust_objective, 34, mix[JOUST_LOSS_ORPO]),
     VALUE(joust_objective, 35, mix[JOUST_LOSS_KTO]),
     VALUE(joust_objective, 36, mix[JOUST_LOSS_DNO]),
-    VALUE(joust_objective, 37, mix[JOUST_LOSS_REBEL])};
+    VALUE(joust_objective, 37, mix[JOUST_LOSS_REBEL]),
+    VALUE_OR_0(joust_objective, 43, mix[JOUST_LOSS_SPPO_SOFT])};
 static const joust_record_type objective_type =
     RECORD_TYPE(joust_objective, joust__wire__job_objective__descriptor, objective_fields);
 

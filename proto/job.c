@@ -221,6 +221,19 @@ static joust_policy_settings policy_settings(const joust_job *job, const joust_j
                                    .max_tokens = job->rollout.sampling.max_tokens};
 }
 
+/* Whether all judges that reward say how often an answer wins, or whether it is right. */
+static bool rewards_are_rates(const joust_job *job)
+{
+    bool rates = true;
+    for (uint32_t i = 0; i < job->n_judges; i++) {
+        const joust_job_judge *judge = &job->judges[i];
+        if (judge->role != JOUST_ROLE_EVALUATE)
+            rates =
+                rates && (judge->kind == JOUST_JUDGE_COMPARE || judge->kind == JOUST_JUDGE_RULE);
+    }
+    return rates;
+}
+
 joust_train_settings joust_job_train_settings(const joust_job *job, const joust_job_train *p)
 {
     const joust_policy_traits *traits = joust_policy_traits_of(p->loss);
@@ -232,6 +245,7 @@ joust_train_settings joust_job_train_settings(const joust_job *job, const joust_
                                   .beta = p->beta,
                                   .sft_weight = p->sft_weight,
                                   .no_reference = p->reference == JOUST_PICK_NONE,
+                                  .rewards_are_rates = rewards_are_rates(job),
                                   .objective = p->objective,
                                   .learning_rate = p->learning_rate,
                                   .min_learning_rate_ratio = p->min_learning_rate_ratio,

@@ -34,6 +34,7 @@ static const joust_loss_traits TRAITS[JOUST_N_LOSSES] = {
     [JOUST_LOSS_MARGIN] = {"margin", .of_pairs = true, .of_scores = true, .reference_free = true,
                            .keys = JOUST_TAKES_REWARD_SCALE},
     [JOUST_LOSS_VALUE] = {"value", .of_scores = true, .reference_free = true},
+    [JOUST_LOSS_SPPO_SOFT] = {"sppo_soft", .of_pairs = true, .keys = JOUST_TAKES_REWARD_SCALE},
 };
 
 static const joust_policy_traits POLICIES[] = {

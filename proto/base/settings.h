@@ -52,6 +52,7 @@ typedef enum joust_loss {
     JOUST_LOSS_BRADLEY_TERRY_MARGIN = 21,
     JOUST_LOSS_MARGIN = 22,
     JOUST_LOSS_VALUE = 23, /* of every token, by joust_policy_settings.value_clip */
+    JOUST_LOSS_SPPO_SOFT = 24, /* on pairs */
     /* What a job calls by name: settings of JOUST_LOSS_POLICY, which is what the engine gets. */
     JOUST_LOSS_REINFORCE = 40,
     JOUST_LOSS_RLOO = 41,
@@ -63,7 +64,7 @@ typedef enum joust_loss {
     JOUST_LOSS_PPO = 47, /* with a critic, which JOUST_LOSS_VALUE trains beside it */
     JOUST_LOSS_RWR = 48
 } joust_loss;
-#define JOUST_N_LOSSES 24u /* one more than the last that the engine knows */
+#define JOUST_N_LOSSES 25u /* one more than the last that the engine knows */
 
 typedef enum joust_schedule {
     JOUST_SCHEDULE_CONSTANT = 1,
@@ -78,7 +79,7 @@ typedef struct joust_objective {
     double ld_alpha;                             /* weight of tokens beyond the shorter answer; 1 */
     double desirable_weight, undesirable_weight; /* KTO; 1 */
     double discopop_tau;                         /* 0.05 */
-    double reward_scale;           /* DNO, REBEL: target = this times the pair's margin; 1 */
+    double reward_scale;           /* DNO, REBEL, SPPO: target = this times the pair's margin; 1 */
     double mix[JOUST_N_LOSSES];    /* weight of each loss; `loss` itself: 1 where 0 */
     uint32_t reference_sync_steps; /* the reference moves after every so many steps; 0: never */
     double reference_mixup;        /* by this share of the way to the policy; 0.6 */
@@ -184,6 +185,7 @@ typedef struct joust_train_settings {
     joust_loss loss;
     double beta, sft_weight; /* of losses on pairs */
     bool no_reference;       /* the reference's log-probabilities are 0 */
+    bool rewards_are_rates;  /* SPPO_SOFT: rewards are win rates, 0 to 1; else log-odds */
     joust_objective objective;
     joust_policy_settings policy;                  /* JOUST_LOSS_POLICY */
     double learning_rate, min_learning_rate_ratio; /* peak; final / peak */

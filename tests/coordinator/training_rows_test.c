@@ -233,6 +233,7 @@ static void answers_come_group_by_group(void **state)
     close_pairs(&s, &rows);
 }
 
+/* Steps stay full: where an even group would stand the next one does. */
 static void dynamic_sampling_leaves_even_groups_out(void **state)
 {
     sample_store s;
@@ -246,6 +247,13 @@ static void dynamic_sampling_leaves_even_groups_out(void **state)
         read_ordinals(rows, 0, 2 * n, 2 * n, got);
         for (uint32_t i = 0; i < 2 * n; i++)
             assert_true(!dynamic || got[i] / SAMPLE_SAMPLES != 1);
+        for (uint32_t pass = 0; pass < 2; pass++) {
+            bool seen[SAMPLE_SAMPLES * SAMPLE_PER_ROUND] = {false};
+            for (uint32_t i = pass * n; i < (pass + 1) * n; i++) {
+                assert_false(seen[got[i]]);
+                seen[got[i]] = true;
+            }
+        }
         close_pairs(&s, &rows);
     }
 }

@@ -146,8 +146,8 @@ static void a_wrong_key_names_the_nearest(void **state)
 
 #define LOSSES                                                                                     \
     "dpo, sft, hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, "  \
-    "discopop, sigmoid_norm, simpo, orpo, kto, dno, rebel, reinforce, rloo, grpo, dr_grpo, dapo, " \
-    "gspo, cispo, ppo, rwr, bradley_terry, bradley_terry_margin, margin"
+    "discopop, sigmoid_norm, simpo, orpo, kto, dno, rebel, sppo_soft, reinforce, rloo, grpo, "     \
+    "dr_grpo, dapo, gspo, cispo, ppo, rwr, bradley_terry, bradley_terry_margin, margin"
 
 static void a_wrong_type_says_what_was_expected(void **state)
 {
@@ -365,6 +365,21 @@ static void an_adapter_is_asked_for_by_pefts_names(void **state)
     refused_line(12, "train: {lora: {targets: []}}",
                  "j.yaml:12:25: train.lora.targets: name at least one of q_proj, k_proj, v_proj, "
                  "o_proj, gate_proj, up_proj, down_proj\n");
+}
+
+/* Rewards of a judge that asks yes or no are log-odds; what comparisons and rules give lies from 0 to 1. */
+static void win_rates_follow_the_judges(void **state)
+{
+    (void)state;
+    joust_job_judge judges[2] = {{.role = JOUST_ROLE_REWARD}, {.role = JOUST_ROLE_EVALUATE}};
+    const joust_job job = {.n_judges = 2, .judges = judges};
+    const joust_job_train train = {.loss = JOUST_LOSS_SPPO_SOFT};
+    for (uint32_t kind = JOUST_JUDGE_YES_NO; kind <= JOUST_JUDGE_RANDOM; kind++) {
+        judges[0].kind = (joust_judge_kind)kind;
+        judges[1].kind = kind == JOUST_JUDGE_YES_NO ? JOUST_JUDGE_RULE : JOUST_JUDGE_YES_NO;
+        assert_true(joust_job_train_settings(&job, &train).rewards_are_rates ==
+                    (kind == JOUST_JUDGE_COMPARE || kind == JOUST_JUDGE_RULE));
+    }
 }
 
 /* A program of others gets the adapter's settings, and one node. */
@@ -735,6 +750,7 @@ int main(void)
         cmocka_unit_test(more_problems_than_are_kept_are_counted),
         cmocka_unit_test(names_of_the_ecosystem_are_accepted_and_reported),
         cmocka_unit_test(an_adapter_is_asked_for_by_pefts_names),
+        cmocka_unit_test(win_rates_follow_the_judges),
         cmocka_unit_test(other_trainers_are_read),
         cmocka_unit_test(recomputed_activations_are_not_identity),
         cmocka_unit_test(overrides_reach_every_key),

@@ -33,6 +33,8 @@ trains 0.5108 loss=exo_pair label_smoothing=0.1
 trains 1.3862 loss=nca_pair
 trains 1.3862 loss=bco_pair
 trains 50 loss=sppo_hard
+trains - loss=sppo_soft reward_scale=0.5
+awk -v got="$got" 'BEGIN { exit !(got > 0 && got < 50) }' || fail "sppo_soft: $got"
 trains 1 loss=apo_zero
 trains 1 loss=apo_down
 trains 0.8465 loss=discopop

@@ -236,6 +236,7 @@ static void test_more_losses(void **state)
 {
     (void)state;
     check_losses(JOUST_LOSS_APO_DOWN, JOUST_LOSS_REBEL);
+    check_losses(JOUST_LOSS_SPPO_SOFT, JOUST_LOSS_SPPO_SOFT);
 }
 
 /* What bends them: lengths, a mix, no reference; no tokens at all. */

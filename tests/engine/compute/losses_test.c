@@ -50,6 +50,7 @@ static joust_train_settings settings_of(const json_t *c)
     p.objective.undesirable_weight = number(s, "undesirable_weight");
     p.objective.discopop_tau = number(s, "discopop_tau");
     p.objective.reward_scale = number(s, "reward_scale");
+    p.rewards_are_rates = json_is_true(json_object_get(s, "rewards_are_rates"));
     const char *name;
     json_t *weight;
     json_object_foreach(json_object_get(s, "mix"), name, weight) p.objective.mix[loss_of(name)] =
@@ -80,13 +81,12 @@ static void check_near(const json_t *c, const char *what, double got)
                  what, got, expected);
 }
 
-static void pairs_agree_with_pytorch(void **state)
+static void check_pairs(const json_t *cases, bool seen[JOUST_N_LOSSES])
 {
-    (void)state;
-    json_t *golden = load_golden(), *c;
-    bool seen[JOUST_N_LOSSES] = {false};
+    const json_t *c;
     size_t i;
-    json_array_foreach(json_object_get(golden, "pairs"), i, c)
+    assert_true(json_array_size(cases) > 0);
+    json_array_foreach(cases, i, c)
     {
         const joust_train_settings p = settings_of(c);
         const joust_pair_logps pair = pair_of(c);
@@ -97,6 +97,15 @@ static void pairs_agree_with_pytorch(void **state)
         check_near(c, "plain_chosen", y.plain_chosen);
         seen[p.loss] = true;
     }
+}
+
+static void pairs_agree_with_pytorch(void **state)
+{
+    (void)state;
+    json_t *golden = load_golden();
+    bool seen[JOUST_N_LOSSES] = {false};
+    check_pairs(json_object_get(golden, "pairs"), seen);
+    check_pairs(json_object_get(golden, "soft_pairs"), seen);
     for (uint32_t k = 1; k < JOUST_N_LOSSES; k++)
         assert_true(seen[k] || k == JOUST_LOSS_SFT || k == JOUST_LOSS_POLICY ||
                     k == JOUST_LOSS_VALUE);

@@ -6,7 +6,8 @@ Run by hand where torch is installed; the result is committed. Layout:
    "policy": [{"settings": {...}, "logps", "old", "ref", "sampler", "advantages", "share", "loss", "slopes"}],
    "advantages": [{"kind", "rewards", "expected"}],
    "values": [{"clip", "share", "values", "old", "returns", "loss", "slopes"}],
-   "gae": [{"gamma", "lambda", "rewards", "values", "advantages", "returns"}]}
+   "gae": [{"gamma", "lambda", "rewards", "values", "advantages", "returns"}],
+   "soft_pairs": [as pairs: sppo_soft, with rewards_are_rates among the settings]}
 The formulas are written from the papers' and TRL's definitions; tests/evidence/trl_curves.sh runs TRL itself.
 """
 import json
@@ -27,6 +28,11 @@ def log_odds(x):
     return x - torch.log(-torch.expm1(x))
 
 
+def soft(s, p):
+    lead = torch.tensor(s["reward_scale"] * p["margin"])
+    return (lead.clamp(-1, 1) / 2 if s.get("rewards_are_rates") else torch.sigmoid(lead) - 0.5)
+
+
 # c, r: log-ratios of the chosen and rejected answer (per token where the loss is); s: settings; p: the pair.
 PAIRED = {
     "dpo": lambda c, r, s, p: smooth(s["beta"] * (c - r), s["label_smoothing"]),
@@ -42,6 +48,8 @@ PAIRED = {
     - 0.5 * logsigmoid(-s["beta"] * r),
     "bco_pair": lambda c, r, s, p: -logsigmoid(s["beta"] * c) - logsigmoid(-s["beta"] * r),
     "sppo_hard": lambda c, r, s, p: (c - 0.5 / s["beta"]) ** 2 + (r + 0.5 / s["beta"]) ** 2,
+    # Wu et al. 2024, eta = 1 / beta; P by Bradley and Terry, or from win rates
+    "sppo_soft": lambda c, r, s, p: (c - soft(s, p) / s["beta"]) ** 2 + (r + soft(s, p) / s["beta"]) ** 2,
     "apo_zero": lambda c, r, s, p: 1 - torch.sigmoid(s["beta"] * c) + torch.sigmoid(s["beta"] * r),
     "apo_down": lambda c, r, s, p: torch.sigmoid(s["beta"] * c) + 1 - torch.sigmoid(s["beta"] * (c - r)),
     "discopop": lambda c, r, s, p: (
@@ -178,7 +186,7 @@ def gae_case(gamma, lam):
 
 
 def main():
-    cases = [case(loss) for loss in PAIRED for _ in range(4)]
+    cases = [case(loss) for loss in PAIRED if loss != "sppo_soft" for _ in range(4)]
     cases += [case(loss, no_reference=True, sft_weight=0.7) for loss in ("dpo", "ipo", "hinge")]
     cases += [case("dpo", mix={"dpo": 0.8, "bco_pair": 0.2, "sft": 1.0}),
               case("ipo", mix={"simpo": 0.5, "orpo": 0.1, "apo_zero": 2.0}, sft_weight=0.3),
@@ -194,8 +202,11 @@ def main():
         f.write('"advantages": [\n' + ",\n".join(json.dumps(c) for c in advantages) + "\n],\n")
         values = [value_case(clip) for clip in (0.0, 0.2, 0.2, 0.5)]
         gae = [gae_case(gamma, lam) for gamma, lam in ((1.0, 0.95), (0.99, 0.9), (1.0, 1.0), (0.9, 0.0))]
+        soft_cases = [case("sppo_soft", reward_scale=random.uniform(0.2, 3), rewards_are_rates=rates)
+                      for rates in (False, True) for _ in range(4)]
         f.write('"values": [\n' + ",\n".join(json.dumps(c) for c in values) + "\n],\n")
-        f.write('"gae": [\n' + ",\n".join(json.dumps(c) for c in gae) + "\n]}\n")
+        f.write('"gae": [\n' + ",\n".join(json.dumps(c) for c in gae) + "\n],\n")
+        f.write('"soft_pairs": [\n' + ",\n".join(json.dumps(c) for c in soft_cases) + "\n]}\n")
 
 
 main()

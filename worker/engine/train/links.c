@@ -95,6 +95,21 @@ static slopes sppo_hard(const point *x)
     return (slopes){c * c + r * r, 2 * c, 2 * r};
 }
 
+/* By how much the probability that the chosen one wins is above 1/2. */
+static double lead(const point *x)
+{
+    const double margin = x->p->objective.reward_scale * x->margin;
+    if (!x->p->rewards_are_rates)
+        return joust_sigmoid(margin) - 0.5;
+    return 0.5 * (margin < -1 ? -1 : margin > 1 ? 1 : margin);
+}
+
+static slopes sppo_soft(const point *x)
+{
+    const double target = lead(x) / x->p->beta, c = x->chosen - target, r = x->rejected + target;
+    return (slopes){c * c + r * r, 2 * c, 2 * r};
+}
+
 /* d sigmoid(z) / dz. */
 static double bell(double z)
 {
@@ -190,17 +205,28 @@ static slopes margin(const point *x)
     return left > 0 ? of_difference(left, -1) : of_difference(0, 0);
 }
 
-static link_fn *const LINKS[JOUST_N_LOSSES] = {
-    [JOUST_LOSS_DPO] = dpo,           [JOUST_LOSS_HINGE] = hinge,
-    [JOUST_LOSS_IPO] = ipo,           [JOUST_LOSS_ROBUST] = robust,
-    [JOUST_LOSS_EXO_PAIR] = exo_pair, [JOUST_LOSS_NCA_PAIR] = nca_pair,
-    [JOUST_LOSS_BCO_PAIR] = bco_pair, [JOUST_LOSS_SPPO_HARD] = sppo_hard,
-    [JOUST_LOSS_APO_ZERO] = apo_zero, [JOUST_LOSS_APO_DOWN] = apo_down,
-    [JOUST_LOSS_DISCOPOP] = discopop, [JOUST_LOSS_SIGMOID_NORM] = dpo,
-    [JOUST_LOSS_SIMPO] = simpo,       [JOUST_LOSS_ORPO] = orpo,
-    [JOUST_LOSS_KTO] = kto,           [JOUST_LOSS_DNO] = dno,
-    [JOUST_LOSS_REBEL] = rebel,       [JOUST_LOSS_BRADLEY_TERRY] = bradley_terry,
-    [JOUST_LOSS_MARGIN] = margin,     [JOUST_LOSS_BRADLEY_TERRY_MARGIN] = bradley_terry_margin};
+static link_fn *const LINKS[JOUST_N_LOSSES] = {[JOUST_LOSS_DPO] = dpo,
+                                               [JOUST_LOSS_HINGE] = hinge,
+                                               [JOUST_LOSS_IPO] = ipo,
+                                               [JOUST_LOSS_ROBUST] = robust,
+                                               [JOUST_LOSS_EXO_PAIR] = exo_pair,
+                                               [JOUST_LOSS_NCA_PAIR] = nca_pair,
+                                               [JOUST_LOSS_BCO_PAIR] = bco_pair,
+                                               [JOUST_LOSS_SPPO_HARD] = sppo_hard,
+                                               [JOUST_LOSS_APO_ZERO] = apo_zero,
+                                               [JOUST_LOSS_APO_DOWN] = apo_down,
+                                               [JOUST_LOSS_DISCOPOP] = discopop,
+                                               [JOUST_LOSS_SIGMOID_NORM] = dpo,
+                                               [JOUST_LOSS_SIMPO] = simpo,
+                                               [JOUST_LOSS_ORPO] = orpo,
+                                               [JOUST_LOSS_KTO] = kto,
+                                               [JOUST_LOSS_DNO] = dno,
+                                               [JOUST_LOSS_REBEL] = rebel,
+                                               [JOUST_LOSS_BRADLEY_TERRY] = bradley_terry,
+                                               [JOUST_LOSS_MARGIN] = margin,
+                                               [JOUST_LOSS_BRADLEY_TERRY_MARGIN] =
+                                                   bradley_terry_margin,
+                                               [JOUST_LOSS_SPPO_SOFT] = sppo_soft};
 
 /* sft of a mix: TRL's, the mean over all chosen tokens of the step. */
 static void add_sft(double weight, const joust_pair_logps *pair, joust_pair_slopes *to)

@@ -85,6 +85,10 @@ static joust_digest settings_digest(const joust_train_settings *p)
         hash_double(&h, numbers[i]);
     if (p->no_reference || !joust_objective_is_neutral(&p->objective))
         hash_objective(&h, p);
+    if (joust_loss_weight(p->loss, &p->objective, JOUST_LOSS_SPPO_SOFT) > 0) {
+        hash_double(&h, p->objective.mix[JOUST_LOSS_SPPO_SOFT]);
+        joust_hasher_u64(&h, p->rewards_are_rates);
+    }
     if (p->loss == JOUST_LOSS_VALUE)
         hash_double(&h, p->policy.value_clip);
     if (p->loss == JOUST_LOSS_POLICY)
