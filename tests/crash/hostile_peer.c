@@ -203,7 +203,7 @@ static void attack_stranger(attack *a)
     in = enter(a, "other-class", JOUST_PEER_WORKER);
     snprintf(in.hello.numeric_class, sizeof(in.hello.numeric_class), "abacus-f8");
     say_hello(&in);
-    expect_code(&in, JOUST_MSG_GOODBYE, JOUST_DENIED);
+    expect_code(&in, JOUST_MSG_GOODBYE, JOUST_CONFLICT);
     leave(&in);
     in = enter(a, "silent-type", JOUST_PEER_WORKER); /* no HELLO at all */
     in.hello.credit = 0;
