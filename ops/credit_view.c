@@ -138,7 +138,37 @@ static uint64_t ordinal_of(const joust_credit_view *v, const joust_trajectory *t
     return t->key.position * v->plan->stages[t->key.stage].samples + t->sample;
 }
 
+/* PPO: its critic makes the advantages, a token each. */
+static bool is_of_critic(const joust_credit_view *v, const joust_answer_credit *got)
+{
+    return v->plan->stages[got->pair_stage].advantage == JOUST_ADVANTAGE_REWARD;
+}
+
 /* ---- text ------------------------------------------------------------------------------------ */
+
+/* What PPO's critic gave each token. */
+static joust_status print_tokens_credit(const joust_credit_view *v, const joust_trajectory *t,
+                                        const joust_answer_credit *got, joust_error *err)
+{
+    joust_token_credit credit = {0};
+    joust_status st = joust_lineage_get_credit(v->store, v->plan, t->key.round, got->pair_stage,
+                                               ordinal_of(v, t), &credit, err);
+    if (st != JOUST_OK)
+        return st;
+    if (credit.n != t->n_tokens || credit.n == 0)
+        printf("; ppo's critic told no advantages of it: it wasn't trained on, or before they were "
+               "recorded\n");
+    else
+        printf("\ntoken by token: log-prob of the model; of the distribution drawn from; ppo's "
+               "advantage; return\n");
+    for (uint32_t i = 0; credit.n == t->n_tokens && i < credit.n; i++)
+        printf("  %5" PRIu32 " %8" PRIu32 " %10.5f %10.5f %10.5f %10.5f%s\n", i, t->tokens[i],
+               (double)t->raw_logps[i], (double)t->logps[i], (double)credit.advantages[i],
+               (double)credit.returns[i], i < t->n_forced ? "  given" : "");
+    joust_free(credit.advantages);
+    joust_free(credit.returns);
+    return JOUST_OK;
+}
 
 static void print_credit(const joust_credit_view *v, const joust_trajectory *t,
                          const joust_answer_credit *got)
@@ -146,10 +176,8 @@ static void print_credit(const joust_credit_view *v, const joust_trajectory *t,
     const joust_job_rollout *how = &joust_store_job(v->store)->rollout;
     printf("\ncredit\nreward ");
     printf(got->has_reward ? "%.6g" : "none", got->reward);
-    if (v->plan->stages[got->pair_stage].advantage == JOUST_ADVANTAGE_REWARD) {
-        printf("; ppo's critic makes the advantage of each token of it as it trains\n");
+    if (is_of_critic(v, got))
         return;
-    }
     if (!got->has_advantage) {
         printf(", not trained on\n");
         return;
@@ -208,7 +236,10 @@ joust_status joust_credit_explain(joust_store *store, const joust_trajectory *an
     st = joust_credit_view_get(v, answer, &got, err);
     if (st == JOUST_OK && got.pair_stage != JOUST_NONE) {
         print_credit(v, answer, &got);
-        st = print_uses(v, answer, &got, err);
+        if (is_of_critic(v, &got))
+            st = print_tokens_credit(v, answer, &got, err);
+        if (st == JOUST_OK)
+            st = print_uses(v, answer, &got, err);
     }
     joust_credit_view_close(&v);
     return st;
@@ -289,11 +320,28 @@ static joust_status explain_json(joust_credit_view *v, const joust_trajectory *t
     if (st != JOUST_OK || !joust_buf_ok(to) || to->n == 0)
         return st;
     to->n--;
+    joust_token_credit tokens = {0};
+    if (is_of_critic(v, &got))
+        st = joust_lineage_get_credit(v->store, v->plan, t->key.round, got.pair_stage,
+                                      ordinal_of(v, t), &tokens, err);
+    if (st != JOUST_OK)
+        return st;
     joust_json_key(to, "credit");
     joust_json_open(to, '[');
     for (uint32_t i = 0; got.has_advantage && i < t->n_tokens; i++)
         joust_json_add_number(to, "", credit_of(v, t, &got, i));
+    for (uint32_t i = 0; i < tokens.n; i++)
+        joust_json_add_number(to, "", (double)tokens.advantages[i]);
     joust_json_close(to, ']');
+    if (is_of_critic(v, &got)) {
+        joust_json_key(to, "returns");
+        joust_json_open(to, '[');
+        for (uint32_t i = 0; i < tokens.n; i++)
+            joust_json_add_number(to, "", (double)tokens.returns[i]);
+        joust_json_close(to, ']');
+    }
+    joust_free(tokens.advantages);
+    joust_free(tokens.returns);
     st = add_uses(to, v, t, &got, err);
     joust_json_close(to, '}');
     return st;

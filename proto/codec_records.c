@@ -132,7 +132,10 @@ static const joust_field train_step_fields[] = {
     VALUE(joust_train_step, 7, accuracy),
     VALUE(joust_train_step, 8, chosen_reward),
     VALUE(joust_train_step, 9, rejected_reward),
-    NUMBERS(joust_train_step, 10, rows, n_rows, MAX_ROWS)};
+    NUMBERS(joust_train_step, 10, rows, n_rows, MAX_ROWS),
+    NUMBERS(joust_train_step, 11, credited, n_credited, MAX_ROWS),
+    NUMBERS(joust_train_step, 12, advantages, n_credit, JOUST_MAX_STEP_CREDIT),
+    NUMBERS_TOO(joust_train_step, 13, returns, n_credit, JOUST_MAX_STEP_CREDIT)};
 const joust_record_type joust_train_step_type =
     RECORD_TYPE(joust_train_step, joust__wire__train_step__descriptor, train_step_fields);
 

@@ -145,7 +145,14 @@ typedef struct joust_train_step { /* canonical: the same bytes wherever it ran *
     double chosen_reward, rejected_reward;               /* implicit: beta * (logp - ref_logp), means */
     uint32_t n_rows;
     uint64_t *rows; /* (n_rows) pair ordinals or file rows used, in order */
+    /* PPO, of those of the first rows that no step before has used: what the critic gave each token. Else absent. */
+    uint32_t n_credited, n_credit;
+    uint32_t *credited;          /* (n_credited) tokens of row 0, 1, … */
+    float *advantages, *returns; /* (n_credit) row by row; 0 of tokens that nothing was drawn for */
 } joust_train_step;
+/* Tokens of one step whose credit is kept at most, and of steps that travel together. */
+#define JOUST_MAX_STEP_CREDIT  (1u << 20)
+#define JOUST_MAX_STEPS_CREDIT (4u << 20)
 
 typedef struct joust_model_version {
     joust_model_ref model;

@@ -146,3 +146,56 @@ joust_status joust_lineage_get_row_uses(joust_store *store, const joust_plan *pl
     *ret_n = n;
     return JOUST_OK;
 }
+
+/* Takes the row's part of what the step tells; *ret stays empty where it tells nothing of it. */
+static joust_status take_credit(const joust_train_step *step, uint64_t ordinal,
+                                joust_token_credit *ret, joust_error *err)
+{
+    size_t at = 0;
+    uint32_t i = 0;
+    for (; i < step->n_credited && i < step->n_rows && step->rows[i] != ordinal; i++)
+        at += step->credited[i];
+    if (i >= step->n_credited || i >= step->n_rows)
+        return JOUST_OK;
+    const uint32_t n = step->credited[i];
+    if (at > step->n_credit || n > step->n_credit - at)
+        return joust_fail(err, JOUST_CORRUPT, "training step %u: credit of %u tokens, and %u rows",
+                          step->step, step->n_credit, step->n_credited);
+    float *advantages = joust_calloc(n ? n : 1, sizeof(*advantages)),
+          *returns = joust_calloc(n ? n : 1, sizeof(*returns));
+    if (!advantages || !returns) {
+        joust_free(advantages);
+        joust_free(returns);
+        return joust_fail(err, JOUST_NOMEM, "credit of %u tokens", n);
+    }
+    memcpy(advantages, step->advantages + at, n * sizeof(*advantages));
+    memcpy(returns, step->returns + at, n * sizeof(*returns));
+    *ret = (joust_token_credit){.n = n, .advantages = advantages, .returns = returns};
+    return JOUST_OK;
+}
+
+joust_status joust_lineage_get_credit(joust_store *store, const joust_plan *plan, uint32_t round,
+                                      uint32_t pair_stage, uint64_t ordinal,
+                                      joust_token_credit *ret, joust_error *err)
+{
+    joust_key_range range = joust_range_round_field_of(JOUST_ROUND_STEP, round);
+    joust_token_credit got = {0};
+    joust_cursor *cursor;
+    joust_status st = joust_cursor_open(store, JOUST_FAMILY_ROUNDS, &range, &cursor, err);
+    if (st != JOUST_OK)
+        return st;
+    joust_train_step step;
+    while (got.n == 0 && (st = joust_cursor_next_train_step(cursor, &step, err)) == JOUST_OK) {
+        if (step.stage < plan->n_stages && plan->stages[step.stage].kind == JOUST_STAGE_TRAIN &&
+            plan->stages[step.stage].pairs == pair_stage)
+            st = take_credit(&step, ordinal, &got, err);
+        joust_train_step_fini(&step);
+        if (st != JOUST_OK)
+            break;
+    }
+    joust_cursor_close(&cursor);
+    if (st != JOUST_OK && st != JOUST_END)
+        return st;
+    *ret = got;
+    return JOUST_OK;
+}

@@ -45,5 +45,15 @@ JOUST_MUST_USE joust_status joust_lineage_get_row_uses(joust_store *store, const
                                                        uint64_t ordinal, uint32_t max,
                                                        joust_use *ret, uint32_t *ret_n,
                                                        joust_error *err);
+/* What PPO's critic gave the answer of that ordinal, as the first step that used it tells. Zero-initialise; free advantages
+ * and returns. */
+typedef struct joust_token_credit {
+    uint32_t n; /* tokens; 0: nobody told (another loss, not trained on, an older store) */
+    float *advantages, *returns; /* (n) */
+} joust_token_credit;
+JOUST_MUST_USE joust_status joust_lineage_get_credit(joust_store *store, const joust_plan *plan,
+                                                     uint32_t round, uint32_t pair_stage,
+                                                     uint64_t ordinal, joust_token_credit *ret,
+                                                     joust_error *err);
 
 #endif

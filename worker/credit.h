@@ -16,7 +16,7 @@
 
 /* Memory a token of the round; the arrays grow by doubling. */
 #define JOUST_CREDIT_TOKEN_BYTES     5u
-#define JOUST_CREDIT_PPO_TOKEN_BYTES 29u
+#define JOUST_CREDIT_PPO_TOKEN_BYTES 37u /* what its steps record included */
 
 /* Where answers and models come from; all borrowed. */
 typedef struct joust_policy_source {

@@ -318,6 +318,16 @@ joust_status joust_policy_batch_get(joust_policy_batch *b, uint64_t first, uint3
     return st;
 }
 
+joust_status joust_policy_batch_returns(const joust_policy_batch *b, uint64_t ordinal, uint32_t n,
+                                        const double **ret, joust_error *err)
+{
+    joust_credit_tokens known = {0};
+    joust_status st = joust_credit_find(b->credit, ordinal, n, &known, err);
+    if (st == JOUST_OK)
+        *ret = known.returns;
+    return st;
+}
+
 joust_status joust_policy_batch_values(joust_policy_batch *b, uint64_t first, uint32_t n,
                                        const joust_value_row **ret_rows, uint64_t *ret_ordinals,
                                        joust_error *err)

@@ -41,6 +41,10 @@ JOUST_MUST_USE joust_status joust_policy_batch_survey(joust_policy_batch *batch,
 JOUST_MUST_USE joust_status joust_policy_batch_get(joust_policy_batch *batch, uint64_t first,
                                                    uint32_t n, const joust_policy_row **ret_rows,
                                                    uint64_t *ret_ordinals, joust_error *err);
+/* PPO: the critic's returns of an answer that the last call gave, (n) a token. View. Errors: those of joust_credit_find. */
+JOUST_MUST_USE joust_status joust_policy_batch_returns(const joust_policy_batch *batch,
+                                                       uint64_t ordinal, uint32_t n,
+                                                       const double **ret, joust_error *err);
 /* The same for the critic. */
 JOUST_MUST_USE joust_status joust_policy_batch_values(joust_policy_batch *batch, uint64_t first,
                                                       uint32_t n, const joust_value_row **ret_rows,

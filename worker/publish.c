@@ -46,11 +46,20 @@ static joust_status copy_steps(const joust_train_step *steps, uint32_t n, joust_
         return joust_fail(err, JOUST_NOMEM, "train: %u steps", n);
     *ret = copies;
     for (uint32_t i = 0; i < n; i++) {
-        copies[i] = steps[i];
-        copies[i].rows = joust_memdup(steps[i].rows, steps[i].n_rows * sizeof(*steps[i].rows));
-        if (!copies[i].rows)
-            return joust_fail(err, JOUST_NOMEM, "train: %u rows", steps[i].n_rows);
-        *ret_n = i + 1;
+        const joust_train_step *from = &steps[i];
+        joust_train_step *to = &copies[i];
+        *to = *from;
+        to->rows = joust_memdup(from->rows, from->n_rows * sizeof(*from->rows));
+        to->credited = NULL;
+        to->advantages = to->returns = NULL;
+        *ret_n = i + 1; /* what it has is freed with the others */
+        if (from->n_credit) {
+            to->credited = joust_memdup(from->credited, from->n_credited * sizeof(*from->credited));
+            to->advantages = joust_memdup(from->advantages, from->n_credit * sizeof(float));
+            to->returns = joust_memdup(from->returns, from->n_credit * sizeof(float));
+        }
+        if (!to->rows || (from->n_credit && (!to->credited || !to->advantages || !to->returns)))
+            return joust_fail(err, JOUST_NOMEM, "train: %u rows", from->n_rows);
     }
     return JOUST_OK;
 }

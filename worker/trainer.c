@@ -20,6 +20,7 @@ typedef struct run {
     joust_trainer *trainer;
     joust_unit_result *result;
     size_t steps_capacity, metrics_capacity;
+    uint64_t n_told; /* tokens of credit in steps that wait for the next durable state */
     /* pairs */
     joust_pair_feed *feed;
     joust_pair_scores scores;
@@ -277,6 +278,43 @@ static joust_status step_values(run *r, uint64_t first, joust_train_step *step,
     return joust_trainer_step_values(r->trainer, rows, n, report, err);
 }
 
+/* What PPO's critic gave the rows that no step before this one used; it is told once. */
+static joust_status tell_credit(run *r, uint64_t first, const joust_policy_row *rows,
+                                joust_train_step *step, joust_error *err)
+{
+    const uint64_t fresh = first < r->unit->n_rows ? r->unit->n_rows - first : 0;
+    const uint32_t n_fresh = fresh < step->n_rows ? (uint32_t)fresh : step->n_rows;
+    uint32_t n = 0, at = 0;
+    size_t tokens = 0;
+    for (; n < n_fresh && tokens + rows[n].n_response <= JOUST_MAX_STEP_CREDIT &&
+           r->n_told + tokens + rows[n].n_response <= JOUST_MAX_STEPS_CREDIT;
+         n++)
+        tokens += rows[n].n_response;
+    if (n == 0 || tokens == 0)
+        return JOUST_OK;
+    step->credited = joust_calloc(n, sizeof(*step->credited));
+    step->advantages = joust_calloc(tokens, sizeof(*step->advantages));
+    step->returns = joust_calloc(tokens, sizeof(*step->returns));
+    if (!step->credited || !step->advantages || !step->returns)
+        return joust_fail(err, JOUST_NOMEM, "train: credit of %zu tokens", tokens);
+    step->n_credited = n;
+    step->n_credit = (uint32_t)tokens;
+    r->n_told += tokens;
+    for (uint32_t i = 0; i < n; i++) {
+        const double *returns = NULL;
+        joust_status st =
+            joust_policy_batch_returns(r->policy, step->rows[i], rows[i].n_response, &returns, err);
+        if (st != JOUST_OK)
+            return st;
+        step->credited[i] = rows[i].n_response;
+        for (uint32_t k = 0; k < rows[i].n_response; k++, at++) {
+            step->advantages[at] = (float)rows[i].advantages[k];
+            step->returns[at] = (float)returns[k];
+        }
+    }
+    return JOUST_OK;
+}
+
 static joust_status step_answers(run *r, uint64_t first, joust_train_step *step,
                                  joust_step_report *report, joust_error *err)
 {
@@ -285,6 +323,8 @@ static joust_status step_answers(run *r, uint64_t first, joust_train_step *step,
     if (r->params->loss == JOUST_LOSS_VALUE)
         return step_values(r, first, step, report, err);
     joust_status st = joust_policy_batch_get(r->policy, first, n, &rows, step->rows, err);
+    if (st == JOUST_OK && r->params->loss == JOUST_LOSS_PPO)
+        st = tell_credit(r, first, rows, step, err);
     if (st != JOUST_OK)
         return st;
     for (uint32_t i = 0; i < n; i++)
@@ -415,6 +455,7 @@ static joust_status do_steps(run *r, joust_error *err)
         if (st != JOUST_OK)
             return st;
         forget_steps(result);
+        r->n_told = 0;
     }
     return JOUST_OK;
 }

@@ -26,6 +26,23 @@ finish 0
 "$joust" rounds --store "$dir/one" | grep -q "value loss  explained" || fail "rounds: $("$joust" rounds --store "$dir/one")"
 grep -q ForSequenceClassification "$dir/one/checkpoints/critic/config.json" || fail "the critic has no scalar head"
 
+# What the critic gave each token that round 1 trained on is recorded: whitened, over all of them mean 0 and deviation 1.
+credits() { # STORE
+    "$joust" trajectories list --store "$1" --round 1 --json | sed 's/.*"id":"\([^"]*\)".*/\1/' >"$1.ids"
+    while read -r id; do
+        "$joust" trajectories show "$id" --store "$1" --json | grep -o '"id":"[^"]*"\|"credit":[[][^]]*\]\|"returns":[[][^]]*\]'
+    done <"$1.ids" >"$1.credit"
+}
+credits "$dir/one"
+[ -s "$dir/one.ids" ] || fail "no answers"
+sed -n 's/^"credit":\[\(.*\)\]/\1/p' "$dir/one.credit" | tr ',' '\n' |
+    awk '{ n++; sum += $1; size += $1 * $1 } END { exit !(n > 100 && sum / n < 1e-4 && sum / n > -1e-4 && size / n > 0.9 && size / n < 1.1) }' ||
+    fail "the advantages aren't whitened: $(head -c 600 "$dir/one.credit")"
+sed -n 's/^"returns":\[\(.*\)\]/\1/p' "$dir/one.credit" | tr ',' '\n' | awk '{ n++; size += $1 * $1 } END { exit !(n > 100 && size > 1) }' ||
+    fail "no returns"
+"$joust" trajectories show "$(head -n 1 "$dir/one.ids")" --store "$dir/one" >"$dir/shown"
+grep -q "ppo's advantage; return" "$dir/shown" || fail "show: $(cat "$dir/shown")"
+
 begin "$dir/many" --workers 3 --judges 2 --threads 2
 finish 0
 same "$dir/one" "$dir/many"
@@ -43,6 +60,8 @@ await grep -q "stage round 2 group done" "$dir/killed/logs/coordinator.log"
 kill -9 $(roles "$dir/killed" coordinator) 2>/dev/null || true
 finish 0
 same "$dir/one" "$dir/killed"
+credits "$dir/killed"
+cmp "$dir/one.credit" "$dir/killed.credit" || fail "the credit differs after kills"
 weights "$dir/one" "$dir/killed"
 
 # Without the divergence in the reward, and without whitening, other policies are learnt; a critic of one's own is taken as it is.
