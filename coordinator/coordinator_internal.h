@@ -39,6 +39,7 @@ typedef struct joust_generate_count {
     uint32_t round;
     uint64_t groups, trajectories, tokens, stopped, identical;
     uint64_t refused, cut; /* groups whose prompt was too long */
+    uint64_t empty;        /* trajectories without text, those of refused prompts left out */
 } joust_generate_count;
 
 /* The verdicts of a JUDGE stage by joust_outcome, and what the first of each says. */

@@ -33,15 +33,17 @@ static double share(double sum, uint64_t n)
 /* One group more: its trajectories. */
 static void count_group(joust_generate_count *c, const joust_trajectory *group, uint32_t n)
 {
+    const bool refused = n > 0 && group[0].n_tokens == 0 && group[0].finish == JOUST_FINISH_LENGTH;
     bool same = n > 1;
     for (uint32_t i = 0; i < n; i++) {
+        c->empty += !refused && !group[i].text[0];
         same = same && !strcmp(group[i].text, group[0].text);
         c->tokens += group[i].n_tokens;
         c->stopped +=
             group[i].finish == JOUST_FINISH_STOP || group[i].finish == JOUST_FINISH_STOP_STRING;
     }
     c->cut += n > 0 && group[0].n_cut > 0;
-    c->refused += n > 0 && group[0].n_tokens == 0 && group[0].finish == JOUST_FINISH_LENGTH;
+    c->refused += refused;
     c->groups++;
     c->trajectories += n;
     c->identical += same;
@@ -111,6 +113,8 @@ static joust_status count_generate(joust_coordinator *c, uint32_t round, uint32_
         add(f, JOUST_METRIC_REFUSED_PROMPTS, (double)n.refused, n.groups);
     if (n.cut)
         add(f, JOUST_METRIC_CUT_PROMPTS, (double)n.cut, n.groups);
+    if (n.empty)
+        add(f, JOUST_METRIC_EMPTY_ANSWERS, (double)n.empty, n.trajectories);
     if (st == JOUST_OK && n.refused)
         joust_log_warn("stage",
                        "round %u %s: %llu of %llu prompts are too long: their responses "

@@ -12,6 +12,7 @@
 #define JOUST_METRIC_REFUSED_PROMPTS                                                               \
     "refused_prompts" /* groups without a token: prompts too long; absent: none */
 #define JOUST_METRIC_CUT_PROMPTS "cut_prompts" /* groups whose prompt was cut; absent: none */
+#define JOUST_METRIC_EMPTY_ANSWERS "empty_answers" /* trajectories without text; absent: none */
 #define JOUST_METRIC_IDENTICAL_GROUPS                                                              \
     "identical_groups" /* groups whose answers are all the same text */
 

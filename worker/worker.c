@@ -411,6 +411,8 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
     joust_status st = w.plan ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "worker: out of memory");
     if (options->signals)
         joust_peer_block_signals();
+    if (options->memory_mb > 0)
+        joust_alloc_one_heap();
     if (st == JOUST_OK)
         st = joust_engine_options_device(&engine, options->device, options->precision, err);
     if (st == JOUST_OK)

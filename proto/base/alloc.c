@@ -24,6 +24,13 @@ void joust_alloc_give_back(void)
 #endif
 }
 
+void joust_alloc_one_heap(void)
+{
+#ifdef M_ARENA_MAX
+    (void)mallopt(M_ARENA_MAX, 1);
+#endif
+}
+
 int64_t joust_alloc_live(void)
 {
     return atomic_load(&live_blocks);

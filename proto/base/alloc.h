@@ -29,6 +29,10 @@ void joust_free(void *block); /* NULL is fine */
  * setting: nothing. Source: mallopt(3): M_MMAP_THRESHOLD is otherwise raised to 32 MiB by use. */
 void joust_alloc_give_back(void);
 
+/* From now on new threads allocate where the others do, not from heaps of their own whose holes add up: for processes that hold
+ * themselves to a budget, before their threads begin. Where the C library has no such setting: nothing. Source: mallopt(3). */
+void joust_alloc_one_heap(void);
+
 /* Live blocks, for leak tests. */
 int64_t joust_alloc_live(void);
 /* The n-th allocation from now (1 = the next) and all after it fail, until called with 0. Tests only. */

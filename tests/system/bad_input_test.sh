@@ -173,3 +173,29 @@ sed -i 's|path: data/trained|path: me/tiny|' "$dir/job.yaml"
 grep -q "$dir/hub/models--me--tiny/snapshots/abc" "$dir/validated" || fail "the snapshot isn't told: $(cat "$dir/validated")"
 sed -i 's|path: me/tiny|path: me/huge|' "$dir/job.yaml"
 refused "me/huge is not in the Hugging Face cache $dir/hub at revision main; Joust downloads nothing"
+
+# One prompt of eight is longer than it may be: refused or cut, as the job says, and counted where the rounds are shown.
+restore
+{
+    head -n 7 "$pristine/rounds.jsonl"
+    echo "{\"prompt\":\"$long\",\"reference\":\"#### 1\"}"
+} >"$dir/data/rounds.jsonl"
+sed -i 's/max_tokens: 20,/max_tokens: 20, stop: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],/' "$dir/job.yaml"
+for policy in refuse:refused cut:cut; do
+    begin "$dir/${policy%:*}" --set rounds=1 --set prompts.per_round=8 --set rollout.max_prompt_tokens=40 \
+        --set "rollout.long_prompts=${policy%:*}"
+    finish 0
+    "$joust" rounds --store "$dir/${policy%:*}" --json | grep -q "\"${policy#*:}_prompts\":{\"value\":1," ||
+        fail "$policy: not counted: $("$joust" rounds --store "$dir/${policy%:*}" --json)"
+done
+"$joust" rounds --store "$dir/cut" --json | grep -q '"empty_answers":{"value":[1-9]' || fail "empty answers aren't counted"
+grep -q "1 of 8 prompts are too long: their responses have no token" "$dir/refuse.out" || fail "refused in silence: $(cat "$dir/refuse.out")"
+[ "$("$joust" trajectories export --store "$dir/refuse" | grep -c '"tokens":\[\]')" -ge 4 ] || fail "answers of no token"
+
+# A loss that stops being finite: the step is named, the job fails, and the versions that there are stay whole.
+begin "$dir/infinite" --set rounds=1 --set prompts.per_round=8 --set rollout.long_prompts=cut --set rollout.max_prompt_tokens=40 \
+    --set train.learning_rate=10 --set train.weight_decay=10 --set train.schedule=constant --set train.max_steps=40
+finish 1
+grep -q "failure 3 of 3: step [1-9][0-9]*: training step [1-9].*not finite" "$dir/infinite.out" ||
+    fail "no step is named: $(cat "$dir/infinite.out")"
+"$joust" store check --store "$dir/infinite" >"$dir/refused" || fail "after a loss that isn't finite: $(cat "$dir/refused")"
