@@ -24,44 +24,90 @@ static bool is_model_file(void *arg, const char *name)
            !strcmp(name, "merges.txt");
 }
 
-/* A served model's manifest: one file, endpoint.json, that says what decides its answers. Views of file, text. */
+/* What joust_tokenizer_load reads. */
+static bool is_tokenizer_file(void *arg, const char *name)
+{
+    const bool *is_whole = arg;
+    if (*is_whole)
+        return !strcmp(name, "tokenizer.json");
+    return !strcmp(name, "vocab.json") || !strcmp(name, "merges.txt") ||
+           !strcmp(name, "tokenizer_config.json");
+}
+
+/* The files of a tokenizer, or no file: *ret is owned. */
+static joust_status list_tokenizer(const char *dir, joust_manifest *ret, joust_error *err)
+{
+    *ret = (joust_manifest){0};
+    if (!dir)
+        return JOUST_OK;
+    char *path = joust_path_join(dir, "tokenizer.json");
+    if (!path)
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", dir);
+    bool is_whole = joust_file_exists(path);
+    joust_free(path);
+    joust_status st = joust_manifest_of_dir(dir, is_tokenizer_file, &is_whole, ret, err);
+    return st == JOUST_NOT_FOUND ? joust_fail(err, st, "%s: no tokenizer.json in it", dir) : st;
+}
+
+/* Puts a file of one chunk before the others. */
+static joust_status add_first_file(joust_manifest *to, const char *name, const joust_buf *text,
+                                   joust_error *err)
+{
+    const joust_digest digest = joust_digest_of(text->data, text->n);
+    joust_digest *chunk = joust_memdup(&digest, sizeof(digest));
+    joust_manifest_file *files = joust_calloc(to->n_files + 1, sizeof(*files));
+    if (!chunk || !files) {
+        joust_free(chunk);
+        joust_free(files);
+        return joust_fail(err, JOUST_NOMEM, "%s: out of memory", name);
+    }
+    files[0] =
+        (joust_manifest_file){.n_bytes = text->n, .digest = digest, .n_chunks = 1, .chunks = chunk};
+    snprintf(files[0].name, sizeof(files[0].name), "%s", name);
+    for (uint32_t i = 0; i < to->n_files; i++)
+        files[i + 1] = to->files[i];
+    joust_free(to->files);
+    to->files = files;
+    to->n_files++;
+    return JOUST_OK;
+}
+
+/* A served model's manifest: endpoint.json, the text, that says what decides its answers, and the files of the tokenizer by
+ * which judges put their questions, all of which sort behind it. *ret is owned. */
 static joust_status describe_endpoint(const joust_job_model *model, joust_buf *text,
-                                      joust_manifest_file *file, joust_digest *chunk,
                                       joust_manifest *ret, joust_error *err)
 {
+    joust_manifest m;
     joust_job_endpoint_describe(&model->endpoint, text);
     joust_status st = joust_buf_status(text, err);
     if (st != JOUST_OK)
         return st;
-    *chunk = joust_digest_of(text->data, text->n);
-    *file = (joust_manifest_file){
-        .n_bytes = text->n, .digest = *chunk, .n_chunks = 1, .chunks = chunk};
-    snprintf(file->name, sizeof(file->name), "endpoint.json");
-    *ret = (joust_manifest){.n_files = 1, .files = file};
-    return JOUST_OK;
+    st = list_tokenizer(model->endpoint.tokenizer, &m, err);
+    if (st != JOUST_OK)
+        return joust_blame(err, st, "models.%s.endpoint.tokenizer", model->name);
+    st = add_first_file(&m, "endpoint.json", text, err);
+    if (st == JOUST_OK)
+        *ret = m;
+    else
+        joust_manifest_fini(&m);
+    return st;
 }
 
 /* blobs: where it is put, or NULL. */
 static joust_status take_in_endpoint(const joust_job_model *model, joust_blobs *blobs,
                                      joust_digest *ret, joust_error *err)
 {
-    joust_buf text = {0}, bytes = {0};
-    joust_manifest_file file;
-    joust_manifest manifest;
-    joust_digest chunk, digest;
-    joust_status st = describe_endpoint(model, &text, &file, &chunk, &manifest, err);
+    joust_buf text = {0};
+    joust_manifest manifest = {0};
+    const char *dir = model->endpoint.tokenizer ? model->endpoint.tokenizer : ".";
+    joust_status st = describe_endpoint(model, &text, &manifest, err);
+    if (st == JOUST_OK && blobs) /* then it is no file that the folder lacks */
+        st = joust_blobs_put(blobs, &manifest.files[0].digest, text.data, text.n, err);
     if (st == JOUST_OK)
-        st = joust_manifest_encode(&manifest, &bytes, err);
-    if (st == JOUST_OK)
-        digest = joust_digest_of(bytes.data, bytes.n);
-    if (st == JOUST_OK && blobs)
-        st = joust_blobs_put(blobs, &chunk, text.data, text.n, err);
-    if (st == JOUST_OK && blobs)
-        st = joust_blobs_put(blobs, &digest, bytes.data, bytes.n, err);
-    if (st == JOUST_OK)
-        *ret = digest;
+        st = blobs ? joust_blobs_put_files(blobs, dir, &manifest, ret, err)
+                   : joust_manifest_digest(&manifest, ret, err);
+    joust_manifest_fini(&manifest);
     joust_buf_fini(&text);
-    joust_buf_fini(&bytes);
     return st;
 }
 
@@ -147,10 +193,9 @@ static joust_status import_model(const joust_job_model *model, joust_store *stor
 
     joust_manifest manifest;
     joust_digest content;
-    joust_status st =
-        joust_job_model_is_remote(model)
-            ? take_in_endpoint(model, blobs, &content, err)
-            : take_in(blobs, &model->content, model->path, model, &manifest, err);
+    joust_status st = joust_job_model_is_remote(model)
+                          ? take_in_endpoint(model, blobs, &content, err)
+                          : take_in(blobs, &model->content, model->path, model, &manifest, err);
     if (st != JOUST_OK)
         return st;
     if (!joust_job_model_is_remote(model)) {

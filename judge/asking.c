@@ -1,4 +1,4 @@
-/* A judge whose model is served by others: its questions are texts, and its servers say what the labels are worth. */
+/* A judge whose model is served by others: its questions are texts, or token ids by the job's tokenizer, and its servers say what the labels are worth. */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,7 +13,8 @@ typedef struct task { /* a unit */
 
 typedef struct question {
     uint32_t unit, verdict;
-    char *text;
+    char *text; /* or NULL: */
+    joust_tokens ids;
 } question;
 
 typedef struct asking {
@@ -26,7 +27,8 @@ typedef struct asking {
     question *questions; /* (n_questions) */
     joust_endpoint_request *requests;
     uint32_t n_questions;
-    uint64_t answers_before; /* of the endpoint, before this run */
+    uint64_t answers_before;                       /* of the endpoint, before this run */
+    joust_endpoint_label labels[JOUST_MAX_LABELS]; /* by ids, where questions are */
 } asking;
 
 static joust_verdict *verdict_of(asking *a, uint32_t request)
@@ -162,26 +164,40 @@ static joust_status step(void *context, uint64_t n_answered, joust_error *err)
 
 /* ---- questions ---- */
 
-/* The question as text, or the verdict's outcome if it can't be asked: then *ret is NULL. */
-static joust_status render(const asking *a, const joust_case *c, joust_verdict *v, char **ret,
-                           joust_error *err)
+static joust_status take_text(joust_buf *text, question *q, joust_verdict *v, joust_error *err)
 {
+    q->text = joust_buf_take_text(text);
+    if (!q->text)
+        return joust_fail(err, JOUST_NOMEM, "judge: a question");
+    v->rendered = joust_digest_of(q->text, strlen(q->text));
+    return JOUST_OK;
+}
+
+/* The question, or the verdict's outcome if it can't be asked: then *ret_asked is false. */
+static joust_status render(const asking *a, const joust_case *c, joust_verdict *v, question *q,
+                           bool *ret_asked, joust_error *err)
+{
+    const joust_judging *j = a->judging;
     joust_slot slots[JOUST_JUDGE_MAX_SLOTS];
     joust_buf text = {0};
     joust_error why;
-    const uint32_t n_slots = a->judging->kind->fill(c, v, slots);
-    joust_status st = joust_template_render_text(a->judging->template, slots, n_slots, &text, &why);
-    *ret = NULL;
+    const uint32_t n_slots = j->kind->fill(c, v, slots);
+    joust_status st = j->tokenizer
+                          ? joust_template_render(j->template, slots, n_slots, &q->ids, &why)
+                          : joust_template_render_text(j->template, slots, n_slots, &text, &why);
+    *ret_asked = st == JOUST_OK && (text.n > 0 || q->ids.n > 0);
     if (st == JOUST_INVALID)
         st = joust_verdict_reject(v, JOUST_OUTCOME_SKIPPED, why.text, err);
     else if (st != JOUST_OK)
         joust_fail(err, st, "%s", why.text);
-    else if (text.n == 0)
+    else if (!*ret_asked)
         st = joust_verdict_reject(v, JOUST_OUTCOME_SKIPPED, "the rendered template is empty", err);
-    else if (!(*ret = joust_buf_take_text(&text)))
-        st = joust_fail(err, JOUST_NOMEM, "judge: a question");
+    else if (j->tokenizer)
+        v->rendered = joust_judging_digest(&q->ids);
     else
-        v->rendered = joust_digest_of(*ret, strlen(*ret));
+        st = take_text(&text, q, v, err);
+    if (!*ret_asked)
+        joust_tokens_fini(&q->ids);
     joust_buf_fini(&text);
     return st;
 }
@@ -203,12 +219,18 @@ static joust_status pose(asking *a, uint32_t unit, uint32_t verdict, const joust
     joust_verdict *v = &a->tasks[unit].result.verdicts[verdict];
     question *q = &a->questions[a->n_questions];
     joust_endpoint_request *r = &a->requests[a->n_questions];
-    joust_status st = render(a, c, v, &q->text, err);
-    if (st != JOUST_OK || !q->text)
+    bool asked;
+    joust_status st = render(a, c, v, q, &asked, err);
+    if (st != JOUST_OK || !asked) {
+        joust_tokens_fini(&q->ids);
         return st;
+    }
     q->unit = unit;
     q->verdict = verdict;
     *r = (joust_endpoint_request){.prompt = q->text,
+                                  .ids = q->ids.ids,
+                                  .n_ids = q->ids.n,
+                                  .label_ids = q->text ? NULL : a->labels,
                                   .labels = (const char *const *)a->judging->judge->labels,
                                   .n_labels = a->judging->judge->n_labels,
                                   .stream = stream_of(a, v),
@@ -277,14 +299,21 @@ joust_status joust_judging_ask(joust_judging *judging, joust_endpoint *endpoint,
                                         .wanted = wanted,
                                         .step = step,
                                         .context = &a};
+    for (uint32_t i = 0; judging->tokenizer && i < judging->judge->n_labels; i++)
+        a.labels[i] = (joust_endpoint_label){judging->judge->labels[i], judging->labels[i].ids,
+                                             judging->labels[i].n};
     a.tasks = joust_calloc(n, sizeof(*a.tasks));
     joust_status st = a.tasks ? open_units(&a, err) : joust_fail(err, JOUST_NOMEM, "judge: tasks");
     if (st == JOUST_OK && a.n_questions > 0) {
+        if (judging->tokenizer)
+            joust_endpoint_score_ids(endpoint, &a.labels[1], &a.labels[0]);
         joust_endpoint_begin_round(endpoint, units[0]->unit.round + 1);
         st = joust_endpoint_run(endpoint, a.requests, a.n_questions, &asked, err);
     }
-    for (uint32_t i = 0; i < a.n_questions; i++)
+    for (uint32_t i = 0; i < a.n_questions; i++) {
         joust_free(a.questions[i].text);
+        joust_tokens_fini(&a.questions[i].ids);
+    }
     for (uint32_t i = 0; a.tasks && i < n; i++)
         joust_unit_result_fini(&a.tasks[i].result);
     joust_free(a.questions);

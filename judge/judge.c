@@ -20,7 +20,8 @@ typedef struct judge {
     joust_model_cache *models;
     const joust_job *job;
     joust_plan *plan;
-    joust_endpoint *endpoints[JOUST_MAX_MODELS]; /* by model; made when first asked */
+    joust_endpoint *endpoints[JOUST_MAX_MODELS];   /* by model; made when first asked */
+    joust_tokenizer *tokenizers[JOUST_MAX_MODELS]; /* of those, where questions are token ids */
     int64_t report_ms; /* when the coordinator hears of their servers next */
 } judge;
 
@@ -199,6 +200,22 @@ static joust_status open_endpoint(const batch *b, joust_endpoint **ret, joust_er
     return JOUST_OK;
 }
 
+/* The tokenizer that came with the endpoint's files, or NULL: it is asked by text. */
+static joust_status open_tokenizer(batch *b, const joust_digest *manifest,
+                                   const joust_tokenizer **ret, joust_error *err)
+{
+    joust_tokenizer **tokenizer = &b->j->tokenizers[b->stage->model];
+    const char *dir;
+    joust_status st = JOUST_OK;
+    if (b->j->job->models[b->stage->model].endpoint.tokenizer && !*tokenizer) {
+        st = folder(b, manifest, &dir, err);
+        if (st == JOUST_OK)
+            st = joust_tokenizer_load(dir, tokenizer, err);
+    }
+    *ret = *tokenizer;
+    return st;
+}
+
 /* Whole groups are asked about; the others fail. */
 static joust_status choose_whole(batch *b, const joust_lease_unit *units, uint32_t n,
                                  const joust_lease_unit **whole, uint32_t *places, uint32_t *ret_n,
@@ -226,6 +243,7 @@ static joust_status ask_units(batch *b, const joust_lease_unit *units, uint32_t 
                                        .context = b};
     joust_endpoint *endpoint = NULL;
     joust_judging *judging = NULL;
+    const joust_tokenizer *tokenizer = NULL;
     uint32_t n_whole = 0;
     const joust_lease_unit **whole = joust_calloc(n, sizeof(*whole));
     uint32_t *places = joust_calloc(n, sizeof(*places));
@@ -234,7 +252,9 @@ static joust_status ask_units(batch *b, const joust_lease_unit *units, uint32_t 
     if (st == JOUST_OK)
         st = open_endpoint(b, &endpoint, err);
     if (st == JOUST_OK)
-        st = joust_judging_create(b->j->job, b->stage, NULL, &judging, err);
+        st = open_tokenizer(b, &units[0].model.manifest, &tokenizer, err);
+    if (st == JOUST_OK)
+        st = joust_judging_create(b->j->job, b->stage, tokenizer, &judging, err);
     if (st == JOUST_OK)
         st = choose_whole(b, units, n, whole, places, &n_whole, err);
     b->asked = whole;
@@ -297,8 +317,10 @@ joust_status joust_judge_run(const joust_role_options *options, joust_error *err
         st = joust_cache_create(options->cache, options->cache_bytes, &j.cache, err);
     if (st == JOUST_OK)
         st = serve(&j, options, err);
-    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++)
+    for (uint32_t i = 0; i < JOUST_MAX_MODELS; i++) {
         joust_endpoint_free(&j.endpoints[i]);
+        joust_tokenizer_free(&j.tokenizers[i]);
+    }
     joust_cache_free(&j.cache);
     joust_model_cache_free(&j.models);
     joust_engine_free(&j.engine);

@@ -85,6 +85,19 @@ static joust_status check_texts(const joust_judging *j, joust_error *err)
     return JOUST_OK;
 }
 
+/* Of servers that list the likeliest first tokens of an answer, labels are asked for that are one. */
+static joust_status check_first_tokens(const joust_judging *j, joust_error *err)
+{
+    const joust_job_endpoint *e = &j->job->models[j->stage->model].endpoint;
+    for (uint32_t i = 0; e->scoring == JOUST_SCORING_TOP && i < j->judge->n_labels; i++)
+        if (j->labels[i].n != 1)
+            return joust_fail(err, JOUST_INVALID,
+                              "judge '%s': label '%s' is %u tokens to its model, and scoring: top "
+                              "asks for the first alone: choose another, or say scoring: echo",
+                              j->judge->name, j->judge->labels[i], j->labels[i].n);
+    return JOUST_OK;
+}
+
 static joust_status compile(joust_judging *j, joust_error *err)
 {
     if (j->judge->rule == JOUST_RULE_REGEX && j->judge->kind == JOUST_JUDGE_RULE) {
@@ -106,7 +119,10 @@ static joust_status compile(joust_judging *j, joust_error *err)
                                              j->kind->n_slots, &j->template, err);
     if (st != JOUST_OK)
         return joust_blame(err, st, "judge '%s'", j->judge->name);
-    return served ? check_texts(j, err) : compile_labels(j, err);
+    if (!j->tokenizer)
+        return check_texts(j, err);
+    st = compile_labels(j, err);
+    return st == JOUST_OK && served ? check_first_tokens(j, err) : st;
 }
 
 joust_status joust_judging_create(const joust_job *job, const joust_stage *stage,
@@ -152,7 +168,7 @@ bool joust_judging_asks(const joust_job *job, const joust_stage *stage)
     return kind && kind->slots;
 }
 
-static joust_digest digest_of_tokens(const joust_tokens *t)
+joust_digest joust_judging_digest(const joust_tokens *t)
 {
     joust_hasher h;
     joust_hasher_init(&h);
@@ -304,7 +320,7 @@ static joust_status pose(batch *b, const joust_case *c, joust_verdict *v, joust_
         joust_tokens_fini(&tokens);
         return joust_fail(err, st, "%s", reason.text);
     }
-    v->rendered = digest_of_tokens(&tokens);
+    v->rendered = joust_judging_digest(&tokens);
     v->n_prompt_tokens = tokens.n;
     joust_outcome outcome = obstacle(b, &tokens, why, sizeof(why));
     if (outcome) {

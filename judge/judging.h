@@ -12,7 +12,7 @@ typedef struct joust_judging joust_judging;
 typedef struct joust_endpoint joust_endpoint; /* worker/endpoint/endpoint.h */
 
 /* Compiles the judge of `stage` (a JUDGE stage of the job's plan). Keeps job and tokenizer until
- * freed; tokenizer is NULL for kinds that ask no model, and where the model is served by others. Errors: JOUST_INVALID (template, labels or
+ * freed; tokenizer is NULL for kinds that ask no model, and where the model is served by others and asked by text. Errors: JOUST_INVALID (template, labels or
  * pattern, named by the judge), JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_judging_create(const joust_job *job, const joust_stage *stage,
                                                  const joust_tokenizer *tokenizer,
@@ -45,7 +45,7 @@ typedef struct joust_judging_calls {
     void *context;
 } joust_judging_calls;
 
-/* endpoint scores labels (joust_endpoint_score_labels). Errors: those of joust_endpoint_run, JOUST_NOMEM. */
+/* endpoint scores labels (joust_endpoint_score_labels), by token ids if this was created with a tokenizer. Errors: those of joust_endpoint_run, JOUST_NOMEM. */
 JOUST_MUST_USE joust_status joust_judging_ask(joust_judging *judging, joust_endpoint *endpoint,
                                               const joust_lease_unit *const *units, uint32_t n,
                                               const joust_judging_calls *calls, joust_error *err);

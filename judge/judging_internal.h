@@ -11,7 +11,7 @@ struct joust_judging {
     const joust_job_judge *judge;
     const joust_kind *kind;
     joust_rule_pattern *pattern;
-    const joust_tokenizer *tokenizer; /* NULL: no model is asked, or servers are */
+    const joust_tokenizer *tokenizer; /* NULL: no model is asked, or servers are, by text */
     joust_template *template;         /* NULL: no model is asked */
     joust_tokens labels[JOUST_MAX_LABELS];
     uint32_t longest_label;
@@ -30,6 +30,8 @@ void joust_judging_drop(joust_unit_result *r); /* frees the verdicts */
 /* Places for the log-probs of the judge's labels. */
 JOUST_MUST_USE joust_status joust_judging_add_labels(const joust_judging *j, joust_verdict *v,
                                                      joust_error *err);
+/* What a question is known by in its verdict. */
+joust_digest joust_judging_digest(const joust_tokens *question);
 /* What the labels leave, once the verdict has their log-probs. */
 void joust_judging_set_residual(joust_verdict *v);
 

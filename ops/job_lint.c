@@ -219,6 +219,9 @@ static void lint_endpoint(const lint *l, const joust_job_model *m)
              "raise deadline_ms",
              e->deadline_ms, is_written(l, key) ? "" : ", the default", e->timeout_ms,
              is_written(l, timeout) ? "" : ", the default");
+    snprintf(key, sizeof(key), "models.%.60s%s.endpoint.tokenizer", m->name, below);
+    if (e->tokenizer && !is_asked(l->job, m->name))
+        tell(l, false, key, "has no effect: no judge asks '%s'", m->name);
     snprintf(key, sizeof(key), "models.%.60s%s.endpoint.top_logprobs", m->name, below);
     if (e->top_logprobs > 0 && e->scoring == JOUST_SCORING_ECHO)
         tell(l, false, key, "has no effect with scoring: echo; leave one of them out");

@@ -34,11 +34,17 @@ static const joust_key ENDPOINT_KEYS[] = {
      .kind = JOUST_KEY_CHOICE,
      .offset = AT(mode),
      .choices = ENDPOINT_MODES,
-     .help = "completions: the prompt in rollout.template; chat: that as the user's message, or a conversation as it is"},
+     .help = "completions: the prompt in rollout.template; chat: that as the user's message, or a "
+             "conversation as it is"},
     {.name = "system",
      .kind = JOUST_KEY_TEXT,
      .offset = AT(system),
      .help = "chat: system message"},
+    {.name = "tokenizer",
+     .kind = JOUST_KEY_FOLDER,
+     .offset = AT(tokenizer),
+     .help = "folder with the model's tokenizer.json, or a hub id in the local cache: judges' "
+             "questions and labels are put as its token ids instead of text"},
     {.name = "api_key_env",
      .kind = JOUST_KEY_TEXT,
      .offset = AT(api_key_env),
@@ -126,7 +132,7 @@ static const joust_key ENDPOINT_KEYS[] = {
      .help = "https: certificates (PEM) of who signs the servers'; absent: the system's"},
 };
 #undef AT
-#define OF_OTHERS 4u /* of the keys: what is said of servers that Joust doesn't start */
+#define OF_OTHERS 5u /* of the keys: what is said of servers that Joust doesn't start */
 static const joust_section ENDPOINT = {.name = "endpoint", KEYS(ENDPOINT_KEYS)};
 static const joust_section ASKED = {.name = "endpoint",
                                     .keys = ENDPOINT_KEYS + OF_OTHERS,

@@ -186,7 +186,11 @@ static joust_status check_models(preflight *p, joust_error *err)
         const joust_job_model *model = &p->job->models[i];
         joust_error why = {0};
         if (joust_job_model_is_remote(model)) {
-            p->models[i].usable = true;
+            st = model->endpoint.tokenizer ? joust_tokenizer_load(model->endpoint.tokenizer,
+                                                                  &p->models[i].tokenizer, &why)
+                                           : JOUST_OK;
+            p->models[i].usable = st == JOUST_OK;
+            st = report(p, st, &why, err, "models.%s.endpoint.tokenizer", model->name);
             continue;
         }
         st = check_files(p, i, &why);

@@ -30,7 +30,8 @@ static const joust_field endpoint_fields[] = {
     VALUE(joust_job_endpoint, 18, probe),
     VALUE_OR_0(joust_job_endpoint, 19, scoring),
     VALUE_OR_0(joust_job_endpoint, 20, top_logprobs),
-    TEXT(joust_job_endpoint, 21, ca_file, MAX_PATH_BYTES)};
+    TEXT(joust_job_endpoint, 21, ca_file, MAX_PATH_BYTES),
+    TEXT(joust_job_endpoint, 22, tokenizer, MAX_PATH_BYTES)};
 static const joust_record_type endpoint_type =
     RECORD_TYPE(joust_job_endpoint, joust__wire__job_endpoint__descriptor, endpoint_fields);
 

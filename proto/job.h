@@ -61,6 +61,9 @@ typedef struct joust_job_endpoint {
     joust_endpoint_scoring scoring;               /* judges: how they are asked */
     uint32_t top_logprobs;                        /* judges: so many of the likeliest tokens; 0: JOUST_TOP_LOGPROBS */
     char *ca_file;                                /* https: who signs their certificates (PEM), or NULL: the system's */
+    /* Judges: the folder of the model's tokenizer, by which their questions are put as token ids; NULL: as text. Its files are
+     * part of the identity, by the model's `content`. */
+    char *tokenizer;
 } joust_job_endpoint;
 
 /* How a managed server is given new weights; a path is that of the job's own call. */

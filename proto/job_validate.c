@@ -88,12 +88,13 @@ static joust_status check_judge(const joust_job_check *c, uint32_t i)
     if (asks_model && !j->template_text)
         REFUSE(c, "judge '%s' needs a template", j->name);
     if (asks_model && joust_check_is_served(c->job, j->model) &&
+        !joust_check_served_endpoint(c->job, j->model)->tokenizer &&
         strstr(j->template_text, "_tokens}"))
         REFUSE(
             c,
             "'%s' is served by an endpoint and asked by text: write a template with {prompt} and "
-            "{response} instead of token ids",
-            j->model);
+            "{response} instead of token ids, or name models.%s.endpoint.tokenizer",
+            j->model, j->model);
     if (j->kind == JOUST_JUDGE_YES_NO && !strstr(j->template_text, "{response"))
         REFUSE(c, "judge '%s' would see no answer: {response} or {response_tokens} isn't in it",
                j->name);

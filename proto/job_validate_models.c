@@ -76,6 +76,11 @@ static joust_status check_endpoint(const joust_job_check *c, const joust_job_mod
         REFUSE(c, "expected auto, echo or top");
     if (e->scoring == JOUST_SCORING_ECHO && e->mode == JOUST_ENDPOINT_CHAT)
         REFUSE(c, "mode: chat has no echo; leave it out, or say top");
+    joust_check_set_key(c, "models.%.60s.endpoint.tokenizer", m->name);
+    if (e->tokenizer && (e->mode == JOUST_ENDPOINT_CHAT || m->has_serve))
+        REFUSE(c, "%s",
+               m->has_serve ? "the folder that is served has the tokenizer: leave it out"
+                            : "mode: chat takes no token ids; leave one of them out");
     joust_check_set_key(c, "models.%.60s.endpoint.samples_per_request", m->name);
     if (e->server == JOUST_SERVER_TRANSFORMERS && e->samples_per_request > 1)
         REFUSE(c, "`transformers serve` gives one answer a request: leave it out");

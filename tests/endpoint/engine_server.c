@@ -1,7 +1,8 @@
 /* An OpenAI-compatible server of a real checkpoint, by the built-in engine, for tests of managed servers. What it answers
  * and its log-probs follow from the weights that it has loaded, so weights that aren't those that it should have show.
  *   engine_server --model DIR --port N --name NAME [--log FILE] [--deaf] [--mute] [--die-after N] [--gate FILE] [--off X] [--no-ids]
- * GET /health, /v1/models; POST /v1/completions (prompt: text or token ids), and the calls by which servers are given
+ * GET /health, /v1/models; POST /v1/completions (prompt: text or token ids; echo, and the likeliest first tokens, all with ids as
+ * vLLM writes them), and the calls by which servers are given
  * weights: /reload {"model_path"} of its own; vLLM's /collective_rpc {"method": "reload_weights"}, /reset_prefix_cache,
  * /sleep, /wake_up; SGLang's /update_weights_from_disk, /flush_cache, /release_memory_occupation,
  * /resume_memory_occupation. --deaf: answers those calls and does nothing. --mute: is never healthy.
@@ -155,6 +156,89 @@ static joust_status complete(server *s, const json_t *body, json_t *choices, jou
     return st;
 }
 
+/* ---- scores ---- */
+
+static json_t *written_id(uint32_t id)
+{
+    char text[32];
+    snprintf(text, sizeof(text), "token_id:%u", id);
+    return json_string(text);
+}
+
+/* The prompt's tokens; none is drawn behind them. */
+static joust_status echo(server *s, const joust_tokens *prompt, json_t *logprobs, joust_error *err)
+{
+    float *logps = calloc(prompt->n, sizeof(*logps));
+    joust_score_request request = {
+        .tokens = prompt->ids, .n = prompt->n, .first = 1, .ret_logps = logps};
+    json_t *tokens = json_array(), *values = json_array();
+    joust_status st = joust_score(s->engine, s->model, &request, 1, NULL, NULL, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < prompt->n; i++) {
+        json_array_append_new(tokens, written_id(prompt->ids[i]));
+        json_array_append_new(values, i ? json_real((double)logps[i - 1]) : json_null());
+    }
+    json_object_set_new(logprobs, "tokens", tokens);
+    json_object_set_new(logprobs, "token_logprobs", values);
+    free(logps);
+    return st;
+}
+
+/* The `most` likeliest tokens behind the prompt. */
+static joust_status list_top(server *s, const joust_tokens *prompt, uint32_t most, json_t *logprobs,
+                             joust_error *err)
+{
+    const uint32_t n = joust_model_get_config(s->model)->vocab_size;
+    float *logps = calloc(n, sizeof(*logps));
+    uint32_t *ids = calloc(n, sizeof(*ids));
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = i;
+    joust_score_request request = {.tokens = prompt->ids,
+                                   .n = prompt->n,
+                                   .first = prompt->n,
+                                   .next = ids,
+                                   .n_next = n,
+                                   .ret_next_logps = logps};
+    json_t *map = json_object();
+    joust_status st = joust_score(s->engine, s->model, &request, 1, NULL, NULL, err);
+    for (uint32_t k = 0; st == JOUST_OK && k < most && k < n; k++) {
+        uint32_t best = 0;
+        for (uint32_t i = 1; i < n; i++)
+            best = logps[i] > logps[best] ? i : best;
+        json_t *id = written_id(best);
+        json_object_set_new(map, json_string_value(id), json_real((double)logps[best]));
+        json_decref(id);
+        logps[best] = -1e30F;
+    }
+    json_object_set_new(logprobs, "top_logprobs", json_pack("[o]", map));
+    free(logps);
+    free(ids);
+    return st;
+}
+
+/* A judge's question: no answer is drawn, but log-probs are given. */
+static bool is_question(const json_t *body)
+{
+    return json_integer_value(json_object_get(body, "max_tokens")) == 1 &&
+           (json_is_true(json_object_get(body, "echo")) ||
+            json_integer_value(json_object_get(body, "logprobs")) > 1);
+}
+
+static joust_status score(server *s, const json_t *body, json_t *choices, joust_error *err)
+{
+    const json_int_t most = json_integer_value(json_object_get(body, "logprobs"));
+    joust_tokens prompt = {0};
+    json_t *logprobs = json_object();
+    joust_status st = read_prompt(s, json_object_get(body, "prompt"), &prompt, err);
+    if (st == JOUST_OK)
+        st = json_is_true(json_object_get(body, "echo"))
+                 ? echo(s, &prompt, logprobs, err)
+                 : list_top(s, &prompt, (uint32_t)most, logprobs, err);
+    json_array_append_new(choices, json_pack("{s:i,s:s,s:s,s:o}", "index", 0, "text", "",
+                                             "finish_reason", "length", "logprobs", logprobs));
+    joust_tokens_fini(&prompt);
+    return st;
+}
+
 /* ---- HTTP ---- */
 
 static enum MHD_Result reply(struct MHD_Connection *c, unsigned status, json_t *body)
@@ -192,7 +276,8 @@ static enum MHD_Result answer_completion(exchange *x, struct MHD_Connection *c)
         _exit(3);
     json_t *body = json_loads(x->request.body ? x->request.body : "", 0, NULL),
            *choices = json_array();
-    joust_status st = complete(s, body, choices, &err);
+    joust_status st =
+        is_question(body) ? score(s, body, choices, &err) : complete(s, body, choices, &err);
     json_decref(body);
     if (st == JOUST_OK)
         return reply(c, 200,

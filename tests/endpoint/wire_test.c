@@ -457,6 +457,107 @@ static void a_label_is_found_at_the_end_of_its_prompt(void **state)
                  parse_echo("[\"a\",\"yes\",\".\"]", "[null,3,-1]", DREW("1"), "yes", &logp, &err));
 }
 
+static const uint32_t PROMPT_IDS[] = {5, 6}, YES_IDS[] = {7, 8};
+
+static void token_ids_are_put_and_compared(void **state)
+{
+    (void)state;
+    joust_error err;
+    joust_job_endpoint e = endpoint_of(JOUST_ENDPOINT_COMPLETIONS);
+    const joust_sampling as_it_is = {.temperature = 1, .top_p = 1, .max_tokens = 1};
+    joust_endpoint_ask ask = {.endpoint = &e,
+                              .server = JOUST_SERVER_VLLM,
+                              .sampling = &as_it_is,
+                              .ids = PROMPT_IDS,
+                              .n_ids = 2,
+                              .n = 1,
+                              .label = "yes",
+                              .label_ids = YES_IDS,
+                              .n_label_ids = 2};
+    check_body(&ask, "{\"model\":\"m\",\"prompt\":[5,6,7,8],\"n\":1,\"seed\":0,\"max_tokens\":1,"
+                     "\"temperature\":1,\"top_p\":1,\"return_tokens_as_token_ids\":true,"
+                     "\"logprobs\":1,\"echo\":true,\"stream\":false}");
+    static const struct {
+        const char *choice, *usage, *why; /* NULL: it is read */
+    } cases[] = {
+        {"\"logprobs\":{\"tokens\":[\"token_id:5\",\"token_id:6\",\"token_id:7\",\"token_id:8\",\"."
+         "\"],\"token_logprobs\":[null,-1,-2,-0.5,-9]}",
+         DREW("1"), NULL},
+        {"\"logprobs\":{\"tokens\":[\"a\",\"b\",\"y\",\"es\"],\"token_logprobs\":[null,-1,-2,-0.5]"
+         "}",
+         "", NULL},
+        {"\"prompt_token_ids\":[5,6,7,8],\"logprobs\":{\"tokens\":[\"a\",\"b\",\"y\",\"es\",\".\"],"
+         "\"token_logprobs\":[null,-1,-2,-0.5,-9]}",
+         DREW("1"), NULL},
+        {"\"logprobs\":{\"tokens\":[\"a\",\"b\",\"token_id:7\",\"token_id:9\"],\"token_logprobs\":["
+         "null,-1,-2,-0.5]}",
+         DREW("0"), "it was given token 8 at place 3 and read 9"},
+        {"\"prompt_token_ids\":[1,6,7,8],\"logprobs\":{\"tokens\":[\"a\",\"b\",\"y\",\"es\"],"
+         "\"token_logprobs\":[null,-1,-2,-0.5]}",
+         DREW("0"), "it was given token 5 at place 0 and read 1"},
+        /* A token of its own before them; one less; what was drawn counts as the prompt's. */
+        {"\"logprobs\":{\"tokens\":[\"<s>\",\"a\",\"b\",\"y\",\"es\"],\"token_logprobs\":[null,-1,"
+         "-1,-2,-0.5]}",
+         DREW("0"), "it was given 4 token ids and answers of 5"},
+        {"\"logprobs\":{\"tokens\":[\"a\",\"b\",\"yes\"],\"token_logprobs\":[null,-1,-2]}",
+         DREW("0"), "it was given 4 token ids and answers of 3"},
+        {"\"logprobs\":{\"tokens\":[\"a\",\"b\",\"yes\",\".\"],\"token_logprobs\":[null,-1,-2,-1]}",
+         DREW("1"), "it was given 4 token ids"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char body[1024];
+        joust_endpoint_scores scores = {0};
+        snprintf(body, sizeof(body), "{\"model\":\"m\",\"choices\":[{\"text\":\"x\",%s}]%s}",
+                 cases[i].choice, cases[i].usage);
+        joust_status st = joust_endpoint_parse_echo_ids(body, strlen(body), &ask, 1, &scores, &err);
+        if (cases[i].why) {
+            check_status(JOUST_UNSUPPORTED, st);
+            if (!strstr(err.text, cases[i].why))
+                fail_msg("case %zu: %s", i, err.text);
+            continue;
+        }
+        check_ok(st);
+        assert_true(scores.logps[1] == -2.5);
+    }
+}
+
+static joust_status top_ids(const char *logprobs, uint32_t n_ids, double logps[2], joust_error *err)
+{
+    static const uint32_t yes_ids[] = {7, 8}, no_ids[] = {9};
+    char body[1024];
+    const joust_endpoint_label labels[] = {{"yes", yes_ids, n_ids}, {"no", no_ids, 1}};
+    joust_endpoint_scores scores = {0};
+    joust_job_endpoint e = endpoint_of(JOUST_ENDPOINT_COMPLETIONS);
+    snprintf(body, sizeof(body), "{\"model\":\"m\",\"choices\":[{\"logprobs\":%s}]}", logprobs);
+    joust_status st = joust_endpoint_parse_top_ids(body, strlen(body), &e, labels, 2, &scores, err);
+    memcpy(logps, scores.logps, 2 * sizeof(*logps));
+    return st;
+}
+
+static void labels_are_found_by_their_ids(void **state)
+{
+    (void)state;
+    joust_error err;
+    double logps[2];
+    static const char map[] =
+        "{\"top_logprobs\":[{\"token_id:9\":-2,\"token_id:1\":-3,\"token_id:7\":-0.5}]}";
+    check_ok(top_ids(map, 1, logps, &err));
+    assert_true(logps[0] == -0.5 && logps[1] == -2);
+    /* Two tokens are written alike: the id tells. */
+    check_ok(top_ids("{\"content\":[{\"top_logprobs\":[{\"token\":\"no\",\"id\":4,\"logprob\":-1},"
+                     "{\"token\":\"no\",\"id\":9,\"logprob\":-2},{\"token\":\"y\",\"id\":7,"
+                     "\"logprob\":-3}]}]}",
+                     1, logps, &err));
+    assert_true(logps[0] == -3 && logps[1] == -2);
+    check_status(JOUST_INVALID, top_ids(map, 2, logps, &err));
+    assert_non_null(strstr(err.text, "label 'yes' is 2 tokens"));
+    check_status(JOUST_INVALID,
+                 top_ids("{\"top_logprobs\":[{\"token_id:9\":-2}]}", 1, logps, &err));
+    check_status(JOUST_UNSUPPORTED,
+                 top_ids("{\"top_logprobs\":[{\"yes\":-2,\"no\":-1}]}", 1, logps, &err));
+    assert_non_null(strstr(err.text, "its likeliest tokens have no ids"));
+}
+
 static joust_status parse_top(const char *choice, double logps[2], joust_error *err)
 {
     char body[1024];
@@ -523,6 +624,8 @@ int main(void)
         cmocka_unit_test(bodies_of_scores_ask_for_no_answer),
         cmocka_unit_test(a_label_is_found_at_the_end_of_its_prompt),
         cmocka_unit_test(labels_are_found_among_the_likeliest_tokens),
+        cmocka_unit_test(token_ids_are_put_and_compared),
+        cmocka_unit_test(labels_are_found_by_their_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -669,7 +669,13 @@ static void judges_of_served_models_are_read_and_checked(void **state)
     refused(JUDGED("", "", ""),
             "j.yaml:6:10: judges[0].template: 'critic' is served by an endpoint "
             "and asked by text: write a template with {prompt} and {response} "
-            "instead of token ids\n");
+            "instead of token ids, or name models.critic.endpoint.tokenizer\n");
+    assert_int_equal(parse(JUDGED(", tokenizer: base", "", ""), NULL, "", &file), JOUST_OK);
+    assert_non_null(strstr(file.job.models[1].endpoint.tokenizer, "base"));
+    joust_jobfile_fini(&file);
+    refused(JUDGED(", mode: chat, tokenizer: base", TEXT_TEMPLATE, ""),
+            "j.yaml:4:80: models.critic.endpoint.tokenizer: mode: chat takes no token ids; leave "
+            "one of them out\n");
     refused(JUDGED(", server: transformers, samples_per_request: 2", TEXT_TEMPLATE, ""),
             "j.yaml:4:65: models.critic.endpoint.server: `transformers serve` gives no log-probs, "
             "which judge 'j' asks for: serve its model by vLLM, SGLang or llama.cpp, or give it a "

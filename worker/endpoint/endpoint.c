@@ -124,6 +124,19 @@ void joust_endpoint_score_labels(joust_endpoint *e)
         e->settings->mode == JOUST_ENDPOINT_CHAT ? JOUST_SCORING_TOP : e->settings->scoring;
 }
 
+void joust_endpoint_score_ids(joust_endpoint *e, const joust_endpoint_label *prompt,
+                              const joust_endpoint_label *label)
+{
+    const uint32_t n[] = {prompt->n < JOUST_PROBE_IDS ? prompt->n : JOUST_PROBE_IDS,
+                          label->n < JOUST_PROBE_IDS ? label->n : JOUST_PROBE_IDS};
+    if (e->n_probe_label)
+        return;
+    memcpy(e->probe_prompt, prompt->ids, n[0] * sizeof(*prompt->ids));
+    memcpy(e->probe_label, label->ids, n[1] * sizeof(*label->ids));
+    e->n_probe_prompt = n[0];
+    e->n_probe_label = n[1];
+}
+
 uint64_t joust_endpoint_answers(const joust_endpoint *e)
 {
     return e->n_answers;
@@ -172,10 +185,15 @@ static joust_endpoint_ask ask_of(const run *r, const slot *s)
         return ask;
     ask.sampling = &as_it_is;
     ask.n = 1;
-    if (r->e->scoring == JOUST_SCORING_ECHO)
-        ask.label = q->labels[s->n_scored];
-    else
+    if (r->e->scoring != JOUST_SCORING_ECHO) {
         ask.top = joust_endpoint_top(r->e->settings);
+        return ask;
+    }
+    ask.label = q->labels[s->n_scored];
+    if (q->label_ids) {
+        ask.label_ids = q->label_ids[s->n_scored].ids;
+        ask.n_label_ids = q->label_ids[s->n_scored].n;
+    }
     return ask;
 }
 
@@ -242,6 +260,17 @@ static joust_status deliver(run *r, const joust_transfer *t, joust_endpoint_answ
     return st;
 }
 
+static joust_status read_ids(const run *r, slot *s, const joust_buf *body, joust_error *why)
+{
+    joust_endpoint_ask ask = ask_of(r, s);
+    ask.endpoint = r->e->settings;
+    if (r->e->scoring == JOUST_SCORING_ECHO)
+        return joust_endpoint_parse_echo_ids(body->data, body->n, &ask, s->n_scored, &s->scores,
+                                             why);
+    return joust_endpoint_parse_top_ids(body->data, body->n, r->e->settings, s->ask->label_ids,
+                                        s->ask->n_labels, &s->scores, why);
+}
+
 /* What the body says: an answer, or what a label is worth. */
 static joust_status read_body(run *r, const joust_transfer *t, joust_endpoint_answer *answer,
                               joust_error *why)
@@ -252,6 +281,8 @@ static joust_status read_body(run *r, const joust_transfer *t, joust_endpoint_an
     if (q->n_labels == 0)
         return joust_endpoint_parse(body->data, body->n, r->e->settings, q->n,
                                     q->sampling->max_tokens, answer, why);
+    if (q->label_ids)
+        return read_ids(r, s, body, why);
     return r->e->scoring == JOUST_SCORING_ECHO
                ? joust_endpoint_parse_echo(body->data, body->n, r->e->settings,
                                            q->labels[s->n_scored], s->n_scored, &s->scores, why)

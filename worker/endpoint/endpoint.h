@@ -32,6 +32,10 @@ void joust_endpoint_begin_round(joust_endpoint *endpoint, uint32_t round);
  * before, the model behind their name was swapped: the log says so, and reports have another fingerprint from then on. (Where
  * a job's answers come from it, such servers get no work instead.) */
 void joust_endpoint_score_labels(joust_endpoint *endpoint);
+/* Requests will have label_ids: looks find out how with token ids too, by the first few of a prompt and of what may follow it (1
+ * or more each, which the model knows); copied. The first call stands. */
+void joust_endpoint_score_ids(joust_endpoint *endpoint, const joust_endpoint_label *prompt,
+                              const joust_endpoint_label *label);
 /* Requests that a server has answered or refused so far. */
 uint64_t joust_endpoint_answers(const joust_endpoint *endpoint);
 
@@ -80,9 +84,9 @@ JOUST_MUST_USE joust_status joust_endpoint_describe(const joust_endpoint *endpoi
                                                     uint32_t *n, joust_error *err);
 
 typedef struct joust_endpoint_request {
-    const char *prompt;  /* borrowed; or NULL, and then */
+    const char *prompt;   /* borrowed; or NULL, and then */
     bool is_conversation; /* the prompt is one, as JSON: joust_prompt.messages; mode: chat */
-    const uint32_t *ids; /* (n_ids) its token ids, borrowed */
+    const uint32_t *ids;  /* (n_ids) its token ids, borrowed */
     uint32_t n_ids;
     const joust_sampling *sampling;
     const joust_job_rollout *rollout; /* whose stop strings count, or NULL */
@@ -94,6 +98,8 @@ typedef struct joust_endpoint_request {
      * don't count. */
     const char *const *labels; /* (n_labels), borrowed; at most JOUST_MAX_LABELS */
     uint32_t n_labels;
+    const joust_endpoint_label
+        *label_ids; /* (n_labels), borrowed, where ids is the prompt; or NULL */
 } joust_endpoint_request;
 
 /* How the try went that gave the answer. */

@@ -17,6 +17,7 @@ typedef struct joust_fingerprint {
     float logps[JOUST_FINGERPRINT_TOKENS]; /* (n) */
 } joust_fingerprint;
 
+#define JOUST_PROBE_IDS          8u
 #define JOUST_KNOWN_FINGERPRINTS 8u
 
 /* A fingerprint and its name: what is alike has one name. */
@@ -90,7 +91,9 @@ struct joust_endpoint {
     uint32_t n_known;
     joust_known_fingerprint known[JOUST_KNOWN_FINGERPRINTS]; /* newest first */
     bool scores;                                             /* it is a judge's */
-    joust_endpoint_scoring scoring;                          /* AUTO: not known yet */
+    uint32_t n_probe_prompt, n_probe_label;                  /* by token ids; 0: by text */
+    uint32_t probe_prompt[JOUST_PROBE_IDS], probe_label[JOUST_PROBE_IDS];
+    joust_endpoint_scoring scoring; /* AUTO: not known yet */
     uint64_t n_answers;
     const joust_endpoint_proof *proof; /* or NULL */
     CURLM *multi;

@@ -292,15 +292,30 @@ static joust_status ask_text(joust_endpoint *e, uint32_t server, joust_error *er
 
 static const char score_text[] = "1, 2, 3, 4, 5, 6, 7,", score_label[] = " 8";
 
-static joust_status ask_score(joust_endpoint *e, uint32_t server, joust_error *err)
+static joust_endpoint_ask score_ask(const joust_endpoint *e, joust_endpoint_scoring scoring)
 {
     static const joust_sampling as_it_is = {.temperature = 1, .top_p = 1, .max_tokens = 1};
-    joust_endpoint_server_state *s = &e->servers[server];
-    joust_endpoint_ask ask = {.sampling = &as_it_is, .prompt = score_text, .n = 1};
-    if (s->scoring == JOUST_SCORING_ECHO)
-        ask.label = score_label;
-    else
+    joust_endpoint_ask ask = {
+        .endpoint = e->settings, .sampling = &as_it_is, .prompt = score_text, .n = 1};
+    if (e->n_probe_label) {
+        ask.prompt = NULL;
+        ask.ids = e->probe_prompt;
+        ask.n_ids = e->n_probe_prompt;
+    }
+    if (scoring != JOUST_SCORING_ECHO) {
         ask.top = joust_endpoint_top(e->settings);
+        return ask;
+    }
+    ask.label = score_label;
+    ask.label_ids = e->probe_label;
+    ask.n_label_ids = e->n_probe_label;
+    return ask;
+}
+
+static joust_status ask_score(joust_endpoint *e, uint32_t server, joust_error *err)
+{
+    joust_endpoint_server_state *s = &e->servers[server];
+    const joust_endpoint_ask ask = score_ask(e, s->scoring);
     joust_status st = joust_transfer_ask(e, server, JOUST_NONE, ask, "probe", err);
     if (st == JOUST_OK)
         s->look = JOUST_LOOK_SCORE;
@@ -314,22 +329,46 @@ static joust_status begin_score(joust_endpoint *e, uint32_t server, joust_error 
     return ask_score(e, server, err);
 }
 
+/* By token ids: what is listed may have none, which one label shows. */
+static joust_status parse_ids(const joust_endpoint *e, const joust_transfer *t,
+                              joust_endpoint_scoring scoring, joust_error *why)
+{
+    const joust_endpoint_ask ask = score_ask(e, scoring);
+    const joust_endpoint_label first = {.text = "", .ids = e->probe_label, .n = 1};
+    joust_endpoint_scores scores = {0};
+    if (scoring == JOUST_SCORING_ECHO)
+        return joust_endpoint_parse_echo_ids(t->received.data, t->received.n, &ask, 0, &scores,
+                                             why);
+    joust_status st = joust_endpoint_parse_top_ids(t->received.data, t->received.n, e->settings,
+                                                   &first, 1, &scores, why);
+    return st == JOUST_INVALID ? JOUST_OK : st; /* another token may be likelier */
+}
+
+static joust_status parse_score(const joust_endpoint *e, const joust_transfer *t,
+                                joust_endpoint_scoring scoring, joust_error *why)
+{
+    joust_endpoint_scores scores = {0};
+    if (e->n_probe_label)
+        return parse_ids(e, t, scoring, why);
+    return scoring == JOUST_SCORING_ECHO
+               ? joust_endpoint_parse_echo(t->received.data, t->received.n, e->settings,
+                                           score_label, 0, &scores, why)
+               : joust_endpoint_parse_top(t->received.data, t->received.n, e->settings, NULL, 0,
+                                          &scores, why);
+}
+
 /* Reads what it answers to that. *ret_next: it can't in this way, and the other one is to be tried. */
 static joust_status read_score(joust_endpoint *e, const joust_transfer *t, joust_exchange *x,
                                bool *ret_next)
 {
     joust_endpoint_server_state *s = &e->servers[t->server];
     const bool echo = s->scoring == JOUST_SCORING_ECHO;
-    joust_endpoint_scores scores = {0};
     joust_error why;
     joust_status st = joust_fail(&why, JOUST_UNSUPPORTED, "%s", x->why);
     if (x->status >= 500 && ++s->n_score_errors < SCORE_ERRORS)
         return JOUST_OK;
     if (!x->why[0])
-        st = echo ? joust_endpoint_parse_echo(t->received.data, t->received.n, e->settings,
-                                              score_label, 0, &scores, &why)
-                  : joust_endpoint_parse_top(t->received.data, t->received.n, e->settings, NULL, 0,
-                                             &scores, &why);
+        st = parse_score(e, t, s->scoring, &why);
     if (st == JOUST_NOMEM)
         return st;
     if (st == JOUST_OK && e->scoring != JOUST_SCORING_AUTO && e->scoring != s->scoring)
@@ -348,10 +387,12 @@ static joust_status read_score(joust_endpoint *e, const joust_transfer *t, joust
     if (st != JOUST_UNSUPPORTED)
         snprintf(x->why, sizeof(x->why), "%.300s", why.text);
     else
-        snprintf(
-            x->why, sizeof(x->why), "it can't score labels by %s, as a judge needs: %.100s; %s",
-            e->scoring == JOUST_SCORING_TOP || !echo ? "top_logprobs" : "echo", why.text,
-            echo ? "say endpoint.scoring: top" : "use a server that gives log-probs, or a rule");
+        snprintf(x->why, sizeof(x->why),
+                 "it can't score labels by %s, as a judge needs: %.100s; %s",
+                 e->scoring == JOUST_SCORING_TOP || !echo ? "top_logprobs" : "echo", why.text,
+                 echo               ? "say endpoint.scoring: top"
+                 : e->n_probe_label ? "leave endpoint.tokenizer out, or use a server that gives ids"
+                                    : "use a server that gives log-probs, or a rule");
     return JOUST_OK;
 }
 

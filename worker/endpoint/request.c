@@ -75,6 +75,8 @@ static void add_prompt(const joust_endpoint_ask *ask, joust_buf *to)
         joust_buf_text(to, ",\"prompt\":[");
         for (uint32_t i = 0; i < ask->n_ids; i++)
             joust_buf_format(to, "%s%u", i ? "," : "", ask->ids[i]);
+        for (uint32_t i = 0; i < ask->n_label_ids; i++)
+            joust_buf_format(to, "%s%u", i + ask->n_ids ? "," : "", ask->label_ids[i]);
         joust_buf_text(to, "]");
         return;
     }
@@ -209,6 +211,9 @@ static void add_mask(const joust_endpoint_ask *ask, joust_buf *to)
 
 static void add_logprobs(const joust_endpoint_ask *ask, joust_buf *to)
 {
+    /* Where ids are put, ids are compared; llama.cpp lists them unasked. */
+    if (!ask->prompt && (ask->label || ask->top) && ask->server == JOUST_SERVER_VLLM)
+        joust_buf_text(to, ",\"return_tokens_as_token_ids\":true");
     if (ask->label) {
         joust_buf_text(to, ",\"logprobs\":1,\"echo\":true");
         return;

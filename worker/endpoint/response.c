@@ -52,7 +52,7 @@ joust_status joust_response_load(const void *body, size_t n_bytes, json_t **ret,
 
 /* ---- numbers ---- */
 
-static bool get_id(const json_t *value, uint32_t *ret)
+bool joust_response_id(const json_t *value, uint32_t *ret)
 {
     if (!json_is_integer(value) || json_integer_value(value) < 0 ||
         json_integer_value(value) > INT32_MAX)
@@ -61,9 +61,8 @@ static bool get_id(const json_t *value, uint32_t *ret)
     return true;
 }
 
-static bool get_prefixed_id(const json_t *value, uint32_t *ret)
+bool joust_response_written_id(const char *text, uint32_t *ret)
 {
-    const char *text = json_string_value(value);
     uint64_t id;
     if (!text || strncmp(text, ID_PREFIX, strlen(ID_PREFIX)) != 0 ||
         !joust_parse_u64(text + strlen(ID_PREFIX), &id) || id > INT32_MAX)
@@ -122,11 +121,12 @@ static token_source find_tokens(const json_t *choice)
 static bool get_token(const token_source *s, size_t i, uint32_t *ret)
 {
     if (json_is_array(s->ids))
-        return json_array_size(s->ids) == s->n && get_id(json_array_get(s->ids, i), ret);
+        return json_array_size(s->ids) == s->n && joust_response_id(json_array_get(s->ids, i), ret);
     if (json_is_array(s->content))
-        return get_id(json_object_get(json_array_get(s->content, i), "id"), ret) ||
-               get_prefixed_id(json_object_get(json_array_get(s->content, i), "token"), ret);
-    return get_prefixed_id(json_array_get(s->tokens, i), ret);
+        return joust_response_id(json_object_get(json_array_get(s->content, i), "id"), ret) ||
+               joust_response_written_id(
+                   json_string_value(json_object_get(json_array_get(s->content, i), "token")), ret);
+    return joust_response_written_id(json_string_value(json_array_get(s->tokens, i)), ret);
 }
 
 static const json_t *logp_value(const token_source *s, size_t i)
@@ -207,7 +207,8 @@ static joust_status parse_choice(const json_t *choice, const joust_job_endpoint 
 {
     uint32_t index = 0;
     const json_t *given = json_object_get(choice, "index");
-    if (!json_is_object(choice) || (given && !get_id(given, &index)) || (!given && to->n > 1))
+    if (!json_is_object(choice) || (given && !joust_response_id(given, &index)) ||
+        (!given && to->n > 1))
         return joust_fail(err, JOUST_MALFORMED, "a choice without a usable index");
     if (index >= to->n || to->choices[index].text)
         return joust_fail(err, JOUST_MALFORMED, "choice %u of %u, or twice", index, to->n);
@@ -238,7 +239,7 @@ static joust_status parse_prompt_ids(const json_t *root, const json_t *choices,
     if (!to->prompt_tokens)
         return joust_fail(err, JOUST_NOMEM, "answer: %zu tokens", n);
     for (size_t i = 0; i < n; i++)
-        if (!get_id(json_array_get(ids, i), &to->prompt_tokens[i]))
+        if (!joust_response_id(json_array_get(ids, i), &to->prompt_tokens[i]))
             return joust_fail(err, JOUST_MALFORMED, "prompt_token_ids: no id at %zu", i);
     to->n_prompt_tokens = (uint32_t)n;
     return JOUST_OK;

@@ -15,6 +15,9 @@ JOUST_MUST_USE joust_status joust_response_check(const json_t *root, const joust
 /* A log-prob, of token `at`. Errors: JOUST_NOT_FINITE, JOUST_MALFORMED. */
 JOUST_MUST_USE joust_status joust_response_logp(const json_t *value, size_t at, float *ret,
                                                 joust_error *err);
+/* A token's id, as a number or written "token_id:7"; false: it is none. text may be NULL. */
+bool joust_response_id(const json_t *value, uint32_t *ret);
+bool joust_response_written_id(const char *text, uint32_t *ret);
 /* A number of tokens that a server says, at most `most`; 0: it says none. */
 uint64_t joust_response_count(const json_t *object, const char *name, uint64_t most);
 

@@ -115,19 +115,109 @@ joust_status joust_endpoint_parse_echo(const void *body, size_t n_bytes,
     return st;
 }
 
+/* Whether the server says that it read another token than it was given at place i, of which it may say nothing. */
+static bool reads_otherwise(const json_t *ids, const json_t *text, size_t i, uint32_t given,
+                            uint32_t *ret)
+{
+    if (json_is_array(ids))
+        return joust_response_id(json_array_get(ids, i), ret) && *ret != given;
+    return joust_response_written_id(json_string_value(text), ret) && *ret != given;
+}
+
+/* That it read what it was given: as many tokens, and these. */
+static joust_status check_read(const json_t *root, const echoed *e, const joust_endpoint_ask *ask,
+                               joust_error *err)
+{
+    const json_t *said = json_object_get(json_object_get(root, "usage"), "completion_tokens");
+    const json_t *ids = json_object_get(first_choice(root), "prompt_token_ids");
+    const size_t n = (size_t)ask->n_ids + ask->n_label_ids;
+    const size_t drawn = e->n < n ? SIZE_MAX : e->n - n;
+    if (drawn > MAX_GENERATED ||
+        (json_is_integer(said) && json_integer_value(said) != (json_int_t)drawn) ||
+        (json_is_array(ids) && json_array_size(ids) != n))
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "it was given %zu token ids and answers of %zu: it adds tokens of its "
+                          "own, or doesn't take ids",
+                          n, json_is_array(ids) ? json_array_size(ids) : e->n);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t given = i < ask->n_ids ? ask->ids[i] : ask->label_ids[i - ask->n_ids];
+        uint32_t read = 0;
+        if (reads_otherwise(ids, json_array_get(e->texts, i), i, given, &read))
+            return joust_fail(err, JOUST_UNSUPPORTED,
+                              "it was given token %u at place %zu and read %u", given, i, read);
+    }
+    return JOUST_OK;
+}
+
+static joust_status read_echo_ids(const json_t *root, const joust_endpoint_ask *ask, double *ret,
+                                  joust_error *err)
+{
+    echoed e = {0};
+    joust_status st = find_echo(root, &e, err);
+    if (st == JOUST_OK)
+        st = check_read(root, &e, ask, err);
+    *ret = 0;
+    for (size_t i = ask->n_ids; st == JOUST_OK && i < (size_t)ask->n_ids + ask->n_label_ids; i++) {
+        float logp = 0;
+        st = joust_response_logp(json_array_get(e.logps, i), i, &logp, err);
+        *ret += (double)logp;
+    }
+    return st;
+}
+
+joust_status joust_endpoint_parse_echo_ids(const void *body, size_t n_bytes,
+                                           const joust_endpoint_ask *ask, uint32_t index,
+                                           joust_endpoint_scores *ret, joust_error *err)
+{
+    json_t *root;
+    double logp = 0;
+    joust_status st = joust_response_load(body, n_bytes, &root, err);
+    if (st != JOUST_OK)
+        return st;
+    st = joust_response_check(root, ask->endpoint, 1, err);
+    if (st == JOUST_OK)
+        st = read_echo_ids(root, ask, &logp, err);
+    if (st == JOUST_OK) {
+        ret->logps[index] = logp;
+        add_usage(root, ret);
+    }
+    json_decref(root);
+    return st;
+}
+
 /* ---- the likeliest first tokens ---- */
 
 /* OpenAI's servers write this in the place of a log-prob that they don't name. */
 #define NOT_NAMED (-9999.0F)
 
-/* Adds what the token is worth to the labels that are written like it. */
-static joust_status add_token(const char *text, const json_t *value, const char *const *labels,
-                              uint32_t n, double *logps, bool *found, joust_error *err)
+/* Labels, by their text or by their ids. */
+typedef struct sought {
+    const char *const *texts;
+    const joust_endpoint_label *labels; /* or NULL */
+    uint32_t n;
+} sought;
+
+static const char *label_text(const sought *s, uint32_t i)
+{
+    return s->labels ? s->labels[i].text : s->texts[i];
+}
+
+/* Adds what the token is worth to the labels that are it, or are written like it. */
+static joust_status add_token(const char *text, const json_t *id, const json_t *value,
+                              const sought *s, double *logps, bool *found, joust_error *err)
 {
     float logp = 0;
+    uint32_t number = 0;
     joust_status st = joust_response_logp(value, 0, &logp, err);
-    for (uint32_t i = 0; st == JOUST_OK && i < n; i++) {
-        if (strcmp(labels[i], text) != 0 || logp <= NOT_NAMED)
+    if (st == JOUST_OK && s->labels && !joust_response_id(id, &number) &&
+        !joust_response_written_id(text, &number))
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "its likeliest tokens have no ids, by which labels are known where "
+                          "endpoint.tokenizer is given");
+    for (uint32_t i = 0; st == JOUST_OK && i < s->n; i++) {
+        const bool same =
+            s->labels ? s->labels[i].ids[0] == number : strcmp(s->texts[i], text) == 0;
+        if (!same || logp <= NOT_NAMED)
             continue;
         logps[i] = found[i] ? joust_log_add(logps[i], (double)logp) : (double)logp;
         found[i] = true;
@@ -136,33 +226,34 @@ static joust_status add_token(const char *text, const json_t *value, const char 
 }
 
 /* [{"token": "yes", "logprob": -0.1}, ...] (chat, llama.cpp) */
-static joust_status read_list(const json_t *list, const char *const *labels, uint32_t n,
-                              double *logps, bool *found, joust_error *err)
+static joust_status read_list(const json_t *list, const sought *s, double *logps, bool *found,
+                              joust_error *err)
 {
     joust_status st = JOUST_OK;
     for (size_t i = 0; st == JOUST_OK && i < json_array_size(list); i++) {
         const json_t *entry = json_array_get(list, i);
         const char *text = json_string_value(json_object_get(entry, "token"));
-        st = text ? add_token(text, json_object_get(entry, "logprob"), labels, n, logps, found, err)
+        st = text ? add_token(text, json_object_get(entry, "id"), json_object_get(entry, "logprob"),
+                              s, logps, found, err)
                   : joust_fail(err, JOUST_MALFORMED, "a likely token without text");
     }
     return st;
 }
 
 /* {"yes": -0.1, ...} */
-static joust_status read_map(const json_t *map, const char *const *labels, uint32_t n,
-                             double *logps, bool *found, joust_error *err)
+static joust_status read_map(const json_t *map, const sought *s, double *logps, bool *found,
+                             joust_error *err)
 {
     joust_status st = JOUST_OK;
     for (void *at = json_object_iter((json_t *)(uintptr_t)map); st == JOUST_OK && at;
          at = json_object_iter_next((json_t *)(uintptr_t)map, at))
-        st = add_token(json_object_iter_key(at), json_object_iter_value(at), labels, n, logps,
-                       found, err);
+        st = add_token(json_object_iter_key(at), NULL, json_object_iter_value(at), s, logps, found,
+                       err);
     return st;
 }
 
-static joust_status read_top(const json_t *root, const char *const *labels, uint32_t n,
-                             double *logps, bool *found, joust_error *err)
+static joust_status read_top(const json_t *root, const sought *s, double *logps, bool *found,
+                             joust_error *err)
 {
     const json_t *choice = first_choice(root), *logprobs = json_object_get(choice, "logprobs");
     const json_t *content = json_array_get(json_object_get(logprobs, "content"), 0);
@@ -172,9 +263,9 @@ static joust_status read_top(const json_t *root, const char *const *labels, uint
     if (finish && strcmp(finish, "content_filter") == 0)
         return joust_fail(err, JOUST_DENIED, "a filter of the server withheld the answer");
     if (json_array_size(list) > 0)
-        return read_list(list, labels, n, logps, found, err);
+        return read_list(list, s, logps, found, err);
     if (json_object_size(map) > 0)
-        return read_map(map, labels, n, logps, found, err);
+        return read_map(map, s, logps, found, err);
     return joust_fail(err, JOUST_UNSUPPORTED,
                       "it gives no log-probs of its answers' first tokens (top_logprobs)");
 }
@@ -196,9 +287,8 @@ static char *without_nul_keys(const char *body, size_t n)
     return copy;
 }
 
-joust_status joust_endpoint_parse_top(const void *body, size_t n_bytes,
-                                      const joust_job_endpoint *endpoint, const char *const *labels,
-                                      uint32_t n, joust_endpoint_scores *ret, joust_error *err)
+static joust_status parse_top(const void *body, size_t n_bytes, const joust_job_endpoint *endpoint,
+                              const sought *s, joust_endpoint_scores *ret, joust_error *err)
 {
     json_t *root;
     double logps[JOUST_MAX_LABELS] = {0};
@@ -212,19 +302,41 @@ joust_status joust_endpoint_parse_top(const void *body, size_t n_bytes,
         return st;
     st = joust_response_check(root, endpoint, 1, err);
     if (st == JOUST_OK)
-        st = read_top(root, labels, n, logps, found, err);
-    for (uint32_t i = 0; st == JOUST_OK && i < n; i++)
+        st = read_top(root, s, logps, found, err);
+    for (uint32_t i = 0; st == JOUST_OK && i < s->n; i++)
         if (!found[i])
             st =
                 joust_fail(err, JOUST_INVALID,
                            "label '%.60s' isn't among the likeliest first tokens of the answer, as "
                            "it is written: raise top_logprobs, or choose labels of one token that "
                            "the template calls for",
-                           labels[i]);
+                           label_text(s, i));
     if (st == JOUST_OK) {
-        memcpy(ret->logps, logps, n * sizeof(*logps));
+        memcpy(ret->logps, logps, s->n * sizeof(*logps));
         add_usage(root, ret);
     }
     json_decref(root);
     return st;
+}
+
+joust_status joust_endpoint_parse_top(const void *body, size_t n_bytes,
+                                      const joust_job_endpoint *endpoint, const char *const *labels,
+                                      uint32_t n, joust_endpoint_scores *ret, joust_error *err)
+{
+    return parse_top(body, n_bytes, endpoint, &(sought){.texts = labels, .n = n}, ret, err);
+}
+
+joust_status joust_endpoint_parse_top_ids(const void *body, size_t n_bytes,
+                                          const joust_job_endpoint *endpoint,
+                                          const joust_endpoint_label *labels, uint32_t n,
+                                          joust_endpoint_scores *ret, joust_error *err)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (labels[i].n != 1)
+            return joust_fail(err, JOUST_INVALID,
+                              "label '%.60s' is %u tokens, and the likeliest first tokens say "
+                              "nothing of the others: choose labels of one token, or say "
+                              "endpoint.scoring: echo",
+                              labels[i].text, labels[i].n);
+    return parse_top(body, n_bytes, endpoint, &(sought){.labels = labels, .n = n}, ret, err);
 }

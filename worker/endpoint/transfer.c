@@ -156,8 +156,9 @@ joust_status joust_transfer_begin(joust_endpoint *e, uint32_t server, uint32_t r
 /* Answers with log-probs of a prompt have a line for each of its tokens, of which there are no more than bytes. */
 static size_t limit_of(const joust_endpoint_ask *ask)
 {
-    const size_t tokens = ask->sampling->max_tokens + ask->top +
-                          (ask->label ? strlen(ask->prompt) + strlen(ask->label) : 0);
+    const size_t given = ask->prompt && ask->label ? strlen(ask->prompt) + strlen(ask->label)
+                                                   : (size_t)ask->n_ids + ask->n_label_ids;
+    const size_t tokens = ask->sampling->max_tokens + ask->top + (ask->label ? given : 0);
     return joust_endpoint_answer_limit(ask->n, tokens > UINT32_MAX ? UINT32_MAX : (uint32_t)tokens);
 }
 

@@ -13,13 +13,16 @@ typedef struct joust_endpoint_ask {
     const joust_sampling *sampling;
     const joust_job_rollout *rollout; /* whose stop strings count, or NULL */
     const char *prompt;               /* text, or NULL: */
-    bool is_conversation;             /* the text is one as JSON, {"messages": [...], ...}; mode: chat */
-    const uint32_t *ids;              /* (n_ids) its token ids; mode: completions */
+    bool is_conversation; /* the text is one as JSON, {"messages": [...], ...}; mode: chat */
+    const uint32_t *ids;  /* (n_ids) its token ids; mode: completions */
     uint32_t n_ids;
     uint32_t n;    /* choices */
     uint64_t seed; /* below 2^31 */
     /* Scoring asks for no answer but for log-probs: those of the prompt with this label behind it (mode: completions), or */
     const char *label;
+    const uint32_t
+        *label_ids; /* (n_label_ids) its token ids, behind ids; label then only names it */
+    uint32_t n_label_ids;
     uint32_t top; /* so many of the likeliest first tokens */
 } joust_endpoint_ask;
 
@@ -71,6 +74,14 @@ JOUST_MUST_USE joust_status joust_endpoint_parse_echo(const void *body, size_t n
                                                       const joust_job_endpoint *endpoint,
                                                       const char *label, uint32_t index,
                                                       joust_endpoint_scores *ret, joust_error *err);
+/* The same where ids were put: the label's tokens are those behind the n_ids of the prompt, and what the server says that it
+ * read must be what it was given. ask: ids, label, label_ids. Errors: JOUST_UNSUPPORTED: no log-probs of a prompt, or it read other
+ * tokens; those of joust_endpoint_parse. */
+JOUST_MUST_USE joust_status joust_endpoint_parse_echo_ids(const void *body, size_t n_bytes,
+                                                          const joust_endpoint_ask *ask,
+                                                          uint32_t index,
+                                                          joust_endpoint_scores *ret,
+                                                          joust_error *err);
 /* The body of an answer to ask.top: each label must be one of the listed tokens, as it is written. n may be 0. Errors:
  * JOUST_UNSUPPORTED: no tokens are listed; JOUST_INVALID: a label isn't among them; JOUST_DENIED: a filter of the server's
  * withheld the answer; those of joust_endpoint_parse. */
@@ -78,6 +89,19 @@ JOUST_MUST_USE joust_status joust_endpoint_parse_top(const void *body, size_t n_
                                                      const joust_job_endpoint *endpoint,
                                                      const char *const *labels, uint32_t n,
                                                      joust_endpoint_scores *ret, joust_error *err);
+/* Labels as they are put to servers where these are given token ids. */
+typedef struct joust_endpoint_label {
+    const char *text; /* for errors */
+    const uint32_t *ids;
+    uint32_t n; /* 1 or more */
+} joust_endpoint_label;
+/* The same by ids. Errors: JOUST_UNSUPPORTED: the listed tokens have no ids; JOUST_INVALID: also a label of several tokens, of
+ * which only the first is listed. */
+JOUST_MUST_USE joust_status joust_endpoint_parse_top_ids(const void *body, size_t n_bytes,
+                                                         const joust_job_endpoint *endpoint,
+                                                         const joust_endpoint_label *labels,
+                                                         uint32_t n, joust_endpoint_scores *ret,
+                                                         joust_error *err);
 
 /* What a failing answer says about why, one printable line of at most 200 bytes: "" if it doesn't. */
 void joust_endpoint_error_text(const void *body, size_t n_bytes, char to[256]);
