@@ -156,9 +156,41 @@ static void test_bounds(void **state)
 
 enum { N_VOCAB = 320, FIRST_PIECE = 258, END = 257 };
 
-static const char *const pieces[] = {
-    "{\"", "\":", "\",",  "\"}", "}}", "[[", "],", "true", "null", "1,", ",\"",   "0.5", "é\"",
-    "aé",  "ab",  "abab", "+(",  "))", "12", "中", "中a",  "\\\"", "]}", "false", " a",  ": "};
+static const char *const pieces[] = {"{\"",
+                                     "\":",
+                                     "\",",
+                                     "\"}",
+                                     "}}",
+                                     "[[",
+                                     "],",
+                                     "true",
+                                     "null",
+                                     "1,",
+                                     ",\"",
+                                     "0.5",
+                                     "é\"",
+                                     "aé",
+                                     "ab",
+                                     "abab",
+                                     "+(",
+                                     "))",
+                                     "12",
+                                     "中",
+                                     "中a",
+                                     "\\\"",
+                                     "]}",
+                                     "false",
+                                     " a",
+                                     ": ",
+                                     "aaaaaaa",
+                                     "aaaaaaaaaa",
+                                     "aaaaaaaaaaaaaaaaaaaa",
+                                     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                                     "aaaa\",\"",
+                                     "aaaaaaaaa\"]",
+                                     "aaaaaaaaaaaaaaaaaa\",\"a",
+                                     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+                                     "\"}]}"};
 
 static size_t put_character(char *to, unsigned c)
 {
@@ -309,6 +341,91 @@ static void test_masks(void **state)
         joust_tokenizer_free(&t);
     }
     assert_true(n_ended > 400);
+}
+
+/* The set behind a token's own bytes. */
+static uint32_t behind(joust_pushdown *p, uint32_t set, uint32_t token)
+{
+    const uint8_t byte = (uint8_t)token;
+    const char *text = token < 256 ? (const char *)&byte : pieces[token - FIRST_PIECE];
+    joust_error err = {0};
+    for (size_t n = token < 256 ? 1 : strlen(text), i = 0; i < n && set != JOUST_NO_SET; i++)
+        check_ok(joust_pushdown_step(p, set, (uint8_t)text[i], &set, &err));
+    return set;
+}
+
+/* Every token of every step is allowed where the recogniser itself goes on with its bytes, however masks are put together; the
+ * samples take turns, and one is begun again with other tokens. */
+static void check_every_token(const joust_tokenizer *t, const joust_mask_rule *rule,
+                              const char *gbnf)
+{
+    enum { N_SAMPLES = 3, N_STEPS = 150 };
+    joust_error err = {0};
+    joust_mask *mask = NULL;
+    joust_grammar *g = NULL;
+    joust_pushdown *p = NULL;
+    uint32_t tokens[N_SAMPLES][N_STEPS], n[N_SAMPLES] = {0}, sets[N_SAMPLES], random = 5;
+    check_ok(joust_mask_create(t, &config, rule, &mask, &err));
+    check_ok(joust_grammar_compile(gbnf, NULL, &g, &err));
+    check_ok(joust_pushdown_create(g, &p, &err));
+    for (int step = 0; step < 3 * N_STEPS; step++) {
+        const int k = step % N_SAMPLES;
+        float logits[N_VOCAB] = {0};
+        uint32_t allowed[N_VOCAB], n_allowed = 0;
+        if (n[k] == 0)
+            check_ok(joust_pushdown_start(p, &sets[k], &err));
+        check_ok(joust_mask_guide(mask, 0, (uint32_t)k, tokens[k], n[k], logits, N_VOCAB, &err));
+        for (uint32_t i = 0; i < FIRST_PIECE + sizeof(pieces) / sizeof(*pieces); i++) {
+            const bool goes_on = i == END   ? joust_pushdown_accepts(p, sets[k])
+                                 : i == 256 ? false
+                                            : behind(p, sets[k], i) != JOUST_NO_SET;
+            if (goes_on != (logits[i] == 0))
+                fail_msg("%s: token %u after %u: %d", gbnf, i, n[k], goes_on);
+            if (goes_on)
+                allowed[n_allowed++] = i;
+        }
+        random = random * 1664525u + 1013904223u;
+        const uint32_t token = allowed[(random >> 8) % n_allowed];
+        tokens[k][n[k]++] = token;
+        if (token == END || n[k] == N_STEPS)
+            n[k] = 0;
+        else
+            sets[k] = behind(p, sets[k], token);
+    }
+    joust_pushdown_free(&p);
+    joust_grammar_free(&g);
+    joust_mask_free(&mask);
+}
+
+static void test_every_token(void **state)
+{
+    (void)state;
+    static const char *const grammars[] = {
+        "root ::= \"[\" ( \"\\\"\" [^\"]{1,60} \"\\\"\" \",\"? ){2,40} \"]\"?",
+        "root ::= [a-b]{50} (\"\\\"\" | \"a\"{0,9}) root?",
+        "root ::= ( x{30} | x{25,70} \"中\" )+\nx ::= \"a\"? | \"é\"",
+        "root ::= \"a\"{0,100} | ( \"aa\"{0,40} \"\\\"\" root )",
+        "root ::= \"a\" root \"\\\"\"{0,2} | \"{\" \"a\"{3,33} \"}\""};
+    static const char *const nested[] = {
+        "{\"$defs\":{\"t\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\","
+        "\"maxLength\":50},\"ab\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/t\"}}},"
+        "\"required\":[\"a\"]}},\"$ref\":\"#/$defs/t\"}",
+        "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"minLength\":30,\"maxLength\":70},"
+        "\"minItems\":2,\"maxItems\":30}"};
+    joust_tokenizer *t = make_tokenizer(false);
+    for (size_t i = 0; i < sizeof(grammars) / sizeof(*grammars); i++)
+        check_every_token(t, &(joust_mask_rule){.grammar = grammars[i]}, grammars[i]);
+    for (size_t i = 0; i < sizeof(nested) / sizeof(*nested); i++) {
+        char *gbnf = NULL;
+        joust_error err = {0};
+        check_ok(joust_schema_gbnf(nested[i], &gbnf, &err));
+        check_every_token(t, &(joust_mask_rule){.json_schema = nested[i]}, gbnf);
+        joust_free(gbnf);
+    }
+    check_every_token(
+        t, &(joust_mask_rule){.regex = "\"(a|é){2,40}\"(,\"a*\"|]}?)*"},
+        "root ::= \"\\\"\" [aé]{2,40} \"\\\"\" ( \",\\\"\" \"a\"* \"\\\"\" | \"]\" \"}\"? )*");
+    joust_tokenizer_free(&t);
 }
 
 /* What a vocabulary can't spell is no way on, and tokens that were forced are looked past. */
@@ -628,10 +745,10 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),    cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_bounds),       cmocka_unit_test(test_masks),
-        cmocka_unit_test(test_vocabulary),   cmocka_unit_test(test_schemas),
-        cmocka_unit_test(test_schema_texts), cmocka_unit_test(test_schemas_refused),
-        cmocka_unit_test(test_out_of_memory)};
+        cmocka_unit_test(test_reference),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_bounds),          cmocka_unit_test(test_masks),
+        cmocka_unit_test(test_every_token),     cmocka_unit_test(test_vocabulary),
+        cmocka_unit_test(test_schemas),         cmocka_unit_test(test_schema_texts),
+        cmocka_unit_test(test_schemas_refused), cmocka_unit_test(test_out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

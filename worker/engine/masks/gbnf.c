@@ -546,6 +546,13 @@ static joust_status read_times(parser *p, uint32_t *ret_least, uint32_t *ret_mos
     return JOUST_OK;
 }
 
+/* A node of a repetition, of which `left` texts are to come or may. */
+static void count(parser *p, uint32_t node, uint32_t head, uint32_t left)
+{
+    p->g->nodes[node].head = head;
+    p->g->nodes[node].left = left;
+}
+
 /* `least` to `most` texts of a rule, in a row. */
 static joust_status repeat(parser *p, uint32_t rule, uint32_t least, uint32_t most, fragment *ret)
 {
@@ -553,10 +560,14 @@ static joust_status repeat(parser *p, uint32_t rule, uint32_t least, uint32_t mo
     joust_status st = empty(p, ret);
     if (st == JOUST_OK)
         st = empty(p, &out);
+    uint32_t head = 0;
     for (uint32_t i = 0; st == JOUST_OK && i < least; i++) {
         st = call(p, rule, &one);
-        if (st == JOUST_OK)
-            append(p, ret, one);
+        if (st != JOUST_OK)
+            break;
+        append(p, ret, one);
+        head = i ? head : one.start;
+        count(p, one.start, head, least - i);
     }
     if (st == JOUST_OK && most == NO_END) {
         st = call(p, rule, &one);
@@ -575,8 +586,11 @@ static joust_status repeat(parser *p, uint32_t rule, uint32_t least, uint32_t mo
                      (joust_grammar_node){
                          .kind = JOUST_GRAMMAR_SPLIT, .to = one.start, .other = out.start},
                      &split);
-        if (st == JOUST_OK)
+        if (st == JOUST_OK) {
             append(p, ret, (fragment){split, one.end});
+            head = i > least ? head : split;
+            count(p, split, head, most - i);
+        }
     }
     if (st == JOUST_OK)
         append(p, ret, out);

@@ -24,6 +24,8 @@ typedef enum joust_grammar_kind {
 typedef struct joust_grammar_node {
     uint8_t kind, low, high;
     uint32_t to, other;
+    uint32_t left,
+        head; /* in a counted repetition: so many more texts, as from `head` even more; else left is 0 */
 } joust_grammar_node;
 
 typedef struct joust_grammar_rule {

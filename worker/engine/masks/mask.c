@@ -9,6 +9,7 @@
 #include "proto/base/alloc.h"
 #include "schema_internal.h"
 #include "vocabulary_internal.h"
+#include "walked_internal.h"
 #include "worker/engine/masks/trie.h"
 
 #define MAX_CACHED_BYTES (64u << 20)
@@ -20,10 +21,12 @@ struct joust_mask {
     joust_trie *trie;
     joust_automaton *automaton;
     joust_mask_grammar *grammar;
+    joust_token_tree tree;           /* of inside, for the automaton */
     joust_token_texts first, inside; /* as a response's first token, and behind others */
     pthread_mutex_t lock;            /* guards the rest */
     uint64_t **allowed; /* (2 n_states) bits by token, or NULL: inside a response, then first */
     uint64_t n_cached_bytes;
+    joust_walked walked; /* states behind samples' tokens */
 };
 
 static uint32_t n_words(const joust_mask *m)
@@ -82,6 +85,8 @@ static joust_status make_automaton(joust_mask *m, const joust_tokenizer *t, cons
     joust_status st = joust_automaton_compile(pattern, &m->automaton, err);
     if (st == JOUST_OK)
         st = read_texts(m, t, err);
+    if (st == JOUST_OK)
+        st = joust_token_tree_make(&m->inside, 1, UINT32_MAX, &m->tree, err);
     if (st != JOUST_OK)
         return joust_blame(err, st, "regex");
     m->allowed = joust_calloc(2 * (size_t)m->automaton->n_states, sizeof(*m->allowed));
@@ -142,6 +147,8 @@ void joust_mask_free(joust_mask **mask)
         joust_free(m->allowed[i]);
     joust_free(m->allowed);
     joust_mask_grammar_free(&m->grammar);
+    joust_walked_fini(&m->walked);
+    joust_token_tree_fini(&m->tree);
     joust_token_texts_fini(&m->first);
     joust_token_texts_fini(&m->inside);
     joust_trie_free(&m->trie);
@@ -174,47 +181,110 @@ static bool is_end(const joust_mask *m, uint32_t token)
 }
 
 /* The state behind the drawn tokens. */
-static uint32_t walk(const joust_mask *m, const uint32_t *tokens, uint32_t n)
+static uint32_t walk(joust_mask *m, uint32_t request, uint32_t sample, const uint32_t *tokens,
+                     uint32_t n)
 {
     uint32_t state = 0;
-    for (uint32_t i = m->n_forced; i < n && state != JOUST_DEAD; i++)
+    pthread_mutex_lock(&m->lock);
+    uint32_t i = joust_walked_find(&m->walked, request, sample, tokens, n, &state);
+    for (i = i > m->n_forced ? i : m->n_forced; i < n && state != JOUST_DEAD; i++)
         state = is_end(m, tokens[i])
                     ? JOUST_DEAD
                     : step_token(m, i == 0 ? &m->first : &m->inside, state, tokens[i]);
+    joust_walked_put(&m->walked, request, sample, tokens, n, state);
+    pthread_mutex_unlock(&m->lock);
     return state;
 }
 
-static void fill(const joust_mask *m, uint32_t state, bool first, uint64_t *bits)
+/* The tokens inside a response, by a walk over their tree. states: (max_depth + 1) */
+static void fill_inside(const joust_mask *m, uint32_t *states, uint64_t *bits)
 {
-    const joust_token_texts *texts = first ? &m->first : &m->inside;
-    memset(bits, 0, n_words(m) * sizeof(*bits));
-    for (uint32_t token = 0; token < m->n_vocab; token++)
-        if (step_token(m, texts, state, token) != JOUST_DEAD)
+    const joust_token_tree *t = &m->tree;
+    for (uint32_t i = 0; i < t->n_nodes;) {
+        const joust_token_node *n = &t->nodes[i];
+        const uint32_t to = joust_automaton_step(m->automaton, states[n->depth], n->byte);
+        states[n->depth + 1] = to;
+        for (uint32_t k = n->first; to != JOUST_DEAD && k < n[1].first; k++)
+            bits[t->tokens[k] / 64] |= (uint64_t)1 << (t->tokens[k] % 64);
+        i = to == JOUST_DEAD ? n->end : i + 1;
+    }
+}
+
+static joust_status fill(const joust_mask *m, uint32_t state, bool first, uint64_t *bits,
+                         joust_error *err)
+{
+    uint32_t *states = joust_calloc((size_t)m->tree.max_depth + 1, sizeof(*states));
+    if (!states)
+        return joust_fail(err, JOUST_NOMEM, "regex: no memory for a mask");
+    states[0] = state;
+    for (uint32_t token = 0; first && token < m->n_vocab; token++)
+        if (step_token(m, &m->first, state, token) != JOUST_DEAD)
             bits[token / 64] |= (uint64_t)1 << (token % 64);
+    if (!first)
+        fill_inside(m, states, bits);
+    joust_free(states);
     for (uint32_t i = 0; i < m->n_ends; i++) {
         const uint64_t bit = (uint64_t)1 << (m->ends[i] % 64);
         bits[m->ends[i] / 64] &= ~bit;
         if (m->automaton->accepts[state])
             bits[m->ends[i] / 64] |= bit;
     }
+    return JOUST_OK;
+}
+
+/* Which bits of the sixteen values of four: all of a logit's, or none. */
+static const uint32_t kept_bits[16][4] = {{0, 0, 0, 0},
+                                          {UINT32_MAX, 0, 0, 0},
+                                          {0, UINT32_MAX, 0, 0},
+                                          {UINT32_MAX, UINT32_MAX, 0, 0},
+                                          {0, 0, UINT32_MAX, 0},
+                                          {UINT32_MAX, 0, UINT32_MAX, 0},
+                                          {0, UINT32_MAX, UINT32_MAX, 0},
+                                          {UINT32_MAX, UINT32_MAX, UINT32_MAX, 0},
+                                          {0, 0, 0, UINT32_MAX},
+                                          {UINT32_MAX, 0, 0, UINT32_MAX},
+                                          {0, UINT32_MAX, 0, UINT32_MAX},
+                                          {UINT32_MAX, UINT32_MAX, 0, UINT32_MAX},
+                                          {0, 0, UINT32_MAX, UINT32_MAX},
+                                          {UINT32_MAX, 0, UINT32_MAX, UINT32_MAX},
+                                          {0, UINT32_MAX, UINT32_MAX, UINT32_MAX},
+                                          {UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX}};
+
+/* Four logits at once, without a branch for each: which are allowed can't be foreseen. */
+static void apply_word(uint64_t word, float logits[64])
+{
+    for (int i = 0; i < 64; i += 4, word >>= 4) {
+        const uint32_t *kept = kept_bits[word & 15];
+        uint32_t four[4];
+        memcpy(four, logits + i, sizeof(four));
+        for (int k = 0; k < 4; k++)
+            four[k] = (four[k] & kept[k]) | (0xff800000u & ~kept[k]); /* -INFINITY */
+        memcpy(logits + i, four, sizeof(four));
+    }
 }
 
 static void apply(const uint64_t *bits, float *logits, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i += 64) {
-        const uint32_t end = n - i < 64 ? n - i : 64;
-        const uint64_t word = bits[i / 64];
-        for (uint32_t k = 0; word != UINT64_MAX && k < end; k++)
-            if (!(word >> k & 1))
-                logits[i + k] = -INFINITY;
+    const uint32_t n_whole = n / 64;
+    for (uint32_t i = 0; i < n_whole; i++) {
+        if (bits[i] == 0)
+            for (uint32_t k = 0; k < 64; k++)
+                logits[64 * i + k] = -INFINITY;
+        else if (bits[i] != UINT64_MAX)
+            apply_word(bits[i], logits + 64 * (size_t)i);
     }
+    for (uint32_t i = 64 * n_whole; i < n; i++)
+        if (!(bits[i / 64] >> (i % 64) & 1))
+            logits[i] = -INFINITY;
 }
 
-static joust_status guide_grammar(const joust_mask *m, const uint32_t *tokens, uint32_t n,
-                                  float *logits, joust_error *err)
+static joust_status guide_grammar(const joust_mask *m, uint32_t request, uint32_t sample,
+                                  const uint32_t *tokens, uint32_t n, float *logits,
+                                  joust_error *err)
 {
     uint64_t *bits = joust_calloc(n_words(m), sizeof(*bits));
-    joust_status st = bits ? joust_mask_grammar_bits(m->grammar, tokens, n, m->n_forced, bits, err)
+    joust_status st = bits ? joust_mask_grammar_bits(m->grammar, request, sample, tokens, n,
+                                                     m->n_forced, bits, err)
                            : joust_fail(err, JOUST_NOMEM, "grammar: no memory for a mask");
     if (st == JOUST_OK)
         apply(bits, logits, m->n_vocab);
@@ -237,7 +307,11 @@ static joust_status guide_automaton(joust_mask *m, uint32_t state, bool first, f
     uint64_t *bits = joust_calloc(n_words(m), sizeof(*bits));
     if (!bits)
         return joust_fail(err, JOUST_NOMEM, "regex: no memory for a mask");
-    fill(m, state, first, bits);
+    joust_status st = fill(m, state, first, bits, err);
+    if (st != JOUST_OK) {
+        joust_free(bits);
+        return st;
+    }
     apply(bits, logits, m->n_vocab);
     pthread_mutex_lock(&m->lock);
     if (!*kept && m->n_cached_bytes + bytes <= MAX_CACHED_BYTES) {
@@ -260,8 +334,8 @@ joust_status joust_mask_guide(void *context, uint32_t request, uint32_t sample,
         return joust_trie_guide(m->trie, request, sample, tokens + skipped, n - skipped, logits,
                                 n_vocab, err);
     if (m->grammar)
-        return guide_grammar(m, tokens, n, logits, err);
-    const uint32_t state = walk(m, tokens, n);
+        return guide_grammar(m, request, sample, tokens, n, logits, err);
+    const uint32_t state = walk(m, request, sample, tokens, n);
     if (state != JOUST_DEAD)
         return guide_automaton(m, state, n == 0, logits, err);
     for (uint32_t i = 0; i < n_vocab; i++)

@@ -15,9 +15,10 @@ JOUST_MUST_USE joust_status joust_mask_grammar_create(const char *gbnf,
                                                       const uint32_t *ends, uint32_t n_ends,
                                                       joust_mask_grammar **ret, joust_error *err);
 void joust_mask_grammar_free(joust_mask_grammar **m);
-/* Of a response of n tokens, of which no rule looks at n_forced. bits (n_vocab / 64, rounded up): what may follow. Errors:
+/* Of a response of n tokens, a sample's of a request, of which no rule looks at n_forced. bits (n_vocab / 64, rounded up): what may follow. Errors:
  * JOUST_TOO_LARGE: the response can be read in too many ways; JOUST_NOMEM. */
-JOUST_MUST_USE joust_status joust_mask_grammar_bits(joust_mask_grammar *m, const uint32_t *tokens,
+JOUST_MUST_USE joust_status joust_mask_grammar_bits(joust_mask_grammar *m, uint32_t request,
+                                                    uint32_t sample, const uint32_t *tokens,
                                                     uint32_t n, uint32_t n_forced, uint64_t *bits,
                                                     joust_error *err);
 

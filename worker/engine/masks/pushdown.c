@@ -9,6 +9,9 @@
 #define MAX_PLACES 4096u            /* of a set, and on the way to it */
 #define N_SEEN     (4 * MAX_PLACES) /* slots */
 #define MAX_BYTES  ((uint64_t)1 << 28)
+#define MAX_PART   128u /* places of a set that is parted */
+#define MAX_BELOW  16u  /* sets that it may be parted at */
+#define MAX_ABOVE  3u   /* of them above one another */
 #define UNKNOWN    (UINT32_MAX - 1)
 #define NOTHING    0u /* the set of no place that accepts: behind root */
 
@@ -21,7 +24,8 @@ typedef struct set {
     uint32_t first, n; /* its places */
     bool accepts;      /* its end is an end of the text, or of the rule above it */
     uint32_t *next;    /* (n_classes) sets, JOUST_NO_SET or UNKNOWN; NULL: none is known */
-    void *kept[2];
+    uint32_t entered;  /* the set of its places once they are entered, or UNKNOWN */
+    void *kept[JOUST_PUSHDOWN_KINDS];
 } set;
 
 /* A call of a rule on the way: where it goes on. */
@@ -143,7 +147,8 @@ static joust_status number(joust_pushdown *p, place *places, uint32_t n, bool ac
     }
     if (n)
         memcpy(p->places + p->n_places, places, n * sizeof(*places));
-    p->sets[p->n_sets] = (set){.first = p->n_places, .n = n, .accepts = accepts};
+    p->sets[p->n_sets] =
+        (set){.first = p->n_places, .n = n, .accepts = accepts, .entered = UNKNOWN};
     p->n_places += n;
     p->n_bytes += sizeof(set) + n * sizeof(*places);
     *ret = p->n_sets++;
@@ -328,8 +333,8 @@ void joust_pushdown_reset(joust_pushdown *p)
 {
     for (uint32_t i = 0; i < p->n_sets; i++) {
         joust_free(p->sets[i].next);
-        joust_free(p->sets[i].kept[0]);
-        joust_free(p->sets[i].kept[1]);
+        for (int kind = 0; kind < JOUST_PUSHDOWN_KINDS; kind++)
+            joust_free(p->sets[i].kept[kind]);
     }
     joust_free(p->sets);
     joust_free(p->places);
@@ -424,6 +429,95 @@ joust_status joust_pushdown_step(joust_pushdown *p, uint32_t at, uint8_t byte, u
         *ret = next[class] = to;
     return st;
 }
+
+/* ---- parts ----------------------------------------------------------------------------------- */
+
+/* The set that s is above `below`, which stands as the end of the text; JOUST_NO_SET: some way leads past it. */
+static joust_status take_top(joust_pushdown *p, uint32_t s, uint32_t below, uint32_t look,
+                             unsigned depth, uint32_t *ret)
+{
+    place top[MAX_PART];
+    const set from = p->sets[s];
+    uint32_t last = JOUST_NO_SET, last_top = JOUST_NO_SET;
+    *ret = JOUST_NO_SET;
+    if (from.n > MAX_PART || from.n == 0)
+        return JOUST_OK;
+    for (uint32_t i = 0; i < from.n; i++) {
+        const place at = p->places[from.first + i];
+        const joust_grammar_node *n = &p->g->nodes[at.node];
+        top[i] = (place){n->left > look ? n->head : at.node, NOTHING};
+        if (at.below == below)
+            continue;
+        if (depth == 0)
+            return JOUST_OK;
+        if (at.below != last) {
+            last = at.below;
+            joust_status st = take_top(p, last, below, look, depth - 1, &last_top);
+            if (st != JOUST_OK || last_top == JOUST_NO_SET)
+                return st;
+        }
+        top[i].below = last_top;
+    }
+    return number(p, top, from.n, false, ret);
+}
+
+/* Adds the sets below s to list, each once. */
+static void list_below(const joust_pushdown *p, uint32_t s, uint32_t *list, uint32_t *n)
+{
+    const set from = p->sets[s];
+    for (uint32_t i = 0; i < from.n && *n < MAX_BELOW; i++) {
+        const uint32_t below = p->places[from.first + i].below;
+        uint32_t k = 0;
+        while (k < *n && list[k] != below)
+            k++;
+        if (k == *n)
+            list[(*n)++] = below;
+    }
+}
+
+/* What follows where the places of a set are gone on with. */
+static joust_status enter_set(joust_pushdown *p, uint32_t s, uint32_t *ret, joust_error *err)
+{
+    joust_status st = JOUST_OK;
+    uint32_t to = p->sets[s].entered;
+    if (to == UNKNOWN) {
+        begin(p, err);
+        st = leave(p, s);
+        if (st == JOUST_OK)
+            st = end(p, &to);
+        if (st == JOUST_OK)
+            p->sets[s].entered = to;
+    }
+    if (st == JOUST_OK)
+        *ret = to;
+    return st;
+}
+
+joust_status joust_pushdown_part(joust_pushdown *p, uint32_t s, uint32_t look, uint32_t *ret_top,
+                                 uint32_t *ret_below, joust_error *err)
+{
+    uint32_t list[MAX_BELOW], n_near = 0, n = 0, top = JOUST_NO_SET, at = 0;
+    joust_status st = JOUST_OK;
+    p->err = err;
+    list_below(p, s, list, &n_near);
+    n = n_near;
+    for (uint32_t i = 0; i < n_near; i++)
+        list_below(p, list[i], list, &n);
+    for (uint32_t i = 0; st == JOUST_OK && top == JOUST_NO_SET && i < n; i++) {
+        at = list[(n_near + i) % n]; /* those further below first */
+        st = take_top(p, s, at, look, MAX_ABOVE, &top);
+    }
+    uint32_t below = JOUST_NO_SET;
+    if (st == JOUST_OK && top != JOUST_NO_SET && at != NOTHING)
+        st = enter_set(p, at, &below, err);
+    if (st == JOUST_OK) {
+        *ret_top = top;
+        *ret_below = below;
+    }
+    return st;
+}
+
+/* ---- what is kept ---------------------------------------------------------------------------- */
 
 bool joust_pushdown_accepts(const joust_pushdown *p, uint32_t at)
 {

@@ -7,7 +7,8 @@
 
 #include "grammar_internal.h"
 
-#define JOUST_NO_SET UINT32_MAX /* no text that goes on so is one of the grammar's */
+#define JOUST_PUSHDOWN_KINDS 5
+#define JOUST_NO_SET         UINT32_MAX /* no text that goes on so is one of the grammar's */
 
 typedef struct joust_pushdown joust_pushdown;
 
@@ -27,7 +28,14 @@ JOUST_MUST_USE joust_status joust_pushdown_step(joust_pushdown *p, uint32_t set,
                                                 uint32_t *ret, joust_error *err);
 /* Whether the text so far is one of the grammar's. */
 bool joust_pushdown_accepts(const joust_pushdown *p, uint32_t set);
-/* Room for what the caller keeps with a set: `kind` 0 or 1, NULL at first; freed with the set by joust_free. It counts
+/* Parts a set, so that sets which differ in what they lead to far away have a part in common: what `look` bytes reach is what they
+ * reach from *ret_top, and, wherever *ret_top accepts, from *ret_below too. In *ret_top a counted repetition of which more than
+ * `look` texts are left stands as its beginning. *ret_below JOUST_NO_SET: nothing follows; *ret_top JOUST_NO_SET: can't be
+ * parted. Errors: as a step's. */
+JOUST_MUST_USE joust_status joust_pushdown_part(joust_pushdown *p, uint32_t set, uint32_t look,
+                                                uint32_t *ret_top, uint32_t *ret_below,
+                                                joust_error *err);
+/* Room for what the caller keeps with a set: `kind` below JOUST_PUSHDOWN_KINDS, NULL at first; freed with the set by joust_free. It counts
  * n_bytes in joust_pushdown_bytes once it is put there. */
 void *joust_pushdown_kept(const joust_pushdown *p, uint32_t set, int kind);
 void joust_pushdown_keep(joust_pushdown *p, uint32_t set, int kind, void *block, size_t n_bytes);

@@ -89,11 +89,12 @@ joust_status joust_trie_guide(void *context, uint32_t request, uint32_t sample,
         there = at != 0;
     }
     uint32_t next = there ? t->nodes[at].child : 0;
-    for (uint32_t i = 0; i < n_vocab; i++) {
-        if (next && t->nodes[next].token == i)
-            next = t->nodes[next].sibling;
-        else
+    for (uint32_t from = 0; from < n_vocab;) {
+        const uint32_t to = next && t->nodes[next].token < n_vocab ? t->nodes[next].token : n_vocab;
+        for (uint32_t i = from; i < to; i++)
             logits[i] = -INFINITY;
+        from = to + 1;
+        next = next ? t->nodes[next].sibling : 0;
     }
     return JOUST_OK;
 }

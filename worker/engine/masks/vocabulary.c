@@ -96,15 +96,17 @@ static void build(const joust_token_texts *t, joust_token_tree *to, uint32_t *op
     to->n_nodes = n;
 }
 
-joust_status joust_token_tree_make(const joust_token_texts *texts, joust_token_tree *to,
-                                   joust_error *err)
+joust_status joust_token_tree_make(const joust_token_texts *texts, uint32_t least, uint32_t most,
+                                   joust_token_tree *to, joust_error *err)
 {
     uint32_t *other = joust_calloc((size_t)texts->n + 1, sizeof(*other)), *open = NULL;
     to->tokens = joust_calloc((size_t)texts->n + 1, sizeof(*to->tokens));
     if (other && to->tokens) {
-        for (uint32_t id = 0; id < texts->n; id++)
-            if (texts->at[id + 1] > texts->at[id])
+        for (uint32_t id = 0; id < texts->n; id++) {
+            const uint32_t n = texts->at[id + 1] - texts->at[id];
+            if (n > 0 && n >= least && n <= most)
                 to->tokens[to->n_tokens++] = id;
+        }
         sort(texts, to->tokens, other, to->n_tokens);
         build(texts, to, NULL);
         to->nodes = joust_calloc((size_t)to->n_nodes + 1, sizeof(*to->nodes));

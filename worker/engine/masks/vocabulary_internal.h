@@ -34,9 +34,10 @@ typedef struct joust_token_tree {
     uint32_t *tokens;        /* (n_tokens) ids, by their bytes; those without text are left out */
 } joust_token_tree;
 
-/* Of tokens that have a text. to is zeroed. Errors: JOUST_TOO_LARGE, JOUST_NOMEM. */
-JOUST_MUST_USE joust_status joust_token_tree_make(const joust_token_texts *texts,
-                                                  joust_token_tree *to, joust_error *err);
+/* Of tokens that have a text of least .. most bytes. to is zeroed. Errors: JOUST_TOO_LARGE, JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_token_tree_make(const joust_token_texts *texts, uint32_t least,
+                                                  uint32_t most, joust_token_tree *to,
+                                                  joust_error *err);
 void joust_token_tree_fini(joust_token_tree *t);
 
 #endif
