@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
+#include "worker/engine/masks/text_rule.h"
 #include "worker/rollout.h"
 
 typedef struct task {
@@ -28,6 +29,7 @@ typedef struct run {
     uint32_t n_requests;
     joust_endpoint_request *requests;
     place *places;
+    joust_text_rule *rule; /* of the job's grammar or schema; or NULL */
 } run;
 
 static void task_clear(task *t)
@@ -251,6 +253,29 @@ static bool has_tokens(const task *t, const joust_endpoint_answer *a, const char
     return false;
 }
 
+/* A server may pass over a key that it doesn't know. Behind stop strings nobody knows where a text would have ended. */
+static joust_status check_rule(const run *x, const joust_endpoint_answer *a, const char *url,
+                               joust_error *why)
+{
+    const joust_job_rollout *how = &x->r->job->rollout;
+    joust_status st = JOUST_OK;
+    for (uint32_t i = 0; x->rule && st == JOUST_OK && i < a->n; i++) {
+        const bool ended = a->choices[i].finish == JOUST_FINISH_STOP && how->n_stop == 0;
+        joust_error what = {0};
+        st = joust_text_rule_check(x->rule, a->choices[i].text, ended, &what);
+        if (st == JOUST_INVALID)
+            st = joust_fail(
+                why, JOUST_UNSUPPORTED,
+                "%.100s gave an answer that rollout.%s doesn't allow: %.150s; it seems not "
+                "to follow it: give endpoint.server its right kind, update the server "
+                "(vLLM: 0.11 or later), or take the key out",
+                url, joust_rollout_mask_key(how), what.text);
+        else if (st != JOUST_OK)
+            st = joust_fail(why, st, "%s", what.text);
+    }
+    return st;
+}
+
 static joust_status answered(void *context, uint32_t request, joust_endpoint_answer *a,
                              const joust_endpoint_report *report, joust_error *err)
 {
@@ -263,9 +288,13 @@ static joust_status answered(void *context, uint32_t request, joust_endpoint_ans
         return JOUST_OK;
     if (x->r->prompter && !has_tokens(t, a, report->url, &why))
         return fail_unit(x, at.unit, &why, err);
+    joust_status st = check_rule(x, a, report->url, &why);
+    if (st == JOUST_NOMEM)
+        return joust_fail(err, st, "%s", why.text);
+    if (st != JOUST_OK)
+        return fail_unit(x, at.unit, &why, err);
     assert(t->n_left > 0 && at.sample + a->n <= t->result.n_trajectories);
-    joust_status st =
-        fill_served(&t->result.provenance.served[at.sample / each], at.sample, a, report, err);
+    st = fill_served(&t->result.provenance.served[at.sample / each], at.sample, a, report, err);
     t->result.provenance.n_tokens += count_tokens(a);
     for (uint32_t i = 0; st == JOUST_OK && i < a->n; i++)
         st = fill_record(x, &t->result.trajectories[at.sample + i], &a->choices[i], a, err);
@@ -329,7 +358,10 @@ static joust_status open_run(run *x, uint32_t n, joust_error *err)
     x->places = joust_calloc(n_requests, sizeof(*x->places));
     if (!x->tasks || !x->requests || !x->places)
         return joust_fail(err, JOUST_NOMEM, "rollout: %u units", n);
+    const joust_job_rollout *how = &x->r->job->rollout;
     joust_status st = JOUST_OK;
+    if (how->grammar || how->json_schema)
+        st = joust_text_rule_create(how->grammar, how->json_schema, &x->rule, err);
     for (uint32_t i = 0; st == JOUST_OK && i < n; i++)
         st = open_unit(x, i, err);
     return st;
@@ -351,5 +383,6 @@ joust_status joust_endpoint_rollout_run(const joust_endpoint_rollout *r,
     joust_free(x.tasks);
     joust_free(x.requests);
     joust_free(x.places);
+    joust_text_rule_free(&x.rule);
     return st;
 }

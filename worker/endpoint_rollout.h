@@ -27,7 +27,7 @@ typedef struct joust_endpoint_rollout {
  * samples are asked for by ceil(samples / samples_per_request) requests that go to one server where that can be. Token ids
  * and log-probs are recorded where the server gives both of the whole answer; with a prompter a unit fails without them, and a
  * prompt that leaves no room in the context gives trajectories of no token that finish by length. What it gives are log-probs of one
- * kind, which stand for the raw ones too. Errors: those of joust_endpoint_run. */
+ * kind, which stand for the raw ones too. An answer that the job's grammar or schema doesn't allow fails its unit. Errors: those of joust_endpoint_run. */
 JOUST_MUST_USE joust_status joust_endpoint_rollout_run(const joust_endpoint_rollout *r,
                                                        const joust_lease_unit *units, uint32_t n,
                                                        joust_error *err);

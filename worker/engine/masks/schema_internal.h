@@ -2,6 +2,8 @@
 #ifndef JOUST_WORKER_ENGINE_MASKS_SCHEMA_INTERNAL_H
 #define JOUST_WORKER_ENGINE_MASKS_SCHEMA_INTERNAL_H
 
+#include <jansson.h>
+
 #include "proto/base/bytes.h"
 #include "proto/base/status.h"
 
@@ -12,5 +14,11 @@ JOUST_MUST_USE joust_status joust_schema_pattern(const char *pattern, const char
                                                  joust_buf *to, joust_error *err);
 /* GBNF of the texts that fit a schema: *ret is owned. Errors: as joust_schema_check (masks/grammar.h). */
 JOUST_MUST_USE joust_status joust_schema_gbnf(const char *schema, char **ret, joust_error *err);
+/* How schema and value of joust_schema_fits are read: 1 and 1.0 are one number. */
+#define JOUST_SCHEMA_JSON_FLAGS (JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL)
+/* Whether a value fits a schema that joust_schema_gbnf takes. Errors: JOUST_INVALID, with the place in the value ("#/a/0: lacks b");
+ * JOUST_TOO_LARGE, JOUST_NOMEM. */
+JOUST_MUST_USE joust_status joust_schema_fits(const json_t *schema, const json_t *value,
+                                              joust_error *err);
 
 #endif
