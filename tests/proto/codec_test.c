@@ -214,6 +214,33 @@ static void test_bools_survive(void **state)
         }
 }
 
+/* The bytes and digest that a job without grammar and schema had before there were any: stores of it go on. */
+static void test_absent_masks(void **state)
+{
+    (void)state;
+    static const char before[] = "397390f62f057584cae5ab4e13d749f6173536fbfb010099802539a9a03e3d0f";
+    static const struct {
+        const char *grammar, *schema;
+    } cases[] = {{NULL, NULL}, {"root ::= \"a\"", NULL}, {NULL, "{}"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        joust_error err = {0};
+        joust_job job;
+        joust_buf bytes = {0};
+        joust_digest digest;
+        char hex[JOUST_DIGEST_HEX];
+        check_ok(joust_job_init(&job, &err));
+        job.rollout.regex = joust_strdup("a|b");
+        job.rollout.grammar = cases[i].grammar ? joust_strdup(cases[i].grammar) : NULL;
+        job.rollout.json_schema = cases[i].schema ? joust_strdup(cases[i].schema) : NULL;
+        check_ok(joust_job_encode(&job, false, &bytes, &err));
+        check_ok(joust_job_digest(&job, &digest, &err));
+        assert_int_equal(bytes.n == 304, i == 0);
+        assert_int_equal(strcmp(joust_digest_hex(&digest, hex), before) == 0, i == 0);
+        joust_job_fini(&job);
+        joust_buf_fini(&bytes);
+    }
+}
+
 /* -------------------------------------------------------------------------------- hostile bytes */
 
 /* What is accepted must be canonical: it encodes to the same bytes. */
@@ -406,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_not_canonical),  cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_encode_refuses), cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_digests),        cmocka_unit_test(test_bools_survive),
+        cmocka_unit_test(test_absent_masks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
