@@ -544,6 +544,8 @@ static joust_status check_all(preflight *p, joust_error *err)
         st = check_judges(p, err);
     if (st != JOUST_OK)
         return st;
+    if (on_gpu(p) && (st = joust_budget_check_device(p->job->cluster.memory_mb, &why)) != JOUST_OK)
+        return report(p, st, &why, err, "cluster.memory_mb");
     st = joust_budget_init(&p->budget, p->job->cluster.memory_mb,
                            (uint64_t)p->job->cluster.kv_memory_mb << 20, &why);
     if (st != JOUST_OK)

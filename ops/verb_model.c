@@ -10,6 +10,7 @@
 #include "proto/base/file.h"
 #include "proto/base/text.h"
 #include "proto/manifest.h"
+#include "worker/engine/device.h"
 #include "worker/engine/files/llama2c.h"
 #include "worker/engine/lora.h"
 #include "worker/engine/memory.h"
@@ -42,10 +43,55 @@ static unsigned long long training_with(const joust_model_config *c, const joust
     return joust_memory_predict(c, &with).training;
 }
 
-static void print_json(const joust_model *model, const joust_tokenizer *tokenizer,
-                       const joust_digest *weights, const joust_memory_plan *plan)
+/* What a GPU needs for the plan, with a reference of its own. */
+static double gpu_training_mb(const joust_model_config *c, const joust_memory_plan *plan,
+                              joust_memory_reference reference)
 {
-    const joust_memory_need need = joust_memory_predict(joust_model_get_config(model), plan);
+    joust_memory_plan with = *plan;
+    with.reference = reference;
+    return (double)joust_memory_predict_device(c, &with).training / 1e6;
+}
+
+static void print_json_gpu(joust_buf *text, const joust_model_config *c,
+                           const joust_memory_plan *plan)
+{
+    const joust_memory_device need = joust_memory_predict_device(c, plan);
+    joust_memory_plan other = *plan, kept = *plan;
+    other.reference = JOUST_MEMORY_REFERENCE_SCORED;
+    kept.reference = JOUST_MEMORY_REFERENCE_KEPT;
+    joust_buf_format(
+        text,
+        "\"gpu_memory\":{\"weights\":%llu,\"adapter\":%llu,\"cache\":%llu,\"pass\":%llu,"
+        "\"upload\":%llu,\"optimizer\":%llu,\"gradients\":%llu,\"activations\":%llu,",
+        (unsigned long long)need.weights, (unsigned long long)need.adapter,
+        (unsigned long long)need.cache, (unsigned long long)need.pass,
+        (unsigned long long)need.upload, (unsigned long long)need.optimizer,
+        (unsigned long long)need.gradients, (unsigned long long)need.activations);
+    joust_buf_format(text,
+                     "\"rollout\":%llu,\"training\":%llu,\"training_other_reference\":%llu,"
+                     "\"training_kept_reference\":%llu}}",
+                     (unsigned long long)need.rollout, (unsigned long long)need.training,
+                     (unsigned long long)joust_memory_predict_device(c, &other).training,
+                     (unsigned long long)joust_memory_predict_device(c, &kept).training);
+}
+
+static void print_json_memory(joust_buf *text, const joust_model_config *c,
+                              const joust_memory_plan *plan)
+{
+    const joust_memory_need need = joust_memory_predict(c, plan);
+    joust_buf_format(
+        text,
+        "\"memory\":{\"model\":%llu,\"rollout\":%llu,"
+        "\"training\":%llu,\"training_other_reference\":%llu,"
+        "\"training_kept_reference\":%llu,\"reference\":%llu}}",
+        (unsigned long long)need.model, (unsigned long long)need.rollout,
+        (unsigned long long)need.training, training_with(c, plan, JOUST_MEMORY_REFERENCE_SCORED),
+        training_with(c, plan, JOUST_MEMORY_REFERENCE_KEPT), (unsigned long long)need.reference);
+}
+
+static void print_json(const joust_model *model, const joust_tokenizer *tokenizer,
+                       const joust_digest *weights, const joust_memory_plan *plan, bool on_gpu)
+{
     const joust_model_config *c = joust_model_get_config(model);
     char hex[JOUST_DIGEST_HEX];
     joust_buf text = {0};
@@ -60,15 +106,8 @@ static void print_json(const joust_model *model, const joust_tokenizer *tokenize
         joust_buf_format(&text, "%u", joust_tokenizer_size(tokenizer));
     else
         joust_buf_text(&text, "null");
-    joust_buf_format(&text,
-                     ",\"weights\":\"%s\",\"memory\":{\"model\":%llu,\"rollout\":%llu,"
-                     "\"training\":%llu,\"training_other_reference\":%llu,"
-                     "\"training_kept_reference\":%llu,\"reference\":%llu}}",
-                     joust_digest_hex(weights, hex), (unsigned long long)need.model,
-                     (unsigned long long)need.rollout, (unsigned long long)need.training,
-                     training_with(c, plan, JOUST_MEMORY_REFERENCE_SCORED),
-                     training_with(c, plan, JOUST_MEMORY_REFERENCE_KEPT),
-                     (unsigned long long)need.reference);
+    joust_buf_format(&text, ",\"weights\":\"%s\",", joust_digest_hex(weights, hex));
+    (on_gpu ? print_json_gpu : print_json_memory)(&text, c, plan);
     if (joust_buf_ok(&text))
         puts((const char *)text.data);
     joust_buf_fini(&text);
@@ -84,14 +123,39 @@ static void print_variants(const joust_model_config *c)
                (double)c->rope_scaling.factor);
 }
 
+static const char *const references[] = {"", ", another model as reference",
+                                         ", a reference that scores every step"};
+
+static void print_memory_gpu(const joust_model_config *c, const joust_memory_plan *plan)
+{
+    const joust_memory_device need = joust_memory_predict_device(c, plan);
+    printf("GPU memory    beside what its driver takes, weights in %s\n",
+           plan->precision == JOUST_PRECISION_BF16 ? "bf16" : "f32");
+    printf("              rollout %.1f MB: weights %.1f MB, a cache of %llu MB, passes %.1f MB; "
+           "%.1f MB as it is loaded\n",
+           (double)need.rollout / 1e6, (double)(need.weights + need.adapter) / 1e6,
+           (unsigned long long)(need.cache >> 20), (double)need.pass / 1e6,
+           (double)need.upload / 1e6);
+    for (int i = 0; i < 3; i++)
+        printf("              training %.1f MB%s\n",
+               gpu_training_mb(c, plan, (joust_memory_reference)i), references[i]);
+    printf("              (master weights and moments %.1f MB, gradients %.1f MB, activations "
+           "%.1f MB)\n",
+           (double)need.optimizer / 1e6, (double)need.gradients / 1e6,
+           (double)need.activations / 1e6);
+    printf("              (steps of %u pairs of at most %u tokens, %u of them answers)\n",
+           plan->batch_size, plan->row_tokens, plan->row_answers);
+    if (plan->lora.rank)
+        printf("              of an adapter of rank %u alone, whose base may be its reference\n",
+               plan->lora.rank);
+}
+
 static void print_memory(const joust_model_config *c, const joust_memory_plan *plan)
 {
     const joust_memory_need need = joust_memory_predict(c, plan);
     printf("memory        rollout %.1f MB: weights %.1f MB, a cache of %llu MB, %u threads\n",
            (double)need.rollout / 1e6, (double)need.model / 1e6,
            (unsigned long long)(plan->cache_bytes >> 20), plan->n_threads);
-    static const char *const references[] = {"", ", another model as reference",
-                                             ", a reference that scores every step"};
     for (int i = 0; i < 3; i++)
         printf("              training %.1f MB%s\n",
                (double)training_with(c, plan, (joust_memory_reference)i) / 1e6, references[i]);
@@ -103,7 +167,7 @@ static void print_memory(const joust_model_config *c, const joust_memory_plan *p
 }
 
 static void print_page(const joust_model *model, const joust_tokenizer *tokenizer,
-                       const joust_digest *weights, const joust_memory_plan *plan)
+                       const joust_digest *weights, const joust_memory_plan *plan, bool on_gpu)
 {
     const joust_model_config *c = joust_model_get_config(model);
     char hex[JOUST_DIGEST_HEX];
@@ -127,7 +191,7 @@ static void print_page(const joust_model *model, const joust_tokenizer *tokenize
         printf("adapter       rank %u, alpha %g%s\n", joust_model_adapter(model)->rank,
                joust_model_adapter(model)->alpha,
                joust_model_adapter(model)->rslora ? ", rslora" : "");
-    print_memory(c, plan);
+    (on_gpu ? print_memory_gpu : print_memory)(c, plan);
 }
 
 static bool has_tokenizer(const char *dir)
@@ -191,19 +255,23 @@ static joust_status plan_adapter(joust_memory_plan *plan, const char *targets,
     return st;
 }
 
-/* As --precision takes it. */
-static joust_status plan_precision(joust_memory_plan *plan, const char *name, joust_error *err)
+/* As --device and --precision take it: a GPU needn't be there. */
+static joust_status plan_device(joust_memory_plan *plan, const char *device, const char *precision,
+                                bool *ret_gpu, joust_error *err)
 {
-    joust_engine_options of = {.n_threads = 1};
-    joust_status st = joust_engine_options_device(&of, NULL, name, err);
-    plan->precision = of.on_device.precision;
+    joust_device_options of = {.index = 0};
+    bool cpu = true;
+    joust_status st = joust_device_options_parse(device, precision, &of, &cpu, err);
+    plan->precision = of.precision;
+    *ret_gpu = !cpu;
     return st;
 }
 
 static int model_info(int argc, char **argv)
 {
     bool json = false;
-    const char *name = NULL, *targets = "q_proj,v_proj", *precision = NULL;
+    const char *name = NULL, *targets = "q_proj,v_proj", *precision = NULL, *device = NULL;
+    bool on_gpu = false;
     uint32_t cache_mb = 256;
     joust_memory_plan plan = {.batch_size = 16};
     const joust_option options[] = {
@@ -211,7 +279,11 @@ static int model_info(int argc, char **argv)
         {"--threads", JOUST_OPTION_U32, &plan.n_threads, "N",
          "memory for so many threads; the processor's by default"},
         {"--precision", JOUST_OPTION_TEXT, &precision, "P",
-         "memory with weights packed so: f32 (default) or bf16"},
+         "memory with weights packed so: f32 (a CPU's default) or bf16 (a GPU's)"},
+        {"--device", JOUST_OPTION_TEXT, &device, "D",
+         "memory of a GPU: cuda, which needn't be here; cpu by default"},
+        {"--sequences", JOUST_OPTION_U32, &plan.n_sequences, "N",
+         "on a GPU: answers generated at once; 512"},
         {"--cache-mb", JOUST_OPTION_U32, &cache_mb, "N", "keys and values of rollouts; 256"},
         {"--batch-size", JOUST_OPTION_U32, &plan.batch_size, "N", "pairs of a training step; 16"},
         {"--row-tokens", JOUST_OPTION_U32, &plan.row_tokens, "N",
@@ -241,7 +313,7 @@ static int model_info(int argc, char **argv)
     joust_model *model = NULL;
     joust_tokenizer *tokenizer = NULL;
     char *dir = NULL;
-    joust_status st = plan_precision(&plan, precision, &err);
+    joust_status st = plan_device(&plan, device, precision, &on_gpu, &err);
     if (st == JOUST_OK)
         st = joust_hub_resolve(name, &dir, &err);
     if (st == JOUST_OK)
@@ -255,12 +327,16 @@ static int model_info(int argc, char **argv)
         plan_complete(&plan, cache_mb, joust_model_get_config(model)->context);
     if (st == JOUST_OK)
         st = plan_adapter(&plan, targets, joust_model_adapter(model), &err);
+    if (st == JOUST_OK && on_gpu)
+        st = joust_device_check_model(joust_model_get_config(model), &err);
+    if (st == JOUST_OK && on_gpu)
+        st = joust_device_check_row(plan.row_tokens, &err);
     if (st == JOUST_OK && plan.batch_size == 0)
         st = joust_fail(&err, JOUST_INVALID, "--batch-size: must be 1 or more");
     if (st == JOUST_OK && json)
-        print_json(model, tokenizer, &weights, &plan);
+        print_json(model, tokenizer, &weights, &plan, on_gpu);
     else if (st == JOUST_OK)
-        print_page(model, tokenizer, &weights, &plan);
+        print_page(model, tokenizer, &weights, &plan, on_gpu);
     joust_model_free(&model);
     joust_tokenizer_free(&tokenizer);
     joust_free(dir);

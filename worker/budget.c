@@ -50,6 +50,16 @@ joust_status joust_budget_init(joust_budget *b, uint32_t memory_mb, uint64_t cac
     return JOUST_OK;
 }
 
+joust_status joust_budget_check_device(uint32_t memory_mb, joust_error *err)
+{
+    return memory_mb ? joust_fail(err, JOUST_INVALID,
+                                  "cluster.memory_mb bounds what a worker has resident beside a "
+                                  "CPU, and models and keys are on a GPU here: leave it out; "
+                                  "cluster.kv_memory_mb bounds keys and values on a GPU, and "
+                                  "`joust model info --device cuda` says what the rest needs")
+                     : JOUST_OK;
+}
+
 /* need: of the stage, beside what the process holds itself. */
 static joust_status too_small(const joust_budget *b, const char *stage, uint64_t need,
                               const char *remedy, joust_error *err)

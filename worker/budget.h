@@ -11,13 +11,16 @@ typedef struct joust_budget {
     uint64_t bytes;       /* of models and of what is computed with them; 0: no budget */
     uint64_t cache_bytes; /* of keys and values at most; 0: the engine's default */
     uint32_t memory_mb;   /* as it was given */
-    joust_precision precision; /* of the engine that computes; float32 unless who opens the budget says otherwise */
+    joust_precision
+        precision; /* of the engine that computes; float32 unless who opens the budget says otherwise */
 } joust_budget;
 
 /* A budget of memory_mb MiB (0: none) for this process, what it holds by now and a margin for messages included. Errors:
  * JOUST_INVALID if nothing is left. */
 JOUST_MUST_USE joust_status joust_budget_init(joust_budget *b, uint32_t memory_mb,
                                               uint64_t cache_bytes, joust_error *err);
+/* A budget is of a CPU's engine: who computes on a GPU has none. Errors: JOUST_INVALID, with what bounds memory there. */
+JOUST_MUST_USE joust_status joust_budget_check_device(uint32_t memory_mb, joust_error *err);
 /* Before a rollout by a model of this config: *ret_cache is what keys and values may take (0: the engine's default). One
  * sequence of n_positions must fit. Errors: JOUST_INVALID. */
 JOUST_MUST_USE joust_status joust_budget_rollout(const joust_budget *b,

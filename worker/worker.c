@@ -415,6 +415,8 @@ joust_status joust_worker_run(const joust_role_options *options, bool can_train,
         joust_alloc_one_heap();
     if (st == JOUST_OK)
         st = joust_engine_options_device(&engine, options->device, options->precision, err);
+    if (st == JOUST_OK && engine.device)
+        st = joust_budget_check_device(options->memory_mb, err);
     if (st == JOUST_OK)
         st = joust_engine_create(&engine, &w.engine, err);
     if (st == JOUST_OK)

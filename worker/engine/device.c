@@ -101,8 +101,8 @@ static bool index_parse(const char *device, uint32_t *ret)
     return *end == 0 && n < MAX_INDEX;
 }
 
-joust_status joust_engine_options_device(joust_engine_options *options, const char *device,
-                                         const char *precision, joust_error *err)
+joust_status joust_device_options_parse(const char *device, const char *precision,
+                                        joust_device_options *ret, bool *ret_cpu, joust_error *err)
 {
     const bool cpu = !device || strcmp(device, "cpu") == 0;
     joust_device_options on = {.precision = cpu ? JOUST_PRECISION_F32 : JOUST_PRECISION_BF16};
@@ -114,8 +114,20 @@ joust_status joust_engine_options_device(joust_engine_options *options, const ch
         on.precision = JOUST_PRECISION_BF16;
     else if (precision)
         return joust_fail(err, JOUST_INVALID, "--precision %s: must be f32 or bf16", precision);
+    *ret = on;
+    *ret_cpu = cpu;
+    return JOUST_OK;
+}
+
+joust_status joust_engine_options_device(joust_engine_options *options, const char *device,
+                                         const char *precision, joust_error *err)
+{
+    bool cpu;
+    joust_device_options on;
     const joust_device_api *api = NULL;
-    joust_status st = cpu ? JOUST_OK : joust_device_load(NULL, &api, err);
+    joust_status st = joust_device_options_parse(device, precision, &on, &cpu, err);
+    if (!st && !cpu)
+        st = joust_device_load(NULL, &api, err);
     if (st)
         return st;
     options->device = api;

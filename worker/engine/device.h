@@ -232,6 +232,11 @@ typedef struct joust_device_api {
     joust_status (*refresh)(joust_device_trainer *t, joust_error *err);
 } joust_device_api;
 
+/* What --device (cpu, cuda, cuda:N; NULL: cpu) and --precision (f32, bf16; NULL: the device's own) name. Nothing is loaded.
+ * Errors: JOUST_INVALID. */
+JOUST_MUST_USE joust_status joust_device_options_parse(const char *device, const char *precision,
+                                                       joust_device_options *ret, bool *ret_cpu,
+                                                       joust_error *err);
 /* Whether a device could compute a model, and train rows of so many tokens: what model_create and train_forward say later.
  * Errors: JOUST_UNSUPPORTED. */
 JOUST_MUST_USE joust_status joust_device_check_model(const joust_model_config *config,

@@ -7,8 +7,8 @@
 
 #include "engine_internal.h"
 #include "paged_cache_internal.h"
-#include "worker/engine/device.h"
 #include "proto/base/alloc.h"
+#include "worker/engine/device.h"
 
 #define MAX_THREADS 1024u
 
@@ -82,8 +82,7 @@ static joust_status device_open(joust_engine *e, const joust_engine_options *o, 
     if (st)
         return st;
     e->api = o->device;
-    if (!o->cache_bytes)
-        e->cache_bytes = e->api->memory(e->device) / 4;
+    joust_engine_set_cache(e, o->cache_bytes);
     return JOUST_OK;
 }
 
@@ -169,7 +168,9 @@ void joust_engine_cache_drop(joust_engine *engine)
 
 void joust_engine_set_cache(joust_engine *engine, uint64_t cache_bytes)
 {
-    engine->cache_bytes = cache_bytes ? cache_bytes : JOUST_DEFAULT_CACHE_BYTES;
+    const uint64_t usual =
+        engine->device ? engine->api->memory(engine->device) / 4 : JOUST_DEFAULT_CACHE_BYTES;
+    engine->cache_bytes = cache_bytes ? cache_bytes : usual;
     if (engine->cache_used > engine->cache_bytes)
         joust_paged_free_all(engine);
 }

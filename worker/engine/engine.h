@@ -67,7 +67,7 @@ typedef struct joust_cache_stats {
 joust_cache_stats joust_engine_cache_stats(const joust_engine *engine);
 /* Frees the key-value memory kept between calls: prefixes are computed again. For who needs the memory otherwise. */
 void joust_engine_cache_drop(joust_engine *engine);
-/* Another bound than options->cache_bytes (0: its default); what is kept goes if it is more. Between calls only. */
+/* Another bound than options->cache_bytes (0: its default, a quarter of a GPU's memory); what is kept goes if it is more. Between calls only. */
 void joust_engine_set_cache(joust_engine *engine, uint64_t cache_bytes);
 
 #endif

@@ -31,9 +31,8 @@ const char *joust_lora_target_name(uint32_t target)
     return strchr(target_names[target_index(target)], '.') + 1;
 }
 
-/* A product's targets that are asked for, and its inputs; the rest is 0. */
-static joust_lora_product product_of(const joust_model_config *c, const joust_lora_settings *s,
-                                     joust_product product)
+joust_lora_product joust_lora_product_of(const joust_model_config *c, const joust_lora_settings *s,
+                                         joust_product product)
 {
     const uint32_t query = c->n_heads * c->d_head, key_value = c->n_kv_heads * c->d_head;
     const struct {
@@ -58,14 +57,14 @@ void joust_lora_widths(const joust_model_config *c, const joust_lora_settings *s
                        uint32_t ret[JOUST_N_PRODUCTS])
 {
     for (uint32_t i = 0; i < JOUST_N_PRODUCTS; i++)
-        ret[i] = product_of(c, s, (joust_product)i).low_ld;
+        ret[i] = joust_lora_product_of(c, s, (joust_product)i).low_ld;
 }
 
 uint64_t joust_lora_parameters(const joust_model_config *c, const joust_lora_settings *s)
 {
     uint64_t layer = 0;
     for (uint32_t i = 0; i < JOUST_N_PRODUCTS; i++) {
-        const joust_lora_product p = product_of(c, s, (joust_product)i);
+        const joust_lora_product p = joust_lora_product_of(c, s, (joust_product)i);
         layer += (uint64_t)p.low * p.in;
         for (uint32_t k = 0; k < p.n_parts; k++)
             layer += (uint64_t)p.parts[k].n * s->rank;
@@ -130,7 +129,7 @@ joust_status joust_lora_create(joust_model *m, const joust_lora_settings *settin
                           (unsigned long long)n);
     }
     for (uint32_t i = 0; i < JOUST_N_PRODUCTS * c->n_layers; i++) {
-        l->products[i] = product_of(c, settings, (joust_product)(i % JOUST_N_PRODUCTS));
+        l->products[i] = joust_lora_product_of(c, settings, (joust_product)(i % JOUST_N_PRODUCTS));
         product_lay_out(l, i / JOUST_N_PRODUCTS, &l->products[i]);
     }
     m->lora = l;

@@ -29,6 +29,11 @@ typedef struct joust_lora_product {
     joust_lora_part parts[3];
 } joust_lora_product;
 
+/* Targets of a product of any layer, as settings ask for them; where they lie is 0. */
+joust_lora_product joust_lora_product_of(const joust_model_config *config,
+                                         const joust_lora_settings *settings,
+                                         joust_product product);
+
 typedef struct joust_lora {
     joust_lora_settings settings;
     float scale;

@@ -77,6 +77,7 @@ void emulator_run(void (*body)(const void *args), const void *args, uint32_t thr
 /* For tests of the emulator's joust_gpu. */
 extern uint64_t emulator_memory;     /* bytes that may be allocated at once; 0: any number */
 extern uint64_t emulator_used;       /* now */
+extern uint64_t emulator_peak;       /* most of that; a test may lower it */
 extern uint64_t emulator_n_launches; /* so far, replayed ones too */
 extern uint64_t emulator_n_replays;
 

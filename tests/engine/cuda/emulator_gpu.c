@@ -5,7 +5,7 @@
 #include "proto/base/alloc.h"
 #include "worker/engine/cuda/cuda_bodies_internal.h"
 
-uint64_t emulator_memory, emulator_used, emulator_n_launches, emulator_n_replays;
+uint64_t emulator_memory, emulator_used, emulator_peak, emulator_n_launches, emulator_n_replays;
 
 /* ---- kernels --------------------------------------------------------------------------------- */
 
@@ -124,6 +124,8 @@ static joust_status gpu_alloc(joust_gpu *g, uint64_t n_bytes, void **ret, joust_
     memcpy(block, &n_bytes, sizeof(n_bytes));
     memset(block + HEADER_BYTES, 0xff, n_bytes);
     emulator_used += n_bytes;
+    if (emulator_used > emulator_peak)
+        emulator_peak = emulator_used;
     *ret = block + HEADER_BYTES;
     return JOUST_OK;
 }

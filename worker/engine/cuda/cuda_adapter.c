@@ -1,13 +1,7 @@
 #include "cuda_adapter_internal.h"
 
+#include "cuda_layout_internal.h"
 #include "proto/base/alloc.h"
-
-#define ALIGNMENT 256u
-
-static uint64_t up_to(uint64_t n, uint64_t whole)
-{
-    return (n + whole - 1) / whole * whole;
-}
 
 static uint32_t blocks_of(uint64_t n)
 {
@@ -32,72 +26,28 @@ void joust_gpu_adapter_free(joust_device_model *m)
     joust_free(a);
 }
 
-/* Inputs of a product, and the length of their rows. */
-static void inputs_of(const joust_gpu_widths *w, joust_gpu_product product, uint32_t *ret_in,
-                      uint32_t *ret_ld)
-{
-    const uint32_t in[JOUST_DEVICE_PRODUCTS][2] = {
-        {w->d, w->d_ld}, {w->query, w->query_ld}, {w->d, w->d_ld}, {w->ff, w->ff_ld}};
-    *ret_in = in[product][0];
-    *ret_ld = in[product][1];
-}
-
-static void *place_next(unsigned char *block, uint64_t *n_bytes, uint64_t n)
-{
-    void *at = block ? block + *n_bytes : NULL;
-    *n_bytes += up_to(n, ALIGNMENT);
-    return at;
-}
-
-/* Gives every matrix its place in block, or counts their bytes. */
-static uint64_t matrices_place(const joust_device_model *m, const joust_device_adapter *from,
-                               unsigned char *block, joust_gpu_adapter *to)
-{
-    const uint64_t store = m->w.store_bytes;
-    uint64_t n_bytes = 0;
-    for (uint32_t i = 0; i < n_products(m); i++) {
-        const joust_device_adapter_product *p = &from->products[i];
-        joust_gpu_adapter_product *q = &to->products[i];
-        inputs_of(&m->w, (joust_gpu_product)(i % JOUST_DEVICE_PRODUCTS), &q->in, &q->in_ld);
-        q->n_parts = p->n_parts;
-        q->low = p->n_parts * from->rank;
-        q->low_ld = store == 2 ? (uint32_t)up_to(q->low, JOUST_GPU_CHUNK) : q->low;
-        q->at = p->a;
-        q->a = place_next(block, &n_bytes, (uint64_t)q->low * q->in_ld * store);
-        to->low = q->low > to->low ? q->low : to->low;
-        for (uint32_t k = 0; k < p->n_parts; k++)
-            q->parts[k] = (joust_gpu_adapter_part){
-                .first = p->parts[k].first,
-                .n = p->parts[k].n,
-                .at = p->parts[k].b,
-                .b = place_next(block, &n_bytes, (uint64_t)p->parts[k].n * to->rank_ld * store)};
-    }
-    return n_bytes;
-}
-
 /* Into the model, with what its matrices hold undefined. */
 static joust_status adapter_make(joust_device_model *m, const joust_device_adapter *from,
                                  joust_error *err)
 {
     joust_gpu *g = m->device->gpu;
-    const bool bf16 = g->precision == JOUST_PRECISION_BF16;
+    joust_gpu_layout l = {0};
     joust_gpu_adapter *a = joust_calloc(1, sizeof(*a));
     if (!a)
         return joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
     m->adapter = a;
     a->n_weights = from->n_weights;
-    a->rank = from->rank;
-    a->rank_ld = bf16 ? (uint32_t)up_to(from->rank, JOUST_GPU_CHUNK) : from->rank;
     a->scale = from->scale;
     a->products = joust_calloc(n_products(m), sizeof(*a->products));
     if (!a->products)
         return joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
-    const uint64_t n_bytes = matrices_place(m, from, NULL, a);
-    joust_status st = g->alloc(g, n_bytes, &a->block, err);
+    joust_gpu_adapter_layout(&l, &m->w, m->config.n_layers, from, a);
+    joust_status st = g->alloc(g, l.n_bytes, &a->block, err);
     if (st)
         return joust_blame(err, st, "the adapter's %llu MiB of weights",
-                           (unsigned long long)(n_bytes >> 20));
-    (void)matrices_place(m, from, a->block, a);
+                           (unsigned long long)(l.n_bytes >> 20));
+    l = (joust_gpu_layout){.block = a->block};
+    joust_gpu_adapter_layout(&l, &m->w, m->config.n_layers, from, a);
     return JOUST_OK;
 }
 

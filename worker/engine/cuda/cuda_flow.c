@@ -96,8 +96,11 @@ static void bias_add(joust_gpu_flow *f, const float *bias, float *y, uint32_t n)
 
 void joust_gpu_flow_embed(joust_gpu_flow *f, const uint32_t *tokens, float *x)
 {
-    const joust_gpu_embed_args embed = {
-        .table = f->m->embedding, .tokens = tokens, .x = x, .d = f->m->w.d, .ld = f->m->w.d_ld};
+    const joust_gpu_embed_args embed = {.table = f->m->ends.embedding,
+                                        .tokens = tokens,
+                                        .x = x,
+                                        .d = f->m->w.d,
+                                        .ld = f->m->w.d_ld};
     joust_gpu_flow_run_of(f, JOUST_GPU_embed_f32, f->n, 1, &embed);
 }
 
@@ -138,7 +141,7 @@ static void attention(joust_gpu_flow *f, uint32_t layer, const joust_gpu_rows *r
                                           .bias = of->bias,
                                           .q_norm = of->q_norm,
                                           .k_norm = of->k_norm,
-                                          .angles = f->m->rope,
+                                          .angles = f->m->ends.rope,
                                           .at = rows->at,
                                           .layer = layer * f->m->w.page_layer,
                                           .eps = c->norm_eps,
@@ -205,7 +208,7 @@ void joust_gpu_flow_head(joust_gpu_flow *f, const joust_gpu_head *head)
 {
     const joust_gpu_widths *w = &f->m->w;
     const joust_gpu_matrix_args matrix = {.a = head->normed,
-                                          .w = f->m->head,
+                                          .w = f->m->ends.head,
                                           .y = head->logits,
                                           .m = head->n,
                                           .n = w->n_out,
@@ -220,7 +223,7 @@ void joust_gpu_flow_head(joust_gpu_flow *f, const joust_gpu_head *head)
         .partial = head->partial, .sums = head->sums, .n_tiles = w->n_tiles};
     const joust_gpu_pick_args pick = {
         .logits = head->logits, .items = head->picks, .n = w->n_out, .n_items = head->n_picks};
-    norm(f, head->x, f->m->norm, head->which, head->normed, head->states, head->n);
+    norm(f, head->x, f->m->ends.norm, head->which, head->normed, head->states, head->n);
     if (head->states_only)
         return;
     matrix_run(f, JOUST_GPU_head_f32, &matrix);

@@ -2,12 +2,10 @@
 #include <string.h>
 
 #include "cuda_adapter_internal.h"
+#include "cuda_layout_internal.h"
 #include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/base/clock.h"
-
-#define STAGING_BYTES (UINT64_C(32) << 20)
-#define ALIGNMENT     256u
 
 /* ---- the device ------------------------------------------------------------------------------ */
 
@@ -57,7 +55,7 @@ static uint64_t device_memory(const joust_device *device)
 static uint64_t page_bytes(const joust_device *device, const joust_model_config *config)
 {
     const joust_gpu_widths w = joust_gpu_widths_of(config, device->gpu->precision);
-    return w.page_layer * config->n_layers * w.store_bytes;
+    return joust_gpu_page_bytes(config, &w);
 }
 
 static joust_status page_create(joust_device *device, uint64_t n_bytes, void **ret,
@@ -90,33 +88,6 @@ static joust_status page_copy(joust_device *device, void *to, const void *from, 
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-static uint32_t up_to(uint32_t n, uint32_t whole)
-{
-    return (n + whole - 1) / whole * whole;
-}
-
-joust_gpu_widths joust_gpu_widths_of(const joust_model_config *c, joust_precision precision)
-{
-    const bool bf16 = precision == JOUST_PRECISION_BF16;
-    const uint32_t whole = bf16 ? JOUST_GPU_CHUNK : 1,
-                   tile = bf16 ? JOUST_GPU_BF16_OUTPUTS : JOUST_GPU_F32_OUTPUTS;
-    joust_gpu_widths w = {.d = c->d_model,
-                          .query = c->n_heads * c->d_head,
-                          .qkv = (c->n_heads + 2 * c->n_kv_heads) * c->d_head,
-                          .ff = c->d_ff,
-                          .vocab = c->vocab_size,
-                          .n_out = c->scalar_head ? 1 : c->vocab_size,
-                          .store_bytes = bf16 ? 2 : 4};
-    w.d_ld = up_to(w.d, whole);
-    w.query_ld = up_to(w.query, whole);
-    w.ff_ld = up_to(w.ff, whole);
-    w.n_tiles = (w.n_out + tile - 1) / tile;
-    w.n_draw_tiles = (w.n_out + JOUST_GPU_DRAW_TILE - 1) / JOUST_GPU_DRAW_TILE;
-    w.head_ld = bf16 ? up_to(c->d_head, 8) : c->d_head; /* gpu_head_ld */
-    w.page_layer = (uint64_t)2 * c->n_kv_heads * w.head_ld * JOUST_DEVICE_PAGE_POSITIONS;
-    return w;
-}
-
 uint32_t joust_gpu_tiles_fill(const joust_model_config *c, uint32_t first_row, uint32_t n,
                               joust_gpu_tile *to)
 {
@@ -131,115 +102,100 @@ uint32_t joust_gpu_tiles_fill(const joust_model_config *c, uint32_t first_row, u
     return n_tiles;
 }
 
-/* Gives every tensor its place in turn: first to count, then to upload. */
-typedef struct placing {
+/* Uploads tensors to their places, through a staging block on the device. */
+typedef struct upload {
     joust_gpu *gpu;
-    unsigned char *block; /* NULL: only counts */
-    uint64_t n_bytes;
-    float *staging; /* device */
+    float *staging;
     uint32_t store_bytes;
     joust_status status;
     joust_error *err;
-} placing;
+} upload;
 
-static void *place_next(placing *p, uint64_t n_bytes)
+/* Nothing where the model has no such vector. */
+static void floats_put(upload *u, const float *from, float *to, uint64_t n)
 {
-    void *at = p->block ? p->block + p->n_bytes : NULL;
-    p->n_bytes += (n_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    return at;
+    if (to && !u->status)
+        u->status = u->gpu->put(u->gpu, to, from, n * sizeof(float), u->err);
 }
 
-/* n floats as they are. */
-static float *place_floats(placing *p, const float *from, uint64_t n)
+/* A matrix (rows, k), its rows ld stores apart; as many rows at a time as fit. */
+static void matrix_put(upload *u, const float *from, void *to, uint32_t rows, uint32_t k,
+                       uint32_t ld)
 {
-    float *to = place_next(p, n * sizeof(float));
-    if (to && !p->status)
-        p->status = p->gpu->put(p->gpu, to, from, n * sizeof(float), p->err);
-    return to;
-}
-
-/* A matrix (rows, k), its rows ld stores apart; through the staging block as many rows at a time as fit. */
-static void *place_matrix(placing *p, const float *from, uint32_t rows, uint32_t k, uint32_t ld)
-{
-    unsigned char *to = place_next(p, (uint64_t)rows * ld * p->store_bytes);
-    const uint32_t most = (uint32_t)(STAGING_BYTES / sizeof(float) / k);
-    for (uint32_t row = 0; to && row < rows && !p->status; row += most) {
+    const uint32_t most = (uint32_t)(JOUST_GPU_STAGING_BYTES / sizeof(float) / k);
+    for (uint32_t row = 0; row < rows && !u->status; row += most) {
         const uint32_t n = rows - row < most ? rows - row : most;
-        const joust_gpu_place_args args = {.from = p->staging,
-                                           .to = to + (uint64_t)row * ld * p->store_bytes,
+        const joust_gpu_place_args args = {.from = u->staging,
+                                           .to = (unsigned char *)to +
+                                                 (uint64_t)row * ld * u->store_bytes,
                                            .k = k,
                                            .ld = ld,
                                            .n = (uint64_t)n * ld};
-        const bool bf16 = p->store_bytes == 2;
-        p->status = p->gpu->put(p->gpu, p->staging, from + (uint64_t)row * k,
-                                (uint64_t)n * k * sizeof(float), p->err);
-        if (!p->status)
-            p->status = p->gpu->launch(p->gpu, bf16 ? JOUST_GPU_place_bf16 : JOUST_GPU_place_f32,
-                                       (uint32_t)((args.n + 255) / 256), 1, &args, p->err);
-    }
-    return to;
-}
-
-static void layer_place(placing *p, const joust_device_model *m, const joust_device_weights *from,
-                        uint32_t layer, joust_gpu_layer *to)
-{
-    const joust_device_layer *at = &from->layers[layer];
-    const joust_gpu_widths *w = &m->w;
-    const float *weights = from->weights;
-    to->qkv = place_matrix(p, weights + at->qkv, w->qkv, w->d, w->d_ld);
-    to->o = place_matrix(p, weights + at->o, w->d, w->query, w->query_ld);
-    to->gate_up = place_matrix(p, weights + at->gate_up, 2 * w->ff, w->d, w->d_ld);
-    to->down = place_matrix(p, weights + at->down, w->d, w->ff, w->ff_ld);
-    to->attention_norm = place_floats(p, weights + at->attention_norm, w->d);
-    to->ff_norm = place_floats(p, weights + at->ff_norm, w->d);
-    if (m->config.family == JOUST_FAMILY_QWEN2 || m->config.attention_bias)
-        to->bias = place_floats(p, weights + at->qkv_bias, w->qkv);
-    if (m->config.attention_bias)
-        to->o_bias = place_floats(p, weights + at->o_bias, w->d);
-    if (m->config.mlp_bias) {
-        to->gate_up_bias = place_floats(p, weights + at->gate_up_bias, 2 * (uint64_t)w->ff);
-        to->down_bias = place_floats(p, weights + at->down_bias, w->d);
-    }
-    if (m->config.family == JOUST_FAMILY_QWEN3) {
-        to->q_norm = place_floats(p, weights + at->q_norm, m->config.d_head);
-        to->k_norm = place_floats(p, weights + at->k_norm, m->config.d_head);
+        const bool bf16 = u->store_bytes == 2;
+        u->status = u->gpu->put(u->gpu, u->staging, from + (uint64_t)row * k,
+                                (uint64_t)n * k * sizeof(float), u->err);
+        if (!u->status)
+            u->status = u->gpu->launch(u->gpu, bf16 ? JOUST_GPU_place_bf16 : JOUST_GPU_place_f32,
+                                       (uint32_t)((args.n + 255) / 256), 1, &args, u->err);
     }
 }
 
-static void weights_place(placing *p, joust_device_model *m, const joust_device_weights *from)
+static void layer_put(upload *u, const joust_device_model *m, const joust_device_weights *weights,
+                      uint32_t layer)
+{
+    const joust_device_layer *at = &weights->layers[layer];
+    const joust_gpu_layer *to = &m->layers[layer];
+    const joust_gpu_widths *w = &m->w;
+    const float *from = weights->weights;
+    matrix_put(u, from + at->qkv, to->qkv, w->qkv, w->d, w->d_ld);
+    matrix_put(u, from + at->o, to->o, w->d, w->query, w->query_ld);
+    matrix_put(u, from + at->gate_up, to->gate_up, 2 * w->ff, w->d, w->d_ld);
+    matrix_put(u, from + at->down, to->down, w->d, w->ff, w->ff_ld);
+    floats_put(u, from + at->attention_norm, to->attention_norm, w->d);
+    floats_put(u, from + at->ff_norm, to->ff_norm, w->d);
+    floats_put(u, from + at->qkv_bias, to->bias, w->qkv);
+    floats_put(u, from + at->o_bias, to->o_bias, w->d);
+    floats_put(u, from + at->gate_up_bias, to->gate_up_bias, 2 * (uint64_t)w->ff);
+    floats_put(u, from + at->down_bias, to->down_bias, w->d);
+    floats_put(u, from + at->q_norm, to->q_norm, m->config.d_head);
+    floats_put(u, from + at->k_norm, to->k_norm, m->config.d_head);
+}
+
+static void weights_put(upload *u, const joust_device_model *m, const joust_device_weights *from)
 {
     const joust_gpu_widths *w = &m->w;
-    p->n_bytes = 0;
-    m->embedding = place_matrix(p, from->weights + from->embedding, w->vocab, w->d, w->d_ld);
+    const joust_gpu_ends *to = &m->ends;
+    matrix_put(u, from->weights + from->embedding, to->embedding, w->vocab, w->d, w->d_ld);
     for (uint32_t i = 0; i < m->config.n_layers; i++)
-        layer_place(p, m, from, i, &m->layers[i]);
-    m->norm = place_floats(p, from->weights + from->norm, w->d);
-    m->rope = place_floats(p, from->rope, (uint64_t)m->config.context * m->config.d_head);
-    m->head = from->head == from->embedding
-                  ? m->embedding
-                  : place_matrix(p, from->weights + from->head, w->n_out, w->d, w->d_ld);
+        layer_put(u, m, from, i);
+    floats_put(u, from->weights + from->norm, to->norm, w->d);
+    floats_put(u, from->rope, to->rope, (uint64_t)m->config.context * m->config.d_head);
+    if (to->head != to->embedding)
+        matrix_put(u, from->weights + from->head, to->head, w->n_out, w->d, w->d_ld);
 }
 
 static joust_status weights_upload(joust_device_model *m, const joust_device_weights *from,
                                    joust_error *err)
 {
     joust_gpu *gpu = m->device->gpu;
-    placing p = {.gpu = gpu, .store_bytes = m->w.store_bytes, .err = err};
-    weights_place(&p, m, from);
-    const uint64_t n_bytes = p.n_bytes;
-    p.status = gpu->alloc(gpu, n_bytes, &m->block, err);
-    if (p.status)
-        return joust_blame(err, p.status, "the model's %llu MiB of weights",
-                           (unsigned long long)(n_bytes >> 20));
+    const bool tied = from->head == from->embedding;
+    upload u = {.gpu = gpu, .store_bytes = m->w.store_bytes, .err = err};
+    joust_gpu_layout l = {0};
+    joust_gpu_weights_layout(&l, &m->config, &m->w, tied, m->layers, &m->ends);
+    joust_status st = gpu->alloc(gpu, l.n_bytes, &m->block, err);
+    if (st)
+        return joust_blame(err, st, "the model's %llu MiB of weights",
+                           (unsigned long long)(l.n_bytes >> 20));
+    l = (joust_gpu_layout){.block = m->block};
+    joust_gpu_weights_layout(&l, &m->config, &m->w, tied, m->layers, &m->ends);
     void *staging;
-    p.status = gpu->alloc(gpu, STAGING_BYTES, &staging, err);
-    if (p.status)
-        return p.status;
-    p.block = m->block;
-    p.staging = staging;
-    weights_place(&p, m, from);
+    st = gpu->alloc(gpu, JOUST_GPU_STAGING_BYTES, &staging, err);
+    if (st)
+        return st;
+    u.staging = staging;
+    weights_put(&u, m, from);
     gpu->free(gpu, staging);
-    return p.status;
+    return u.status;
 }
 
 void joust_gpu_model_free(joust_device_model **model)

@@ -15,6 +15,12 @@ typedef struct joust_gpu_layer {
     float *attention_norm, *ff_norm, *bias, *q_norm, *k_norm, *o_bias, *gate_up_bias, *down_bias;
 } joust_gpu_layer;
 
+/* What lies before and after the layers; head: the embedding where they are tied. */
+typedef struct joust_gpu_ends {
+    void *embedding, *head;
+    float *norm, *rope;
+} joust_gpu_ends;
+
 /* Lengths of rows. */
 typedef struct joust_gpu_widths {
     uint32_t d, qkv, query, ff, vocab;
@@ -59,7 +65,8 @@ typedef struct joust_gpu_adapter {
     void *block;
     joust_gpu_adapter_product *products; /* (n_layers, JOUST_DEVICE_PRODUCTS) */
     uint64_t n_weights;
-    uint32_t rank, rank_ld, low; /* low: the longest */
+    uint32_t rank, rank_ld, low;                /* low: the longest */
+    uint32_t low_stores[JOUST_DEVICE_PRODUCTS]; /* of a row of all parts of s (x A'), likewise */
     float scale;
 } joust_gpu_adapter;
 
@@ -102,8 +109,7 @@ struct joust_device_model {
     joust_gpu_widths w;
     void *block; /* all weights */
     joust_gpu_layer *layers;
-    void *embedding, *head;
-    float *norm, *rope;
+    joust_gpu_ends ends;
     joust_gpu_adapter *adapter; /* or NULL */
     joust_gpu_work work;
 };
@@ -111,7 +117,6 @@ struct joust_device_model {
 /* Tiles of a run of n rows that see the same pages; into `to` unless that is NULL. Returns how many. */
 uint32_t joust_gpu_tiles_fill(const joust_model_config *config, uint32_t first_row, uint32_t n,
                               joust_gpu_tile *to);
-joust_gpu_widths joust_gpu_widths_of(const joust_model_config *config, joust_precision precision);
 /* Makes room for a pass. What was there is lost. Errors: JOUST_NOMEM (the rooms are then none). */
 JOUST_MUST_USE joust_status joust_gpu_work_reserve(joust_device_model *m,
                                                    const joust_gpu_rooms *rooms, joust_error *err);

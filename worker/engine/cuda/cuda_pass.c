@@ -4,55 +4,29 @@
 #include <string.h>
 
 #include "cuda_flow_internal.h"
+#include "cuda_layout_internal.h"
 #include "proto/base/alloc.h"
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static uint32_t grown(uint32_t room, uint32_t n)
+static void *block_of(const joust_gpu_work *w, size_t offset)
 {
-    uint32_t to = room ? room : 16;
-    while (to < n)
-        to *= 2;
-    return n ? to : room;
-}
-
-static uint64_t io_place(joust_gpu_io *io, uint64_t n_bytes)
-{
-    const uint64_t at = io->n_bytes;
-    io->n_bytes += (n_bytes + 15) / 16 * 16;
-    return at;
-}
-
-static joust_gpu_io io_of(const joust_gpu_rooms *r)
-{
-    joust_gpu_io io = {0};
-    const uint64_t of_rows = (uint64_t)r->rows * sizeof(uint32_t);
-    io.tokens = io_place(&io, of_rows);
-    io.positions = io_place(&io, of_rows);
-    io.first_page = io_place(&io, of_rows);
-    io.which = io_place(&io, of_rows);
-    io.slot = io_place(&io, of_rows);
-    io.target = io_place(&io, of_rows);
-    io.pages = io_place(&io, (uint64_t)r->pages * sizeof(void *));
-    io.tiles = io_place(&io, (uint64_t)r->tiles * sizeof(joust_gpu_tile));
-    io.draws = io_place(&io, (uint64_t)r->draws * sizeof(joust_gpu_draw_item));
-    io.picks = io_place(&io, (uint64_t)r->picks * sizeof(joust_gpu_pick_item));
-    io.sums = io_place(&io, 2 * of_rows);
-    io.picked = io_place(&io, of_rows);
-    return io;
+    void *block;
+    memcpy(&block, (const unsigned char *)w + offset, sizeof(block));
+    return block;
 }
 
 void joust_gpu_work_free(joust_device_model *m)
 {
     joust_gpu *g = m->device->gpu;
     joust_gpu_work *w = &m->work;
-    void *const blocks[] = {w->device, w->x,        w->qkv,   w->gate_up, w->partial,
-                            w->logits, w->normed,   w->mixed, w->hidden,  w->marks,
-                            w->states, w->low_sums, w->low,   w->parts};
+    const joust_gpu_shape shape = {&m->config, &m->w, m->adapter};
+    joust_gpu_work_block blocks[JOUST_GPU_WORK_BLOCKS];
+    joust_gpu_work_layout(&shape, &w->rooms, blocks);
     for (uint32_t i = 0; i < w->n_records && i < JOUST_GPU_RECORDS; i++)
         g->record_free(g, w->records[i].record);
-    for (size_t i = 0; i < sizeof(blocks) / sizeof(*blocks); i++)
-        g->free(g, blocks[i]);
+    for (size_t i = 0; i < JOUST_GPU_WORK_BLOCKS; i++)
+        g->free(g, block_of(w, blocks[i].offset));
     joust_free(w->host);
     *w = (joust_gpu_work){0};
 }
@@ -62,38 +36,20 @@ joust_status joust_gpu_work_reserve(joust_device_model *m, const joust_gpu_rooms
 {
     joust_gpu *g = m->device->gpu;
     joust_gpu_work *w = &m->work;
-    const joust_gpu_widths *of = &m->w;
-    const uint64_t rows = r->rows, store = of->store_bytes, one = sizeof(float),
-                   low = m->adapter ? m->adapter->low : 0,
-                   low_stores = m->adapter ? low / m->adapter->rank * m->adapter->rank_ld : 0;
+    const joust_gpu_shape shape = {&m->config, &m->w, m->adapter};
+    joust_gpu_work_block blocks[JOUST_GPU_WORK_BLOCKS];
     joust_gpu_work_free(m);
-    w->io = io_of(r);
-    const struct {
-        void *place;
-        uint64_t n_bytes;
-    } blocks[] = {{&w->device, w->io.n_bytes},
-                  {&w->x, rows * of->d * one},
-                  {&w->qkv, rows * of->qkv * one},
-                  {&w->gate_up, rows * 2 * of->ff * one},
-                  {&w->partial, rows * of->n_tiles * 2 * one},
-                  {&w->logits, (uint64_t)r->slots * of->n_out * one},
-                  {&w->parts, (uint64_t)r->parts * m->config.n_heads * (of->head_ld + 2) * one},
-                  {&w->normed, rows * of->d_ld * store},
-                  {&w->mixed, rows * of->query_ld * store},
-                  {&w->hidden, rows * of->ff_ld * store},
-                  {&w->states, (uint64_t)r->states * of->d * one},
-                  {&w->low_sums, rows * low * one},
-                  {&w->low, rows * low_stores * store},
-                  {&w->marks, (uint64_t)r->draws * of->n_draw_tiles * sizeof(double)}};
+    w->io = joust_gpu_io_of(r);
+    joust_gpu_work_layout(&shape, r, blocks);
     joust_status st = JOUST_OK;
     w->host = joust_calloc(1, w->io.n_bytes);
     if (!w->host)
         st = joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
-    for (size_t i = 0; i < sizeof(blocks) / sizeof(*blocks) && !st; i++) {
+    for (size_t i = 0; i < JOUST_GPU_WORK_BLOCKS && !st; i++) {
         void *block = NULL;
         if (blocks[i].n_bytes)
             st = g->alloc(g, blocks[i].n_bytes, &block, err);
-        memcpy(blocks[i].place, &block, sizeof(block));
+        memcpy((unsigned char *)w + blocks[i].offset, &block, sizeof(block));
     }
     if (st)
         joust_gpu_work_free(m);
@@ -380,15 +336,15 @@ static joust_status room_make(joust_device_model *m, const joust_device_pass *pa
                               joust_error *err)
 {
     const joust_gpu_rooms *have = &m->work.rooms;
-    const joust_gpu_rooms need = {.rows = grown(have->rows, pass->n_rows),
-                                  .pages = grown(have->pages, pages_count(pass)),
-                                  .draws = grown(have->draws, pass->n_draws),
-                                  .picks = grown(have->picks, pass->n_picks),
-                                  .slots = grown(have->slots, slots_count(pass)),
-                                  .states =
-                                      grown(have->states, pass->ret_states ? pass->n_wanted : 0),
-                                  .tiles = grown(have->tiles, tiles_count(&m->config, pass)),
-                                  .parts = grown(have->parts, pass->n_rows * m->work.n_parts)};
+    const joust_gpu_rooms need = {
+        .rows = joust_gpu_room_grown(have->rows, pass->n_rows),
+        .pages = joust_gpu_room_grown(have->pages, pages_count(pass)),
+        .draws = joust_gpu_room_grown(have->draws, pass->n_draws),
+        .picks = joust_gpu_room_grown(have->picks, pass->n_picks),
+        .slots = joust_gpu_room_grown(have->slots, slots_count(pass)),
+        .states = joust_gpu_room_grown(have->states, pass->ret_states ? pass->n_wanted : 0),
+        .tiles = joust_gpu_room_grown(have->tiles, tiles_count(&m->config, pass)),
+        .parts = joust_gpu_room_grown(have->parts, pass->n_rows * m->work.n_parts)};
     if (need.rows == have->rows && need.pages == have->pages && need.draws == have->draws &&
         need.picks == have->picks && need.slots == have->slots && need.states == have->states &&
         need.tiles == have->tiles && need.parts == have->parts)

@@ -3,162 +3,13 @@
 #include <string.h>
 
 #include "cuda_adapter_internal.h"
+#include "cuda_layout_internal.h"
 #include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 
 #define PAGE JOUST_DEVICE_PAGE_POSITIONS
 
-static uint64_t up_to(uint64_t n, uint64_t whole)
-{
-    return (n + whole - 1) / whole * whole;
-}
-
 /* ---- memory ---------------------------------------------------------------------------------- */
-
-/* Gives every part of a block its place: first to count, then for good. */
-typedef struct layout {
-    unsigned char *block; /* NULL: only counts */
-    uint64_t n_bytes;
-} layout;
-
-static void *take(layout *l, uint64_t n, uint64_t n_bytes_each)
-{
-    void *at = l->block && n ? l->block + l->n_bytes : NULL;
-    l->n_bytes += up_to(n * n_bytes_each, 256);
-    return at;
-}
-
-static float *floats(layout *l, uint64_t rows, uint64_t n)
-{
-    return take(l, rows * n, sizeof(float));
-}
-
-static void kept_place(layout *l, const joust_device_trainer *t, const joust_gpu_tape_rooms *r,
-                       uint32_t layer, joust_gpu_kept *to)
-{
-    const joust_gpu_widths *w = &t->m->w;
-    const bool all = !r->recompute || layer == 0, normed = t->m->layers[layer].q_norm != NULL;
-    const uint64_t n = all ? r->rows : 0, store = w->store_bytes;
-    to->x = floats(l, r->rows, w->d);
-    to->qkv = floats(l, n, w->qkv);
-    to->raw = floats(l, normed ? n : 0, w->qkv);
-    to->x_mid = floats(l, n, w->d);
-    to->gate_up = floats(l, n, 2 * (uint64_t)w->ff);
-    to->stats = floats(l, n, 2 * (uint64_t)t->m->config.n_heads);
-    to->normed = take(l, n * w->d_ld, store);
-    to->mixed = take(l, n * w->query_ld, store);
-    to->normed_ff = take(l, n * w->d_ld, store);
-    to->hidden = take(l, n * w->ff_ld, store);
-    for (uint32_t i = 0; t->adapter && i < JOUST_DEVICE_PRODUCTS; i++)
-        to->low[i] =
-            take(l,
-                 n * joust_gpu_adapter_low_stores(
-                         &t->adapter->products[layer * JOUST_DEVICE_PRODUCTS + i], t->adapter),
-                 store);
-}
-
-static uint64_t most(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* Factors of the backward pass's products as stores; rows and outputs in whole chunks where they are summed over. */
-static void factors_place(layout *l, const joust_device_trainer *t, const joust_gpu_tape_rooms *r,
-                          joust_gpu_tape *to)
-{
-    const joust_gpu_widths *w = &t->m->w;
-    const uint64_t rows = up_to(r->rows, JOUST_GPU_CHUNK), store = w->store_bytes,
-                   wanted = up_to(r->wanted, JOUST_GPU_CHUNK),
-                   head = most(JOUST_GPU_CHUNK,
-                               w->n_out < JOUST_GPU_LOGITS ? w->n_out : JOUST_GPU_LOGITS),
-                   head_ld = up_to(head, JOUST_GPU_CHUNK), d_ld = up_to(w->d, JOUST_GPU_CHUNK),
-                   qkv_ld = up_to(w->qkv, JOUST_GPU_CHUNK),
-                   up_ld = up_to(2 * (uint64_t)w->ff, JOUST_GPU_CHUNK),
-                   low = t->adapter ? t->adapter->low : 0, low_ld = up_to(low, JOUST_GPU_CHUNK),
-                   out = most(most(most(qkv_ld, up_ld), d_ld), low_ld),
-                   in = most(most(w->d, w->query), w->ff);
-    to->dy = take(l, most(rows * out, wanted * head_ld), store);
-    to->dy_turned = take(l, most(rows * out, wanted * head), store);
-    to->x_turned = take(l, most(rows * most(in, low), wanted * w->d), store);
-    to->w_turned = take(
-        l,
-        most(most(most(w->d * most(qkv_ld, up_ld), most(w->query, w->ff) * d_ld), w->d * head_ld),
-             most(in * low_ld, low * out)),
-        store);
-    to->low_sums = floats(l, r->rows, low);
-    to->d_low = floats(l, r->rows, low);
-    to->chunk = floats(l, r->wanted, head);
-}
-
-static void back_place(layout *l, const joust_device_trainer *t, const joust_gpu_tape_rooms *r,
-                       joust_gpu_tape *to)
-{
-    const joust_gpu_widths *w = &t->m->w;
-    const joust_model_config *c = &t->m->config;
-    to->dx = floats(l, r->rows, w->d);
-    to->d_normed = floats(l, r->rows, w->d);
-    to->d_qkv = floats(l, r->rows, w->qkv);
-    to->d_raw = floats(l, t->m->layers[0].q_norm ? r->rows : 0, w->qkv);
-    to->d_mixed = floats(l, r->rows, w->query);
-    to->d_gate_up = floats(l, r->rows, 2 * (uint64_t)w->ff);
-    to->d_hidden = floats(l, r->rows, w->ff);
-    to->means = floats(l, r->rows, c->n_heads);
-    to->r = floats(l, most(r->rows, r->wanted), c->n_heads + c->n_kv_heads);
-    to->head_dx = floats(l, r->wanted, w->d);
-    const uint64_t halves = w->store_bytes == 2 ? r->rows * (uint64_t)w->head_ld : 0;
-    to->query_half = take(l, halves * (c->n_heads + 2 * c->n_kv_heads), w->store_bytes);
-    to->out_half = take(l, halves * c->n_heads, w->store_bytes);
-    factors_place(l, t, r, to);
-}
-
-static void tape_place(layout *l, const joust_device_trainer *t, const joust_gpu_tape_rooms *r,
-                       joust_gpu_tape *to)
-{
-    const joust_gpu_widths *w = &t->m->w;
-    const uint64_t page = w->page_layer * t->m->config.n_layers * w->store_bytes;
-    l->n_bytes = 0;
-    for (uint32_t i = 0; i < t->m->config.n_layers; i++)
-        kept_place(l, t, r, i, &to->kept[i]);
-    to->x_last = floats(l, r->rows, w->d);
-    to->normed = take(l, (uint64_t)r->wanted * w->d_ld, w->store_bytes);
-    to->partial = floats(l, r->wanted, 2 * (uint64_t)w->n_tiles);
-    to->logits = floats(l, r->slots, w->n_out);
-    to->sums = floats(l, r->wanted, 2);
-    to->picked = floats(l, r->wanted, 1);
-    to->entropies = take(l, r->wanted, sizeof(double));
-    to->first_slope = take(l, (uint64_t)r->wanted + 1, sizeof(uint32_t));
-    to->pages = take(l, r->pages, page);
-    back_place(l, t, r, to);
-}
-
-static uint64_t io_place(joust_gpu_tape_io *io, uint64_t n, uint64_t n_bytes_each)
-{
-    const uint64_t at = io->n_bytes;
-    io->n_bytes += up_to(n * n_bytes_each, 16);
-    return at;
-}
-
-/* Pages are named once by each part that sees them. */
-static joust_gpu_tape_io io_of(const joust_model_config *c, const joust_gpu_tape_rooms *r)
-{
-    const uint64_t group = c->n_heads / c->n_kv_heads;
-    joust_gpu_tape_io io = {0};
-    const uint64_t one = sizeof(uint32_t);
-    io.tokens = io_place(&io, r->rows, one);
-    io.positions = io_place(&io, r->rows, one);
-    io.first_page = io_place(&io, r->rows, one);
-    io.which = io_place(&io, r->wanted, one);
-    io.slot = io_place(&io, r->wanted, one);
-    io.target = io_place(&io, r->wanted, one);
-    io.order = io_place(&io, r->rows, one);
-    io.distinct = io_place(&io, r->rows, sizeof(joust_gpu_token_rows));
-    io.pages = io_place(&io, (uint64_t)JOUST_DEVICE_PARTS * r->pages, sizeof(void *));
-    io.picks = io_place(&io, r->picks, sizeof(joust_gpu_pick_item));
-    io.tiles = io_place(&io, r->rows * group / JOUST_GPU_TILE_UNITS + JOUST_DEVICE_PARTS,
-                        sizeof(joust_gpu_tile));
-    io.key_tiles = io_place(&io, r->pages, sizeof(joust_gpu_key_tile));
-    return io;
-}
 
 void joust_gpu_tape_free(joust_device_trainer *t)
 {
@@ -177,23 +28,24 @@ static joust_status tape_alloc(joust_device_trainer *t, const joust_gpu_tape_roo
 {
     joust_gpu *g = t->m->device->gpu;
     joust_gpu_tape *tape = &t->tape;
-    layout l = {0};
+    joust_gpu_layout l = {0};
+    const joust_gpu_shape shape = {&t->m->config, &t->m->w, t->adapter};
     void *device = NULL;
-    tape->io = io_of(&t->m->config, rooms);
+    tape->io = joust_gpu_tape_io_of(&t->m->config, rooms);
     tape->host = joust_calloc(1, tape->io.n_bytes);
     tape->kept = joust_calloc(t->m->config.n_layers, sizeof(*tape->kept));
     if (!tape->host || !tape->kept)
         return joust_fail(err, JOUST_NOMEM, "GPU: out of memory on the host");
-    tape_place(&l, t, rooms, tape);
+    joust_gpu_tape_layout(&l, &shape, rooms, tape);
     joust_status st = g->alloc(g, l.n_bytes, &tape->block, err);
     if (st)
         return joust_blame(err, st, "training: activations of %u tokens, %llu MiB", rooms->rows,
                            (unsigned long long)(l.n_bytes >> 20));
     st = g->alloc(g, tape->io.n_bytes, &device, err);
     tape->device = device;
-    l.block = tape->block;
+    l = (joust_gpu_layout){.block = tape->block};
     if (!st)
-        tape_place(&l, t, rooms, tape);
+        joust_gpu_tape_layout(&l, &shape, rooms, tape);
     return st;
 }
 
@@ -313,7 +165,7 @@ static void rows_fill(const joust_device_trainer *t, const joust_device_micro *m
              *first_page = on_host(tape, tape->io.first_page), row = 0, n_listed = 0, n_pages = 0;
     void **pages = on_host(tape, tape->io.pages);
     const joust_gpu_widths *w = &t->m->w;
-    const uint64_t page = w->page_layer * t->m->config.n_layers * w->store_bytes;
+    const uint64_t page = joust_gpu_page_bytes(&t->m->config, w);
     tape->n_forks = tape->n_tiles = tape->n_key_tiles = 0;
     tape->fork = (joust_gpu_fork_args){.n = micro->n[0] % PAGE,
                                        .n_kv_heads = t->m->config.n_kv_heads,
@@ -505,7 +357,7 @@ void joust_gpu_tape_logits(joust_gpu_flow *f, const joust_gpu_tape *tape, uint32
                            uint32_t n)
 {
     const joust_gpu_widths *w = &f->m->w;
-    const unsigned char *head = f->m->head;
+    const unsigned char *head = f->m->ends.head;
     joust_gpu_flow_multiply(f, tape->normed, head + (uint64_t)first * w->d_ld * w->store_bytes,
                             tape->chunk, tape->n_wanted, n, w->d, w->d_ld, false);
 }

@@ -278,7 +278,7 @@ static void attend_backward(backward *b, uint32_t layer, const joust_gpu_rows *r
                                              .key_tiles = on_device(tape, tape->io.key_tiles),
                                              .branch = {tape->branch[0], tape->branch[1]}};
     const joust_gpu_unrope_args unrope = {.d_qkv = tape->d_qkv,
-                                          .angles = b->f.m->rope,
+                                          .angles = b->f.m->ends.rope,
                                           .positions = rows->at.positions,
                                           .d_head = c->d_head,
                                           .qkv_ld = b->f.m->w.qkv};
@@ -382,7 +382,7 @@ static void head_chunk(backward *b, uint32_t first, uint32_t n)
     joust_gpu_tape_logits(&b->f, tape, first, n);
     joust_gpu_flow_run(&b->f, JOUST_GPU_slopes, blocks_of(n, 256), tape->n_wanted, &slopes);
     product_backward(b, &(product){.x = tape->normed,
-                                   .w = (const unsigned char *)b->f.m->head +
+                                   .w = (const unsigned char *)b->f.m->ends.head +
                                         (uint64_t)first * w->d_ld * w->store_bytes,
                                    .dy = tape->chunk,
                                    .dx = tape->head_dx,
@@ -401,8 +401,8 @@ static void head_backward(backward *b)
     for (uint32_t first = 0; first < n_out; first += JOUST_GPU_LOGITS)
         head_chunk(b, first, n_out - first < JOUST_GPU_LOGITS ? n_out - first : JOUST_GPU_LOGITS);
     fill(b, tape->dx, (uint64_t)tape->n * b->f.m->w.d);
-    norm_backward(b, tape->x_last, on_device(tape, tape->io.which), tape->n_wanted, b->f.m->norm,
-                  tape->head_dx, b->t->norm);
+    norm_backward(b, tape->x_last, on_device(tape, tape->io.which), tape->n_wanted,
+                  b->f.m->ends.norm, tape->head_dx, b->t->norm);
 }
 
 static void embedding_backward(backward *b)

@@ -188,12 +188,12 @@ joust_status joust_gpu_refresh(joust_device_trainer *t, joust_error *err)
         joust_gpu_adapter_place(&f, t->adapter, t->weights);
         return f.status;
     }
-    place(&f, t->weights + t->embedding, t->m->embedding, w->vocab, w->d, w->d_ld);
+    place(&f, t->weights + t->embedding, t->m->ends.embedding, w->vocab, w->d, w->d_ld);
     for (uint32_t i = 0; i < t->m->config.n_layers; i++)
         layer_refresh(&f, t, i);
-    place_floats(&f, t->weights + t->norm, t->m->norm, w->d);
-    if (t->m->head != t->m->embedding)
-        place(&f, t->weights + t->head, t->m->head, w->n_out, w->d, w->d_ld);
+    place_floats(&f, t->weights + t->norm, t->m->ends.norm, w->d);
+    if (t->m->ends.head != t->m->ends.embedding)
+        place(&f, t->weights + t->head, t->m->ends.head, w->n_out, w->d, w->d_ld);
     return f.status;
 }
 
