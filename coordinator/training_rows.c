@@ -31,6 +31,12 @@ struct joust_training_rows {
     uint32_t *order; /* (n) indices of places or answers */
 };
 
+/* Whether answers are labelled one by one: KTO's, which compares each with one of another prompt. */
+static bool labelled(const joust_training_rows *r)
+{
+    return r->plan->stages[r->pair_stage].advantage == JOUST_ADVANTAGE_LABEL;
+}
+
 /* A group's answers stay together: what an optimiser step compares should be in it. */
 static void shuffle_groups(joust_training_rows *r, joust_stream *stream)
 {
@@ -54,7 +60,7 @@ static void shuffle_pass(joust_training_rows *r, uint64_t pass)
                                                                  .prompt = pass,
                                                                  .purpose = JOUST_PURPOSE_SHUFFLE});
     r->pass = pass;
-    if (r->answers) {
+    if (r->answers && !labelled(r)) {
         shuffle_groups(r, &stream);
         return;
     }
@@ -201,7 +207,8 @@ static joust_status get_trajectory(joust_store *store, const joust_trajectory_re
     return joust_store_get_trajectory(store, &unit, ref->sample, ret, err);
 }
 
-/* An answer travels as the chosen one of a pair without another, its advantage as the margin. */
+/* An answer travels as the chosen one of a pair without another, its advantage as the margin; one with the label -1 as the
+ * rejected one. */
 static joust_status get_answer(joust_training_rows *r, uint64_t index, joust_train_row_pair *ret,
                                joust_error *err)
 {
@@ -218,7 +225,11 @@ static joust_status get_answer(joust_training_rows *r, uint64_t index, joust_tra
                                   .prompt_tokens = t.prompt_tokens,
                                   .margin = a->advantage};
     t.prompt_tokens = NULL;
-    take_response(&t, &ret->chosen, &ret->chosen_logps, &ret->n_chosen, &ret->chosen_policy);
+    if (labelled(r) && a->advantage < 0)
+        take_response(&t, &ret->rejected, &ret->rejected_logps, &ret->n_rejected,
+                      &ret->rejected_policy);
+    else
+        take_response(&t, &ret->chosen, &ret->chosen_logps, &ret->n_chosen, &ret->chosen_policy);
     joust_trajectory_fini(&t);
     return JOUST_OK;
 }

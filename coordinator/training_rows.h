@@ -1,5 +1,5 @@
 /* What a TRAIN stage takes of a PAIR stage, in the order in which it uses it: row i of an endless sequence of passes, each a
- * permutation keyed by (job seed, stage, round, pass). Pairs are permuted one by one; a policy loss takes answers with
+ * permutation keyed by (job seed, stage, round, pass). Pairs, and answers with labels (JOUST_ADVANTAGE_LABEL), are permuted one by one; a policy loss takes answers with
  * their advantages, whose groups are permuted and stay whole. Read from the store a window at a time.
  * Memory: 16 bytes a pair of the round or 24 an answer, 4 more for the pass under way. Thread: one at a time. */
 #ifndef JOUST_COORDINATOR_TRAINING_ROWS_H

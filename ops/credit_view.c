@@ -182,6 +182,10 @@ static void print_credit(const joust_credit_view *v, const joust_trajectory *t,
         printf(", not trained on\n");
         return;
     }
+    if (v->plan->stages[got->pair_stage].advantage == JOUST_ADVANTAGE_LABEL) {
+        printf(", %s\n", got->advantage > 0 ? "desirable" : "undesirable");
+        return;
+    }
     printf(", advantage %.6g\n", got->advantage);
     if (how->regex || how->n_choices || how->grammar || how->json_schema)
         printf("(tokens that the job's mask left no choice for have none)\n");

@@ -352,11 +352,14 @@ static joust_status copy_train(filler *f, joust_job_train *to)
     to->data = NULL;
     to->external.command = NULL;
     to->critic.model = NULL;
+    to->reference_model = NULL;
     joust_status st = from->model ? put_text(f, from->model, &to->model) : JOUST_OK;
     if (!st && from->data)
         st = put_text(f, from->data, &to->data);
     if (!st && from->external.command)
         st = put_text(f, from->external.command, &to->external.command);
+    if (!st && from->reference_model)
+        st = put_text(f, from->reference_model, &to->reference_model);
     if (!st && from->critic.model)
         st = put_text(f, from->critic.model, &to->critic.model);
     return st;

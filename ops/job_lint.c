@@ -151,9 +151,10 @@ static bool is(const char *a, const char *b)
     return a && b && strcmp(a, b) == 0;
 }
 
-static bool is_trained(const joust_job_train *t, const char *name)
+static bool has_part(const joust_job_train *t, const char *name)
 {
-    return is(t->model, name) || (t->loss == JOUST_LOSS_PPO && is(t->critic.model, name));
+    return is(t->model, name) || is(t->reference_model, name) ||
+           (t->loss == JOUST_LOSS_PPO && is(t->critic.model, name));
 }
 
 static bool is_asked(const joust_job *job, const char *name)
@@ -170,10 +171,10 @@ static bool is_used(const joust_job *job, uint32_t model)
     if (model == 0 && !job->has_train)
         return true; /* it answers */
     if (is_asked(job, name) || is(job->pairs.rejected_model, name) ||
-        (job->has_train && is_trained(&job->train, name)))
+        (job->has_train && has_part(&job->train, name)))
         return true;
     for (uint32_t i = 0; i < job->n_stages; i++)
-        if (job->stages[i].has_train && is_trained(&job->stages[i].train, name))
+        if (job->stages[i].has_train && has_part(&job->stages[i].train, name))
             return true;
     return false;
 }

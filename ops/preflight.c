@@ -217,7 +217,7 @@ static joust_status check_same_tokenizer(const joust_job_model *scalar,
     if (st == JOUST_OK &&
         (texts[0].n != texts[1].n || memcmp(texts[0].data, texts[1].data, texts[0].n) != 0))
         st = joust_fail(err, JOUST_INVALID,
-                        "its tokenizer.json isn't that of '%s', whose answers it is trained on as "
+                        "its tokenizer.json isn't that of '%s', whose answers it reads as "
                         "tokens",
                         policy->name);
     joust_buf_fini(&texts[0]);
@@ -250,6 +250,39 @@ static joust_status check_scalar_training(const preflight *p, const joust_stage 
         if (st == JOUST_OK)
             st = check_context(&p->models[stage->model], &p->models[s->model], err);
     }
+    return st;
+}
+
+static bool same_shapes(const joust_model_config *a, const joust_model_config *b)
+{
+    return a->family == b->family && a->n_layers == b->n_layers && a->d_model == b->d_model &&
+           a->d_ff == b->d_ff && a->d_head == b->d_head && a->n_heads == b->n_heads &&
+           a->n_kv_heads == b->n_kv_heads && a->vocab_size == b->vocab_size && a->tied == b->tied;
+}
+
+/* train.reference_model reads the answers of the model that is trained. */
+static joust_status check_reference(const preflight *p, const joust_stage *stage, joust_error *err)
+{
+    const checked_model *trained = &p->models[stage->model],
+                        *reference = &p->models[stage->reference_model];
+    const joust_train_settings settings = joust_job_train_settings(p->job, &stage->train);
+    if (!stage->train.reference_model || stage->reference_model == stage->model ||
+        !trained->usable || !reference->usable)
+        return JOUST_OK;
+    if (reference->config.scalar_head)
+        return joust_fail(err, JOUST_UNSUPPORTED,
+                          "it has a scalar head: as a reference it gives no log-probability");
+    joust_status st = check_same_tokenizer(&p->job->models[stage->reference_model],
+                                           &p->job->models[stage->model], err);
+    if (st == JOUST_OK)
+        st = check_context(reference, trained, err);
+    if (st == JOUST_OK && joust_needs_live_reference(&settings) &&
+        !same_shapes(&reference->config, &trained->config))
+        st = joust_fail(err, JOUST_UNSUPPORTED,
+                        "the loss %s asks its reference at every step: it must have the shapes of "
+                        "'%s'",
+                        joust_loss_traits_of(settings.loss)->name,
+                        p->job->models[stage->model].name);
     return st;
 }
 
@@ -505,6 +538,12 @@ static joust_status check_stage(preflight *p, uint32_t index, joust_error *err)
         st = check_scalar_training(p, stage, &why);
         if (st != JOUST_OK)
             return report(p, st, &why, err, "models.%s", p->job->models[stage->model].name);
+    }
+    if (stage->kind == JOUST_STAGE_TRAIN && !stage->train.data) {
+        st = check_reference(p, stage, &why);
+        if (st != JOUST_OK)
+            return report(p, st, &why, err, "models.%s",
+                          p->job->models[stage->reference_model].name);
     }
     if (stage->kind == JOUST_STAGE_TRAIN && p->models[stage->model].usable) {
         st = check_training_rows(p, stage, &why);

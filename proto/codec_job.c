@@ -197,6 +197,9 @@ static const joust_field train_fields[] = {
     VALUE_IF(joust_job_train, 23, recompute, has_recompute),
     RECORD_IF(joust_job_train, 24, external, has_external, external_type),
     VALUE_OR_0(joust_job_train, 25, forced_tokens),
+    VALUE_OR_0(joust_job_train, 26, unpaired),
+    VALUE_OR_0(joust_job_train, 27, threshold),
+    TEXT(joust_job_train, 28, reference_model, JOUST_MAX_NAME_BYTES - 1),
     RECORD_IF(joust_job_train, 30, policy, has_policy, policy_type),
     RECORD_IF(joust_job_train, 31, critic, has_critic, critic_type)};
 static const joust_record_type train_type =

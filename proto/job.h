@@ -243,6 +243,9 @@ typedef struct joust_job_train {
     uint32_t warmup_steps, batch_size, max_steps;
     uint32_t save_every; /* durable training state every so many steps; 0 = about every tenth of them */
     joust_version_pick reference; /* ROUND_START, INITIAL or NONE */
+    char *reference_model;        /* lineage whose first version is the reference; NULL: of the model that is trained */
+    bool unpaired;    /* kto: on single answers */
+    double threshold; /* with that: of the reward above which an answer is desirable */
     bool has_objective; /* one of the keys below is given: else they are neutral, and absent in the identity */
     joust_objective objective;
     bool has_lora; /* an adapter is trained, not every weight */

@@ -167,6 +167,58 @@ static joust_status check_sft(const joust_job_check *c, const joust_job_train *t
     return JOUST_OK;
 }
 
+/* kto on single answers. at: as below. */
+static joust_status check_unpaired(const joust_job_check *c, const joust_job_train *t,
+                                   const char *at)
+{
+    joust_check_set_key(c, "%s.threshold", at);
+    if (!t->unpaired && (t->threshold < 0 || t->threshold > 0))
+        REFUSE(c, "has no effect without unpaired: true");
+    if (!t->unpaired)
+        return JOUST_OK;
+    joust_check_set_key(c, "%s.unpaired", at);
+    if (t->loss != JOUST_LOSS_KTO)
+        REFUSE(c, "is of the loss kto; leave it out");
+    if (t->has_external)
+        REFUSE(c, "answers without a pair aren't given to a train.command yet: it gets pairs");
+    joust_check_set_key(c, "%s.ld_alpha", at);
+    if (t->objective.ld_alpha < 1)
+        REFUSE(c, "has no effect with unpaired: there is no shorter answer");
+    joust_check_set_key(c, "pairs.rejected_model");
+    if (c->job->pairs.rejected_model)
+        REFUSE(c, "with unpaired, training is on the policy's own answers alone");
+    return JOUST_OK;
+}
+
+/* Another checkpoint as the reference. at: as below. */
+static joust_status check_reference(const joust_job_check *c, const joust_job_train *t,
+                                    const char *at)
+{
+    if (!t->reference_model)
+        return JOUST_OK;
+    const joust_loss_traits *loss = joust_loss_traits_of(t->loss);
+    joust_check_set_key(c, "%s.reference_model", at);
+    const uint32_t model = joust_job_find_model(c->job, t->reference_model);
+    if (model == JOUST_NONE)
+        return joust_check_refuse_model(c, t->reference_model);
+    if (joust_job_model_is_remote(&c->job->models[model]))
+        REFUSE(c, "'%s' is served by an endpoint: the trainer has no weights of it",
+               t->reference_model);
+    if (c->job->models[model].scalar_head)
+        REFUSE(c, "'%s' has a scalar head: it gives no log-probability", t->reference_model);
+    if (t->data || t->loss == JOUST_LOSS_SFT || (loss && loss->reference_free))
+        REFUSE(c, "has no effect: the loss has no reference here");
+    if (t->loss == JOUST_LOSS_PPO)
+        REFUSE(c, "not with ppo yet: leave it out, or set reference: initial");
+    if (t->reference == JOUST_PICK_NONE)
+        REFUSE(c, "and %s.reference: none contradict each other", at);
+    if (t->objective.reference_sync_steps)
+        REFUSE(c, "stays as it is: leave reference_sync_steps out");
+    if (c->job->cluster.memory_mb)
+        REFUSE(c, "isn't counted in cluster.memory_mb yet: leave one of them out");
+    return JOUST_OK;
+}
+
 /* at: "train", or "stages[2].train". */
 joust_status joust_check_train(const joust_job_check *c, const joust_job_train *t, const char *at)
 {
@@ -211,6 +263,10 @@ joust_status joust_check_train(const joust_job_check *c, const joust_job_train *
         st = check_critic(c, t, at);
     if (st == JOUST_OK)
         st = check_sft(c, t, at);
+    if (st == JOUST_OK)
+        st = check_unpaired(c, t, at);
+    if (st == JOUST_OK)
+        st = check_reference(c, t, at);
     if (st != JOUST_OK || t->data)
         return st;
     joust_check_set_key(c, "%s", at);
@@ -226,7 +282,8 @@ joust_status joust_check_train(const joust_job_check *c, const joust_job_train *
                "them isn't supported yet",
                job->pairs.rejected_model);
     joust_check_set_key(c, "rollout.samples");
-    if (job->rollout.samples < 2 && !job->pairs.rejected_model && t->loss != JOUST_LOSS_PPO)
+    if (job->rollout.samples < 2 && !job->pairs.rejected_model && t->loss != JOUST_LOSS_PPO &&
+        !t->unpaired)
         REFUSE(c, "a pair needs 2 samples of a prompt or more");
     return joust_check_pairs(c);
 }

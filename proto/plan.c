@@ -282,9 +282,13 @@ static void compile_pair(compiler *c)
 static void use_group(compiler *c, joust_stage *pair, const joust_job_train *train)
 {
     const joust_policy_traits *traits = joust_policy_traits_of(train->loss);
-    joust_advantage advantage = traits ? traits->advantage : 0;
+    joust_advantage advantage = traits            ? traits->advantage
+                                : train->unpaired ? JOUST_ADVANTAGE_LABEL
+                                                  : 0;
     bool dynamic = traits && train->policy.dynamic_sampling;
-    const double beta = advantage == JOUST_ADVANTAGE_SHARE ? train->beta : 0;
+    const double beta = advantage == JOUST_ADVANTAGE_SHARE   ? train->beta
+                        : advantage == JOUST_ADVANTAGE_LABEL ? train->threshold
+                                                             : 0;
     const bool same_beta = !(pair->beta < beta || pair->beta > beta);
     if (c->pair_used &&
         (pair->advantage != advantage || !same_beta || pair->dynamic_sampling != dynamic))
@@ -327,6 +331,10 @@ static void compile_train(compiler *c, const joust_job_train *train)
     joust_stage *stage = add_stage(c, JOUST_STAGE_TRAIN, 1);
     stage->train = *train;
     stage->model = stage->reference_model = find_model(c, train->model, "train.model");
+    if (train->reference_model) {
+        stage->reference_model = find_model(c, train->reference_model, "train.reference_model");
+        stage->train.reference = JOUST_PICK_INITIAL;
+    }
     name_stage(c, stage, JOUST_DECLARED_TRAIN, "train", "");
     if (train->data)
         return;

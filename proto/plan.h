@@ -38,7 +38,7 @@ typedef struct joust_stage {
     uint32_t reference_model; /* TRAIN: the lineage that train.reference is a version of */
     uint32_t partner;       /* TRAIN of PPO: lineage of the critic, or of the policy where the critic is trained; else JOUST_NONE */
     joust_advantage advantage; /* PAIR: it makes no pairs but advantages of this kind, for a TRAIN stage's policy loss; 0: pairs */
-    double beta;               /* with that: of JOUST_ADVANTAGE_SHARE */
+    double beta;               /* with that: of JOUST_ADVANTAGE_SHARE; of _LABEL the threshold */
     bool dynamic_sampling;     /* with that: groups without an advantage are left out */
 } joust_stage;
 

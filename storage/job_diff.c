@@ -297,6 +297,9 @@ static void differ_train(diff *d, const joust_job_train *x, const joust_job_trai
     if (x->loss == y->loss) /* else the other loss brings its own */
         differ_objective(d, &x->objective, &y->objective);
     differ_bool(d, "forced_tokens", x->forced_tokens, y->forced_tokens);
+    differ_text(d, "reference_model", x->reference_model, y->reference_model);
+    differ_bool(d, "unpaired", x->unpaired, y->unpaired);
+    differ_real(d, "threshold", x->threshold, y->threshold);
     differ_policy(d, &x->policy, &y->policy);
     if (x->has_critic && y->has_critic)
         differ_critic(d, &x->critic, &y->critic);

@@ -2,6 +2,7 @@
  * that the rollout's log-probabilities are those of the training forward pass. */
 #include <assert.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/base/alloc.h"
@@ -45,7 +46,8 @@ static joust_status sequence_set(sequence *s, const uint32_t *prompt, uint32_t n
         s->capacity = n;
     }
     memcpy(s->tokens, prompt, n_prompt * sizeof(*prompt));
-    memcpy(s->tokens + n_prompt, response, n_response * sizeof(*response));
+    if (n_response > 0)
+        memcpy(s->tokens + n_prompt, response, n_response * sizeof(*response));
     s->n = n;
     s->first = n_prompt;
     return JOUST_OK;
@@ -153,19 +155,31 @@ static joust_status score_rows(const joust_training *t, const joust_lease_unit *
         st = score_by_reference(t, reference, p, n, err);
     for (uint32_t i = 0; i < n && st == JOUST_OK; i++) {
         const joust_train_row_pair *row = joust_pair_feed_row(feed, first + i);
-        s->chosen[row->ordinal] = none ? 0 : sum(&p->sequences[2 * i], row, params);
-        s->rejected[row->ordinal] = none ? 0 : sum(&p->sequences[2 * i + 1], row, params);
-        s->known[row->ordinal] = true;
+        s->rows[s->n++] =
+            (joust_pair_score){.ordinal = row->ordinal,
+                               .chosen = none ? 0 : sum(&p->sequences[2 * i], row, params),
+                               .rejected = none ? 0 : sum(&p->sequences[2 * i + 1], row, params)};
     }
     return st;
 }
 
 void joust_pair_scores_fini(joust_pair_scores *s)
 {
-    joust_free(s->chosen);
-    joust_free(s->rejected);
-    joust_free(s->known);
+    joust_free(s->rows);
     *s = (joust_pair_scores){0};
+}
+
+static int by_ordinal(const void *a, const void *b)
+{
+    const uint64_t x = ((const joust_pair_score *)a)->ordinal,
+                   y = ((const joust_pair_score *)b)->ordinal;
+    return (x > y) - (x < y);
+}
+
+const joust_pair_score *joust_pair_scores_find(const joust_pair_scores *s, uint64_t ordinal)
+{
+    const joust_pair_score wanted = {.ordinal = ordinal};
+    return s->n ? bsearch(&wanted, s->rows, s->n, sizeof(*s->rows), by_ordinal) : NULL;
 }
 
 joust_status joust_pair_scores_compute(const joust_training *t, const joust_lease_unit *unit,
@@ -174,13 +188,10 @@ joust_status joust_pair_scores_compute(const joust_training *t, const joust_leas
                                        uint64_t n, joust_pair_scores *ret, joust_error *err)
 {
     joust_status st = JOUST_OK;
-    joust_pair_scores s = {.chosen = joust_calloc((size_t)unit->n_rows, sizeof(*s.chosen)),
-                           .rejected = joust_calloc((size_t)unit->n_rows, sizeof(*s.rejected)),
-                           .known = joust_calloc((size_t)unit->n_rows, sizeof(*s.known))};
+    joust_pair_scores s = {.rows = joust_calloc((size_t)n, sizeof(*s.rows))};
     pass *p = joust_calloc(1, sizeof(*p));
-    if (!s.chosen || !s.rejected || !s.known || !p)
-        st = joust_fail(err, JOUST_NOMEM, "train: scores of %llu pairs",
-                        (unsigned long long)unit->n_rows);
+    if (!s.rows || !p)
+        st = joust_fail(err, JOUST_NOMEM, "train: scores of %llu pairs", (unsigned long long)n);
     for (uint64_t first = 0; first < n && st == JOUST_OK; first += ROWS_AT_ONCE) {
         uint32_t rows = n - first < ROWS_AT_ONCE ? (uint32_t)(n - first) : ROWS_AT_ONCE;
         st = score_rows(t, unit, trainer, params, reference, feed, first, rows, p, &s, err);
@@ -192,6 +203,7 @@ joust_status joust_pair_scores_compute(const joust_training *t, const joust_leas
         joust_pair_scores_fini(&s);
         return st;
     }
+    qsort(s.rows, s.n, sizeof(*s.rows), by_ordinal);
     *ret = s;
     return JOUST_OK;
 }

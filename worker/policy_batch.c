@@ -209,7 +209,9 @@ joust_status joust_policy_batch_survey(joust_policy_batch *b, joust_trainer *tra
 /* Whether the reference itself drew the answer, so that its log-probs came with it. */
 static bool drew(const joust_policy_batch *b, const joust_train_row_pair *row)
 {
-    return !b->from.served && row->chosen_policy == b->from.unit->reference.version;
+    const joust_lease_unit *unit = b->from.unit;
+    return !b->from.served && row->chosen_policy == unit->reference.version &&
+           strcmp(unit->reference.lineage, unit->model.lineage) == 0;
 }
 
 static joust_status load_reference(joust_policy_batch *b, joust_error *err)

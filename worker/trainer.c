@@ -184,7 +184,8 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
         return st;
     for (uint32_t i = 0; i < n; i++) {
         const joust_train_row_pair *p = joust_pair_feed_row(r->feed, first + i);
-        if (!of_scores(r) && !r->scores.known[p->ordinal])
+        const joust_pair_score *score = joust_pair_scores_find(&r->scores, p->ordinal);
+        if (!of_scores(r) && !score)
             return joust_fail(err, JOUST_MALFORMED, "row %llu: pair %llu was not in the first pass",
                               (unsigned long long)(first + i), (unsigned long long)p->ordinal);
         r->pairs[i] = (joust_pair_row){.prompt = p->prompt_tokens,
@@ -196,9 +197,9 @@ static joust_status step_pairs(run *r, uint64_t first, joust_train_step *step,
                                        .margin = p->margin};
         if (r->params->loss == JOUST_LOSS_SFT && p->n_chosen > 0)
             r->pairs[i].n_rejected = 0; /* nothing of it is asked */
-        if (!of_scores(r)) {
-            r->pairs[i].ref_chosen = r->scores.chosen[p->ordinal];
-            r->pairs[i].ref_rejected = r->scores.rejected[p->ordinal];
+        if (score) {
+            r->pairs[i].ref_chosen = score->chosen;
+            r->pairs[i].ref_rejected = score->rejected;
         }
         step->rows[i] = p->ordinal;
         r->result->provenance.n_tokens +=
@@ -342,7 +343,8 @@ static joust_status open_rollouts(run *r, joust_error *err)
         return joust_fail(err, JOUST_INVALID, "nothing to train on");
     bool answers = joust_policy_traits_of(r->params->loss) || r->params->loss == JOUST_LOSS_VALUE;
     joust_status st = joust_pair_feed_open(
-        r->t->up, r->unit, answers ? UINT64_MAX : r->unit->n_rows, n_used, &r->feed, err);
+        r->t->up, r->unit, answers || r->params->unpaired ? UINT64_MAX : r->unit->n_rows, n_used,
+        &r->feed, err);
     if (st != JOUST_OK)
         return st;
     /* The first pass has every row once. */

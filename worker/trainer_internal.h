@@ -8,11 +8,16 @@
 #include "worker/row_batch.h"
 #include "worker/trainer.h"
 
-/* Reference log-probabilities of the round's pairs, by ordinal, and the comparison with what
- * rollouts recorded. */
+/* Reference log-probabilities of a pair, or of an answer without another: sums in nats. */
+typedef struct joust_pair_score {
+    uint64_t ordinal;
+    double chosen, rejected;
+} joust_pair_score;
+
+/* Those of the rows of the first pass, by ordinal, and the comparison with what rollouts recorded. */
 typedef struct joust_pair_scores {
-    double *chosen, *rejected; /* (n_pairs) sums in nats */
-    bool *known;               /* (n_pairs) */
+    joust_pair_score *rows; /* (n) */
+    size_t n;
     double max_gap;
     uint64_t n_compared;              /* tokens */
     uint32_t row_tokens, row_answers; /* of the longest rows: the prompt once, and its answers */
@@ -23,6 +28,8 @@ JOUST_MUST_USE joust_status joust_logp_gap(const float *recorded, const float *c
                                            double *max_gap, joust_error *err);
 
 void joust_pair_scores_fini(joust_pair_scores *s);
+/* View; NULL: the first pass had no such row. */
+const joust_pair_score *joust_pair_scores_find(const joust_pair_scores *s, uint64_t ordinal);
 /* What pairs are measured against. */
 typedef struct joust_pair_reference {
     joust_model *model; /* NULL: the model that the trainer starts from, or none is asked for */

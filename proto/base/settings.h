@@ -107,6 +107,7 @@ typedef enum joust_advantage {
     JOUST_ADVANTAGE_STANDARDISED = 2,  /* that / (deviation + 1e-4) */
     JOUST_ADVANTAGE_LEAVE_ONE_OUT = 3, /* reward - mean of the others */
     JOUST_ADVANTAGE_REWARD = 4, /* the reward itself: what PPO's critic makes advantages of */
+    JOUST_ADVANTAGE_LABEL = 6, /* 1 where the reward is above a threshold, else -1: unpaired KTO */
     JOUST_ADVANTAGE_SHARE = 5 /* n e^(reward / beta) / the group's sum of that: reward-weighted SFT */
 } joust_advantage;
 

@@ -116,6 +116,11 @@ bool joust_advantages(joust_advantage kind, double beta, const double *rewards, 
             ret[i] = rewards[i];
         return n > 0;
     }
+    if (kind == JOUST_ADVANTAGE_LABEL) {
+        for (uint32_t i = 0; i < n; i++)
+            ret[i] = rewards[i] > beta ? 1 : -1;
+        return n > 0;
+    }
     for (uint32_t i = 0; i < n; i++)
         mean += rewards[i] / n;
     for (uint32_t i = 0; i < n; i++) {

@@ -26,8 +26,9 @@ double joust_auc(const double *scores, const uint8_t *labels, size_t n);
 
 /* Advantages of a group's n rewards into ret (n). A group of one, and one whose rewards are equal, has none: all 0.
  * JOUST_ADVANTAGE_REWARD: the rewards themselves. Returns whether any differs from 0 (what dynamic sampling keeps), for that
- * kind whether there is any. JOUST_ADVANTAGE_SHARE: weights whose mean is 1, by `beta` (above 0; the others don't look at it); all 1
- * where rewards are equal. Returns whether they differ. */
+ * kind whether there is any. JOUST_ADVANTAGE_SHARE: weights whose mean is 1, by `beta` (above 0); all 1
+ * where rewards are equal. Returns whether they differ. JOUST_ADVANTAGE_LABEL: 1 where a reward is above `beta`, else -1; returns whether
+ * there is any. */
 bool joust_advantages(joust_advantage kind, double beta, const double *rewards, uint32_t n,
                       double *ret);
 

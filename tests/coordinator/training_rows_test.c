@@ -258,6 +258,41 @@ static void dynamic_sampling_leaves_even_groups_out(void **state)
     }
 }
 
+/* Answers by themselves: one whose reward of 1.5 - sample is above the threshold is the chosen one of a row, another the
+ * rejected one; each once a pass, in an order of their own. */
+static void labelled_answers_come_one_by_one(void **state)
+{
+    enum { ROWS = SAMPLE_PER_ROUND * SAMPLE_SAMPLES };
+    joust_error err;
+    sample_store s;
+    joust_training_rows *rows;
+    bool seen[ROWS] = {false}, apart = false;
+    (void)state;
+    open_groups(&s, SAMPLE_PER_ROUND, JOUST_ADVANTAGE_LABEL, false, &rows);
+    joust_training_rows_close(&rows);
+    s.plan.stages[SAMPLE_PAIR].beta = 0.5; /* the reward of sample 1: not above it */
+    check_ok(joust_training_rows_open(s.store, &s.job, &s.plan, &unit, &rows, &err));
+    assert_int_equal(joust_training_rows_count(rows), ROWS);
+    for (uint64_t i = 0; i < ROWS; i++) {
+        joust_msg_rows got = {0};
+        check_ok(joust_training_rows_get(rows, i, 1, &got, &err));
+        const joust_train_row_pair *row = &got.rows[0];
+        const uint64_t sample = row->ordinal % SAMPLE_SAMPLES;
+        joust_unit_result group = sample_group(&s, 1, row->ordinal / SAMPLE_SAMPLES);
+        const joust_trajectory *t = &group.trajectories[sample];
+        assert_false(seen[row->ordinal]);
+        seen[row->ordinal] = true;
+        apart |= sample != i % SAMPLE_SAMPLES;
+        assert_int_equal(row->n_chosen, sample == 0 ? t->n_tokens : 0);
+        assert_int_equal(row->n_rejected, sample == 0 ? 0 : t->n_tokens);
+        assert_memory_equal(sample == 0 ? row->chosen : row->rejected, t->tokens, 4 * t->n_tokens);
+        joust_unit_result_fini(&group);
+        free_rows(&got);
+    }
+    assert_true(apart);
+    close_pairs(&s, &rows);
+}
+
 /* A message stops growing at some megabytes, and a row larger than that still travels. */
 static void large_rows_come_in_parts(void **state)
 {
@@ -299,6 +334,7 @@ int main(void)
                                        cmocka_unit_test(what_cannot_be_read),
                                        cmocka_unit_test(answers_come_group_by_group),
                                        cmocka_unit_test(dynamic_sampling_leaves_even_groups_out),
+                                       cmocka_unit_test(labelled_answers_come_one_by_one),
                                        cmocka_unit_test(large_rows_come_in_parts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,6 +14,7 @@
 #include "ops/jobfile.h"
 #include "proto/base/alloc.h"
 #include "proto/base/file.h"
+#include "proto/plan.h"
 
 /* The job of the reference: what every test below changes a little. */
 static const char JOB[] = "name: self-rewarding\n"
@@ -134,7 +135,8 @@ static void a_wrong_key_names_the_nearest(void **state)
                  "j.yaml:12:9: train.xyzzyxyzzy: unknown key; known here: loss, model, data, "
                  "data_order, beta, forced_tokens, sft_weight, learning_rate, "
                  "min_learning_rate_ratio, schedule, "
-                 "warmup_steps, batch_size, max_steps, save_every, reference, adam_beta1, "
+                 "warmup_steps, batch_size, max_steps, save_every, reference, reference_model, "
+                 "unpaired, threshold, adam_beta1, "
                  "adam_beta2, adam_eps, weight_decay, clip, label_smoothing, gamma, ld_alpha, "
                  "desirable_weight, undesirable_weight, discopop_tau, reward_scale, "
                  "reference_sync_steps, reference_mixup, gradient_checkpointing, command, nodes, "
@@ -380,6 +382,42 @@ static void win_rates_follow_the_judges(void **state)
         assert_true(joust_job_train_settings(&job, &train).rewards_are_rates ==
                     (kind == JOUST_JUDGE_COMPARE || kind == JOUST_JUDGE_RULE));
     }
+}
+
+static void single_answers_and_other_references_are_read(void **state)
+{
+    (void)state;
+    joust_jobfile file;
+    char *text = with_line(
+        12, "train: {loss: kto, unpaired: true, threshold: -0.5, reference_model: policy}");
+    assert_int_equal(parse(text, NULL, "", &file), JOUST_OK);
+    joust_plan *plan = NULL;
+    joust_error err;
+    assert_int_equal(joust_plan_create(&file.job, &plan, &err), JOUST_OK);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < plan->n_stages; i++) {
+        const joust_stage *s = &plan->stages[i];
+        if (s->kind != JOUST_STAGE_TRAIN)
+            continue;
+        const joust_stage *group = &plan->stages[s->pairs];
+        assert_true(group->advantage == JOUST_ADVANTAGE_LABEL && group->beta == -0.5);
+        assert_true(s->train.reference == JOUST_PICK_INITIAL && s->reference_model == 0);
+        n++;
+    }
+    assert_int_equal(n, 1);
+    joust_free(plan);
+    joust_jobfile_fini(&file);
+    joust_free(text);
+    refused_line(12, "train: {unpaired: true}",
+                 "j.yaml:12:19: train.unpaired: is of the loss kto; leave it out\n");
+    refused_line(12, "train: {loss: kto, threshold: 1}",
+                 "j.yaml:12:31: train.threshold: has no effect without unpaired: true\n");
+    refused_line(12, "train: {reference_model: policie}",
+                 "j.yaml:12:26: train.reference_model: 'policie' isn't one of models: policy; did "
+                 "you mean 'policy'?\n");
+    refused_line(12, "train: {loss: simpo, reference_model: policy}",
+                 "j.yaml:12:39: train.reference_model: has no effect: the loss has no reference "
+                 "here\n");
 }
 
 /* A program of others gets the adapter's settings, and one node. */
@@ -757,6 +795,7 @@ int main(void)
         cmocka_unit_test(names_of_the_ecosystem_are_accepted_and_reported),
         cmocka_unit_test(an_adapter_is_asked_for_by_pefts_names),
         cmocka_unit_test(win_rates_follow_the_judges),
+        cmocka_unit_test(single_answers_and_other_references_are_read),
         cmocka_unit_test(other_trainers_are_read),
         cmocka_unit_test(recomputed_activations_are_not_identity),
         cmocka_unit_test(overrides_reach_every_key),

@@ -42,6 +42,15 @@ trains 0.6931 loss=sigmoid_norm
 trains - loss=simpo gamma=0.8 beta=2
 trains - loss=orpo
 trains 0.5 loss=kto desirable_weight=1.2 undesirable_weight=0.8
+trains 0.5 loss=kto unpaired=true threshold=0.5
+trains 0.5 loss=kto unpaired=true threshold=-100
+# Another checkpoint as the reference: the first loss is no longer ln 2.
+sed -i 's/^  policy: .*/&\n  other: {path: data, init: 4}/' "$dir/job.yaml"
+trains - loss=dpo reference_model=other
+case $got in 0.6931*) fail "another reference changes nothing: $got" ;; esac
+trains - loss=kto reference_model=other
+case $got in 0.5) fail "another reference changes nothing: $got" ;; esac
+sed -i '/^  other:/d' "$dir/job.yaml"
 trains 0.6931 loss=dno reward_scale=2
 trains - loss=rebel
 trains 0.8317 loss=dpo mix.dpo=0.8 mix.bco_pair=0.2
@@ -60,6 +69,8 @@ refused "train.mix: kto counts answers" loss=kto mix.dpo=0.5
 refused "train.reference: kto needs a reference" loss=kto reference=none
 refused "train.reference_sync_steps: has no effect" loss=orpo reference_sync_steps=4
 refused "train.batch_size: kto compares answers with those of other prompts" loss=kto batch_size=1
+refused "train.unpaired: is of the loss kto" unpaired=true
+refused "train.reference_model: 'other' isn't one of models: policy" reference_model=other
 refused "train.mix.ipoo: unknown key; did you mean 'ipo'?" mix.ipoo=1
 
 # A loss that stops being finite: the step and the row are named, and the version that the round began with is whole.

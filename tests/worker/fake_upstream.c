@@ -71,7 +71,7 @@ static joust_train_row_pair row(const fake_upstream *f, uint64_t i)
     uint64_t ordinal = (i % f->n_pairs + i / f->n_pairs) % f->n_pairs;
     const joust_train_row_pair *p = &f->pairs[ordinal];
     joust_train_row_pair r = *p;
-    r.ordinal = ordinal;
+    r.ordinal = f->first_ordinal + ordinal * (f->ordinal_step ? f->ordinal_step : 1);
     r.prompt_tokens = joust_memdup(p->prompt_tokens, p->n_prompt_tokens * sizeof(uint32_t));
     r.chosen = joust_memdup(p->chosen, p->n_chosen * sizeof(uint32_t));
     r.rejected = joust_memdup(p->rejected, p->n_rejected * sizeof(uint32_t));

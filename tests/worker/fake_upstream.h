@@ -27,6 +27,7 @@ typedef struct fake_upstream {
     bool corrupt;                      /* chunks are answered with a wrong byte */
     const joust_train_row_pair *pairs; /* (n_pairs) */
     uint64_t n_pairs;
+    uint64_t first_ordinal, ordinal_step; /* of the pairs; 0: from 0 on, one by one */
     uint32_t rows_at_most; /* in one answer; 0: as asked */
     /* progress */
     uint32_t step, n_steps;

@@ -119,6 +119,44 @@ static void adapters_resume_too(void **state)
     bench_make_pairs(b, copy);
 }
 
+/* KTO on answers by themselves, numbered as the coordinator numbers answers: not from 0 to n - 1. */
+static void single_answers_are_trained_on(void **state)
+{
+    bench *b = *state;
+    joust_job_train *train = &b->plan.stages[b->unit.unit.stage].train, kept = *train;
+    joust_train_row_pair pairs[N_PAIRS];
+    joust_digest weights[2];
+    memcpy(pairs, b->pairs, sizeof(pairs));
+    train->loss = JOUST_LOSS_KTO;
+    train->unpaired = true;
+    b->fake.first_ordinal = 40;
+    b->fake.ordinal_step = 3;
+    for (uint32_t k = 0; k < 2; k++) { /* the other way round they are other labels */
+        for (uint32_t i = 0; i < N_PAIRS; i++) {
+            b->pairs[i] = pairs[i];
+            if (i % 2 == k)
+                b->pairs[i].n_rejected = 0;
+            else
+                b->pairs[i].n_chosen = 0;
+        }
+        bench_forget_progress(b);
+        const outcome o = bench_finish(b);
+        assert_true(o.gap == 0 && o.n_compared > 0);
+        weights[k] = o.weights;
+        bench_check_resumed(b);
+    }
+    assert_false(joust_digest_equal(&weights[0], &weights[1]));
+    train->unpaired = false; /* pairs are numbered from 0 */
+    bench_forget_progress(b);
+    joust_training t = bench_training(b);
+    joust_unit_result r = {0};
+    joust_error err;
+    check_status(JOUST_MALFORMED, joust_training_run(&t, &b->unit, &r, &err));
+    b->fake.first_ordinal = b->fake.ordinal_step = 0;
+    memcpy(b->pairs, pairs, sizeof(pairs));
+    *train = kept;
+}
+
 /* A side without tokens is trained on all the same. */
 static void an_empty_answer_is_trained_on(void **state)
 {
@@ -279,6 +317,7 @@ int main(void)
         cmocka_unit_test(resumed_equals_uninterrupted),
         cmocka_unit_test(live_references_resume_too),
         cmocka_unit_test(adapters_resume_too),
+        cmocka_unit_test(single_answers_are_trained_on),
         cmocka_unit_test(an_empty_answer_is_trained_on),
         cmocka_unit_test(lost_requests_change_nothing),
         cmocka_unit_test(another_reference_changes_the_result),
