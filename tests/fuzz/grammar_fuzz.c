@@ -19,7 +19,8 @@ static void walk(const joust_grammar *g)
         return;
     joust_status st = joust_pushdown_start(p, &set, &err);
     for (int i = 0; i < STEPS && st == JOUST_OK && set != JOUST_NO_SET; i++) {
-        uint32_t next = JOUST_NO_SET;
+        uint32_t next = JOUST_NO_SET, top = JOUST_NO_SET, below = JOUST_NO_SET;
+        st = joust_pushdown_part(p, set, (uint32_t)i % 9, &top, &below, &err);
         for (uint32_t c = 0; c < g->n_classes && st == JOUST_OK && next == JOUST_NO_SET; c++)
             st = joust_pushdown_step(p, set, g->of_class[(c + (uint32_t)i) % g->n_classes], &next,
                                      &err);

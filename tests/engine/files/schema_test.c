@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -222,6 +223,50 @@ static void test_schema_texts(void **state)
     }
 }
 
+/* All whole numbers from -1200 to 1200 and some beyond, in and out. */
+static void test_ranges(void **state)
+{
+    (void)state;
+    static const int64_t ranges[][2] = {{0, 0},
+                                        {-5, 5},
+                                        {7, 7},
+                                        {10, 99},
+                                        {98, 1003},
+                                        {-120, -7},
+                                        {-1, 1000},
+                                        {123, 1119},
+                                        {-1000, -999},
+                                        {0, 9999999999999999},
+                                        {-9999999999999999, -100}};
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(*ranges); i++) {
+        joust_error err = {0};
+        joust_buf gbnf = {0};
+        joust_grammar *g = NULL;
+        joust_pushdown *p = NULL;
+        char text[32];
+        joust_buf_text(&gbnf, "root ::= ");
+        joust_schema_range(ranges[i][0], ranges[i][1], &gbnf);
+        joust_buf_u8(&gbnf, 0);
+        check_ok(joust_grammar_compile((const char *)gbnf.data, NULL, &g, &err));
+        check_ok(joust_pushdown_create(g, &p, &err));
+        for (int64_t n = -1200; n <= 1200; n++) {
+            snprintf(text, sizeof(text), "%lld", (long long)n);
+            const bool in = n >= ranges[i][0] && n <= ranges[i][1];
+            if ((strcmp(verdict(p, text), "yes") == 0) != in)
+                fail_msg("%s: %s", (const char *)gbnf.data, text);
+        }
+        snprintf(text, sizeof(text), "%lld", (long long)ranges[i][0]);
+        assert_string_equal(verdict(p, text), "yes");
+        snprintf(text, sizeof(text), "%lld", (long long)ranges[i][1]);
+        assert_true(strcmp(verdict(p, text), "yes") == 0);
+        assert_string_equal(verdict(p, "007"), "dead");
+        assert_string_equal(verdict(p, "-0"), "dead");
+        joust_pushdown_free(&p);
+        joust_grammar_free(&g);
+        joust_buf_fini(&gbnf);
+    }
+}
+
 static void test_schemas_refused(void **state)
 {
     (void)state;
@@ -232,7 +277,11 @@ static void test_schemas_refused(void **state)
         {"[]", "f: #: expected a schema"},
         {"{\"type\":\"object\",\"properties\":{\"a\":{\"format\":\"date\"}}}",
          "#/properties/a: format: this keyword is not known"},
-        {"{\"type\":\"integer\",\"minimum\":3}", "#: minimum: this keyword is not known"},
+        {"{\"type\":\"integer\",\"minimum\":3,\"exclusiveMaximum\":9}",
+         "#: exclusiveMaximum: this keyword is not known"},
+        {"{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", "#: maximum is below minimum"},
+        {"{\"type\":\"number\",\"minimum\":3}", "of integers alone"},
+        {"{\"minimum\":0.5}", "minimum: expected a whole number"},
         {"{\"type\":\"text\"}", "type: 'text' is none"},
         {"{\"anyOf\":[{}],\"type\":\"string\"}", "type: not known beside anyOf"},
         {"{\"type\":\"object\",\"properties\":{},\"additionalProperties\":true}",
@@ -272,7 +321,8 @@ static void test_texts_of_others(void **state)
         "\"name\":{\"type\":\"string\",\"minLength\":2,\"maxLength\":4},"
         "\"code\":{\"pattern\":\"^[a-z]+(é|\\\"\\\")?$\"},"
         "\"kids\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/$defs/kid\"},\"maxItems\":2},"
-        "\"kind\":{\"enum\":[\"a\",1]},\"x\":{\"oneOf\":[{\"const\":null},{\"type\":\"number\"}]}},"
+        "\"n\":{\"minimum\":-3,\"maximum\":7},\"kind\":{\"enum\":[\"a\",1]},\"x\":{\"oneOf\":[{"
+        "\"const\":null},{\"type\":\"number\"}]}},"
         "\"required\":[\"name\"]}";
     static const struct {
         const char *text, *says; /* NULL: fits */
@@ -309,6 +359,8 @@ static void test_texts_of_others(void **state)
          false},
         {"{\"name\":\"ab\",\"kids\":[1,2,3]}", "#/kids: more than maxItems", true, false},
         {"{\"name\":\"ab\",\"kind\":\"b\"}", "#/kind: isn't a value of enum", true, false},
+        {"{\"name\":\"ab\",\"n\":7}", NULL, true, false},
+        {"{\"name\":\"ab\",\"n\":-4}", "#/n: below minimum", true, false},
         {"{\"name\":\"ab\",\"x\":true}", "#/x: fits none of oneOf", true, false}};
     joust_error err = {0};
     joust_text_rule *grammar = NULL, *schema = NULL;
@@ -371,8 +423,8 @@ static void test_out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_schemas), cmocka_unit_test(test_schema_texts),
-        cmocka_unit_test(test_schemas_refused), cmocka_unit_test(test_texts_of_others),
-        cmocka_unit_test(test_out_of_memory)};
+        cmocka_unit_test(test_schemas),         cmocka_unit_test(test_schema_texts),
+        cmocka_unit_test(test_ranges),          cmocka_unit_test(test_schemas_refused),
+        cmocka_unit_test(test_texts_of_others), cmocka_unit_test(test_out_of_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,7 @@
 #define MAX_REFS         4096u
 #define MAX_ALTERNATIVES 256u
 #define MAX_COUNT        65536
+#define MAX_INTEGER      9999999999999999 /* 16 digits */
 #define MAX_GBNF_BYTES   (4u << 20)
 
 /* White space is bounded: a model can't go on with it for ever. */
@@ -84,67 +85,13 @@ static void leave(compiler *c, size_t n)
     c->place[n] = 0;
 }
 
-/* A literal of GBNF that is this text. */
-static void add_literal(joust_buf *to, const char *text, size_t n)
-{
-    joust_buf_text(to, "\"");
-    for (size_t i = 0; i < n; i++) {
-        if (text[i] == '"' || text[i] == '\\')
-            joust_buf_text(to, "\\");
-        joust_buf_u8(to, (uint8_t)text[i]);
-    }
-    joust_buf_text(to, "\"");
-}
-
-static void write_value(joust_buf *to, const json_t *value)
-{
-    const char *key;
-    json_t *item;
-    size_t i;
-    bool begun = false;
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        joust_buf_text(to, "{");
-        json_object_foreach((json_t *)(uintptr_t)value, key, item)
-        {
-            joust_buf_text(to, begun ? "," : "");
-            joust_json_string(to, key, strlen(key));
-            joust_buf_text(to, ":");
-            write_value(to, item);
-            begun = true;
-        }
-        joust_buf_text(to, "}");
-        break;
-    case JSON_ARRAY:
-        joust_buf_text(to, "[");
-        json_array_foreach(value, i, item)
-        {
-            joust_buf_text(to, i ? "," : "");
-            write_value(to, item);
-        }
-        joust_buf_text(to, "]");
-        break;
-    case JSON_STRING:
-        joust_json_string(to, json_string_value(value), json_string_length(value));
-        break;
-    case JSON_INTEGER:
-        joust_buf_format(to, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-        break;
-    case JSON_REAL:
-        joust_json_double(to, json_real_value(value));
-        break;
-    default:
-        joust_buf_text(to, json_is_true(value) ? "true" : json_is_false(value) ? "false" : "null");
-    }
-}
-
 static joust_status add_value(const compiler *c, const json_t *value, joust_buf *to)
 {
     joust_buf text = {0};
-    write_value(&text, value);
+    joust_schema_value(&text, value);
     joust_status st = joust_buf_status(&text, c->err);
     if (st == JOUST_OK)
-        add_literal(to, (const char *)text.data, text.n);
+        joust_schema_literal(to, (const char *)text.data, text.n);
     joust_buf_fini(&text);
     return st;
 }
@@ -284,7 +231,7 @@ static joust_status add_property(compiler *c, const char *key, const json_t *sch
     joust_json_string(&name, key, strlen(key));
     joust_status st = joust_buf_status(&name, c->err);
     if (st == JOUST_OK)
-        add_literal(to, (const char *)name.data, name.n);
+        joust_schema_literal(to, (const char *)name.data, name.n);
     joust_buf_fini(&name);
     joust_buf_text(to, " \":\" ws ");
     const size_t n = enter(c, "properties"), n_key = enter(c, key);
@@ -337,6 +284,35 @@ static joust_status add_object(compiler *c, const json_t *schema, joust_buf *to)
     return st;
 }
 
+static joust_status read_bound(const compiler *c, const json_t *schema, const char *key,
+                               int64_t *ret)
+{
+    const json_t *v = json_object_get(schema, key);
+    if (v && (!json_is_integer(v) || json_integer_value(v) > MAX_INTEGER ||
+              json_integer_value(v) < -MAX_INTEGER))
+        return refuse(c, JOUST_INVALID, "%s: expected a whole number of at most 16 digits", key);
+    if (v)
+        *ret = json_integer_value(v);
+    return JOUST_OK;
+}
+
+static joust_status add_integer(const compiler *c, const json_t *schema, joust_buf *to)
+{
+    int64_t low = -MAX_INTEGER, high = MAX_INTEGER;
+    joust_status st = read_bound(c, schema, "minimum", &low);
+    if (st == JOUST_OK)
+        st = read_bound(c, schema, "maximum", &high);
+    if (st == JOUST_OK && low > high)
+        st = refuse(c, JOUST_INVALID, "maximum is below minimum");
+    if (st != JOUST_OK)
+        return st;
+    if (json_object_get(schema, "minimum") || json_object_get(schema, "maximum"))
+        joust_schema_range(low, high, to);
+    else
+        joust_buf_text(to, "integer");
+    return JOUST_OK;
+}
+
 static joust_status add_type(compiler *c, const json_t *schema, unsigned type, joust_buf *to)
 {
     switch (type) {
@@ -347,11 +323,13 @@ static joust_status add_type(compiler *c, const json_t *schema, unsigned type, j
     case JOUST_SCHEMA_STRING:
         return add_string(c, schema, to);
     case JOUST_SCHEMA_NUMBER:
+        if (json_object_get(schema, "minimum") || json_object_get(schema, "maximum"))
+            return refuse(c, JOUST_UNSUPPORTED,
+                          "minimum, maximum: of integers alone: say type integer");
         joust_buf_text(to, "number");
         return JOUST_OK;
     case JOUST_SCHEMA_INTEGER:
-        joust_buf_text(to, "integer");
-        return JOUST_OK;
+        return add_integer(c, schema, to);
     case JOUST_SCHEMA_BOOLEAN:
         joust_buf_text(to, "boolean");
         return JOUST_OK;

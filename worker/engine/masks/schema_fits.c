@@ -209,6 +209,11 @@ static joust_status fits_keywords(fitting *f, const json_t *schema, const json_t
             st = fits_listed(f, schema, lists[i], value, at);
     if (st != JOUST_OK)
         return st;
+    const json_t *low = json_object_get(schema, "minimum"),
+                 *high = json_object_get(schema, "maximum");
+    if (json_is_number(value) && ((low && json_number_value(value) < json_number_value(low)) ||
+                                  (high && json_number_value(value) > json_number_value(high))))
+        return refuse(f, at, "below minimum or above maximum", "");
     return json_is_object(value)   ? fits_object(f, schema, value, at)
            : json_is_array(value)  ? fits_array(f, schema, value, at)
            : json_is_string(value) ? fits_string(f, schema, value, at)

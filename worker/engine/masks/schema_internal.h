@@ -12,6 +12,11 @@
  * joust_automaton_compile; JOUST_TOO_LARGE. */
 JOUST_MUST_USE joust_status joust_schema_pattern(const char *pattern, const char *prefix,
                                                  joust_buf *to, joust_error *err);
+/* Appends a literal of GBNF that is this text; a value as JSON. */
+void joust_schema_literal(joust_buf *to, const char *text, size_t n);
+void joust_schema_value(joust_buf *to, const json_t *value);
+/* Appends an expression of GBNF whose texts are the whole numbers low .. high (low <= high), each one way: of at most 16 digits. */
+void joust_schema_range(int64_t low, int64_t high, joust_buf *to);
 /* GBNF of the texts that fit a schema: *ret is owned. Errors: as joust_schema_check (masks/grammar.h). */
 JOUST_MUST_USE joust_status joust_schema_gbnf(const char *schema, char **ret, joust_error *err);
 /* How schema and value of joust_schema_fits are read: 1 and 1.0 are one number. */

@@ -21,7 +21,9 @@ static const struct {
               {"maxItems", JOUST_SCHEMA_ARRAY},
               {"minLength", JOUST_SCHEMA_STRING},
               {"maxLength", JOUST_SCHEMA_STRING},
-              {"pattern", JOUST_SCHEMA_STRING}};
+              {"pattern", JOUST_SCHEMA_STRING},
+              {"minimum", JOUST_SCHEMA_INTEGER},
+              {"maximum", JOUST_SCHEMA_INTEGER}};
 
 static bool is_one_of(const char *key, const char *const *list, size_t n)
 {
