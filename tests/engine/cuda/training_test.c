@@ -4,7 +4,7 @@
  * float32: every tensor's gradient, the weights after steps and the log-probs, which differ only by how the sum over the
  * vocabulary is cut. bf16: within a bound. Both: the log-probs of training are those of scoring, to the bit; a state that was
  * saved goes on with the same bits. */
-#include "engine/compute/train_fixture.h"
+#include "engine/cuda/device_fixture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,24 +19,6 @@
 
 #define F32_BOUND  1e-5 /* of a gradient, by the largest of its tensor */
 #define BF16_BOUND 6e-2
-
-#if defined(JOUST_EMULATED)
-const joust_device_api *joust_device_entry(void);
-#endif
-static const joust_device_api *api;
-
-static joust_engine *engine_on(const joust_device_api *device, joust_precision precision)
-{
-    joust_error err = {0};
-    joust_engine *e;
-    const joust_engine_options o = {
-        .n_threads = 2,
-        .cache_bytes = 1 << 20,
-        .device = device,
-        .on_device = {.precision = device ? precision : JOUST_PRECISION_F32}};
-    check_ok(joust_engine_create(&o, &e, &err));
-    return e;
-}
 
 /* The model that a device of that precision computes with. */
 static joust_model *model_of(const joust_model_config *c, joust_precision precision)
@@ -116,7 +98,7 @@ static void check_loss(const joust_model_config *c, joust_precision precision,
                        const joust_train_settings *p)
 {
     const bool exact = precision == JOUST_PRECISION_F32;
-    joust_engine *cpu = engine_on(NULL, precision), *on = engine_on(api, precision);
+    joust_engine *cpu = engine_on(false, precision), *on = engine_on(true, precision);
     stepped expected = step_on(cpu, c, precision, p, 1), got = step_on(on, c, precision, p, 1);
     check_tensors(got.model, got.gradient, expected.gradient, exact ? F32_BOUND : BF16_BOUND,
                   "the gradient");
@@ -209,8 +191,8 @@ static void test_f32_equal_bits(void **state)
     p.sft_weight = 0;
     p.clip = 0.1;
     p.weight_decay = 0.1;
-    joust_engine *cpu = engine_on(NULL, JOUST_PRECISION_F32),
-                 *on = engine_on(api, JOUST_PRECISION_F32);
+    joust_engine *cpu = engine_on(false, JOUST_PRECISION_F32),
+                 *on = engine_on(true, JOUST_PRECISION_F32);
     for (uint32_t i = 0, n = fixture_families(families); i < n; i++) {
         families[i].scalar_head = true;
         families[i].tied = false;
@@ -252,7 +234,7 @@ static void test_long(void **state)
     joust_model *m = fixture_model(&c, 3);
     joust_step_report report;
     for (uint32_t i = 0; i < 2; i++) {
-        joust_engine *e = engine_on(i ? api : NULL, JOUST_PRECISION_F32);
+        joust_engine *e = engine_on(i != 0, JOUST_PRECISION_F32);
         joust_model *copy;
         joust_trainer *t;
         check_ok(joust_model_clone(m, &copy, &err));
@@ -283,8 +265,8 @@ static void test_many_steps(void **state)
     joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     p.clip = 0.5;
     p.weight_decay = 0.1;
-    joust_engine *cpu = engine_on(NULL, JOUST_PRECISION_F32),
-                 *on = engine_on(api, JOUST_PRECISION_F32);
+    joust_engine *cpu = engine_on(false, JOUST_PRECISION_F32),
+                 *on = engine_on(true, JOUST_PRECISION_F32);
     stepped expected = step_on(cpu, &c, JOUST_PRECISION_F32, &p, 6),
             got = step_on(on, &c, JOUST_PRECISION_F32, &p, 6);
     check_tensors(got.model, got.weights, expected.weights, 1e-3, "the weight");
@@ -321,7 +303,7 @@ static void check_tree(joust_precision precision)
     enum { N = 4 };
     const joust_model_config c = fixture_odd_config();
     joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
-    joust_engine *e = engine_on(api, precision);
+    joust_engine *e = engine_on(true, precision);
     train_data d;
     train_data_make(&d, c.vocab_size);
     float *whole, *again, *parts[N], *halves[2];
@@ -363,7 +345,7 @@ static void check_gap(const joust_model_config *c, joust_precision precision)
 {
     enum { ANSWERS = 2 };
     joust_error err = {0};
-    joust_engine *e = engine_on(api, precision);
+    joust_engine *e = engine_on(true, precision);
     joust_model *m = model_of(c, precision);
     const joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     joust_step_report report;
@@ -430,7 +412,7 @@ static void test_no_gap_wide(void **state)
     c.context = 160;
     c.d_ff = 2048; /* gate and up: 32 tiles across, and the rows two down */
     c.n_layers = 1;
-    joust_engine *e = engine_on(api, JOUST_PRECISION_BF16);
+    joust_engine *e = engine_on(true, JOUST_PRECISION_BF16);
     joust_model *m = model_of(&c, JOUST_PRECISION_BF16);
     const joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     uint32_t *tokens = fixture_tokens(N, c.vocab_size, 4), answer[2 * ANSWER];
@@ -497,7 +479,7 @@ static void test_resume(void **state)
     close(fd);
     for (uint32_t i = 0; i < 2; i++) {
         const joust_precision precision = i ? JOUST_PRECISION_BF16 : JOUST_PRECISION_F32;
-        joust_engine *e = engine_on(api, precision), *cpu = engine_on(NULL, precision);
+        joust_engine *e = engine_on(true, precision), *cpu = engine_on(false, precision);
         float *whole = state_weights(e, precision, path, 0, 5),
               *resumed = state_weights(e, precision, path, 2, 5),
               *elsewhere = state_weights(cpu, precision, path, 2, 5);
@@ -522,8 +504,8 @@ static void test_live_reference(void **state)
     joust_train_settings p = fixture_params(JOUST_LOSS_DPO);
     p.objective.reference_sync_steps = 2;
     p.objective.reference_mixup = 0.6;
-    joust_engine *cpu = engine_on(NULL, JOUST_PRECISION_F32),
-                 *on = engine_on(api, JOUST_PRECISION_F32);
+    joust_engine *cpu = engine_on(false, JOUST_PRECISION_F32),
+                 *on = engine_on(true, JOUST_PRECISION_F32);
     for (uint32_t i = 0; i < 2; i++) {
         stepped expected = step_on(cpu, &c, JOUST_PRECISION_F32, &p, 3),
                 got = step_on(on, &c, JOUST_PRECISION_F32, &p, 3);
@@ -539,17 +521,8 @@ static void test_live_reference(void **state)
 
 int main(int argc, char **argv)
 {
-    joust_error err = {0};
-#if defined(JOUST_EMULATED)
-    api = joust_device_entry();
-    (void)argc, (void)argv;
-#else
-    if (argc != 2 || joust_device_load(argv[1], &api, &err)) {
-        fprintf(stderr, "%s\n", argc == 2 ? err.text : "usage: training_test PLUGIN");
+    if (!device_open(argc, argv))
         return 1;
-    }
-#endif
-    (void)err;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_f32_steps),      cmocka_unit_test(test_f32_families),
         cmocka_unit_test(test_bf16_families),  cmocka_unit_test(test_losses),
