@@ -155,6 +155,39 @@ static joust_status check_served_mask(const joust_job_check *c)
     return JOUST_OK;
 }
 
+static bool is_kind(const joust_job_model *m, joust_endpoint_server server, const char *publish)
+{
+    return m->endpoint.server == server ||
+           (m->endpoint.server == JOUST_SERVER_AUTO && m->serve.publish &&
+            strcmp(m->serve.publish, publish) == 0);
+}
+
+/* Servers that Joust starts are asked for what their kind is known to do: as the job names it, or how they are given weights. */
+static bool is_vllm_or_sglang(const joust_job_model *m)
+{
+    return is_kind(m, JOUST_SERVER_VLLM, JOUST_PUBLISH_VLLM) ||
+           is_kind(m, JOUST_SERVER_SGLANG, JOUST_PUBLISH_SGLANG);
+}
+
+static joust_status check_managed_sampling(const joust_job_check *c, const joust_job_model *m)
+{
+    const joust_sampling *s = &c->job->rollout.sampling;
+    const bool known = is_vllm_or_sglang(m);
+    joust_check_set_key(c, "rollout.min_tokens");
+    if (s->min_tokens > 0 && !known)
+        REFUSE(c,
+               "'%s' is served by servers that aren't known to take it: say "
+               "models.%s.serve.endpoint.server (or publish): vllm or sglang",
+               m->name, m->name);
+    joust_check_set_key(c, "rollout.repetition_penalty");
+    if (s->repetition_penalty > 0 && !known && m->endpoint.server != JOUST_SERVER_LLAMA_CPP)
+        REFUSE(c,
+               "'%s' is served by servers that aren't known to take it: say "
+               "models.%s.serve.endpoint.server: vllm, sglang or llama.cpp",
+               m->name, m->name);
+    return JOUST_OK;
+}
+
 /* What only the built-in engine does, beside response_prefix, which check_endpoint refuses. Servers that Joust starts give
  * log-probs that are trained on: what else would change the draws, or end an answer within a token, is refused there. */
 static joust_status check_served_rollout(const joust_job_check *c)
@@ -163,12 +196,12 @@ static joust_status check_served_rollout(const joust_job_check *c)
     const struct {
         const char *key;
         bool set, endpoint, serve; /* who takes it */
-    } ours[] = {{"min_tokens", r->sampling.min_tokens > 0, true, false},
-                {"repetition_penalty", r->sampling.repetition_penalty > 0, true, false},
+    } ours[] = {{"min_tokens", r->sampling.min_tokens > 0, true, true},
+                {"repetition_penalty", r->sampling.repetition_penalty > 0, true, true},
                 {"stop", r->n_stop > 0, true, false},
                 {"chat_template", r->chat_template != NULL, false, true},
-                {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE, false, false},
-                {"max_prompt_tokens", r->max_prompt_tokens > 0, false, false},
+                {"long_prompts", r->long_prompts != JOUST_LONG_PROMPTS_REFUSE, false, true},
+                {"max_prompt_tokens", r->max_prompt_tokens > 0, false, true},
                 {"choices", r->n_choices > 0, false, false},
                 {"regex", r->regex != NULL, false, false},
                 {"grammar", r->grammar != NULL, true, false},
@@ -183,6 +216,9 @@ static joust_status check_served_rollout(const joust_job_check *c)
                 REFUSE(c, "the built-in engine's alone; '%s' is served%s", m->name,
                        m->has_serve ? "" : " by an endpoint");
         }
+        joust_status st = m->has_serve ? check_managed_sampling(c, m) : JOUST_OK;
+        if (st != JOUST_OK)
+            return st;
     }
     return check_served_mask(c);
 }

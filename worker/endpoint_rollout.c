@@ -14,6 +14,7 @@ typedef struct task {
     bool is_conversation; /* the prompt, as JSON */
     joust_tokens ids;
     joust_sampling sampling;
+    uint32_t n_cut;  /* tokens left out of the prompt */
     uint32_t n_left; /* requests to come */
     bool failed;
 } task;
@@ -71,7 +72,12 @@ static joust_status render_prompt(const run *x, uint32_t unit, joust_error *err)
         return t->prompt ? JOUST_OK : joust_fail(err, JOUST_NOMEM, "rollout: a prompt");
     }
     joust_status st = joust_prompter_render(x->r->prompter, &u->prompt, &t->ids, err);
-    uint32_t room = t->ids.n < x->r->n_context ? x->r->n_context - t->ids.n : 0;
+    const joust_job_rollout *how = &x->r->job->rollout;
+    if (st == JOUST_OK)
+        t->n_cut = joust_prompter_cut(x->r->prompter, how, x->r->n_context, 0,
+                                      t->sampling.max_tokens, &t->ids);
+    const bool fits = t->ids.n <= joust_prompter_limit(how, x->r->n_context, 0);
+    uint32_t room = fits && t->ids.n < x->r->n_context ? x->r->n_context - t->ids.n : 0;
     if (st == JOUST_OK && room < t->sampling.max_tokens)
         t->sampling.max_tokens = room;
     return st == JOUST_INVALID ? joust_blame(err, st, "prompt %llu of the stage (id %s)",
@@ -106,6 +112,7 @@ static joust_status open_records(const run *x, uint32_t unit, joust_error *err)
     joust_status st = JOUST_OK;
     for (uint32_t i = 0; st == JOUST_OK && i < u->samples; i++) {
         t->result.trajectories[i] = joust_rollout_record(x->r->job, x->r->stage, u, i);
+        t->result.trajectories[i].n_cut = t->n_cut;
         if (x->r->prompter)
             st = copy_prompt(&t->result.trajectories[i], t->ids.ids, t->ids.n, err);
     }

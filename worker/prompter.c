@@ -106,6 +106,30 @@ uint32_t joust_prompter_fixed_start(const joust_prompter *p, const joust_tokens 
     return prompt->n > 0 && p->bos_token != UINT32_MAX && prompt->ids[0] == p->bos_token ? 1 : 0;
 }
 
+uint32_t joust_prompter_limit(const joust_job_rollout *how, uint32_t context, uint32_t n_forced)
+{
+    const uint32_t limit = how->max_prompt_tokens,
+                   room = n_forced + 1 < context ? context - n_forced - 1 : 0;
+    return limit && limit < room ? limit : room;
+}
+
+uint32_t joust_prompter_cut(const joust_prompter *p, const joust_job_rollout *how, uint32_t context,
+                            uint32_t n_forced, uint32_t max_tokens, joust_tokens *prompt)
+{
+    uint32_t most = joust_prompter_limit(how, context, n_forced);
+    if (how->long_prompts != JOUST_LONG_PROMPTS_CUT || prompt->n <= most)
+        return 0;
+    if (max_tokens < context && context - max_tokens < most)
+        most = context - max_tokens;
+    uint32_t kept = joust_prompter_fixed_start(p, prompt);
+    if (kept >= most)
+        kept = 0;
+    const uint32_t n_cut = prompt->n - most;
+    memmove(prompt->ids + kept, prompt->ids + kept + n_cut, (most - kept) * sizeof(*prompt->ids));
+    prompt->n = most;
+    return n_cut;
+}
+
 joust_status joust_prompter_render(const joust_prompter *p, const joust_prompt *prompt,
                                    joust_tokens *to, joust_error *err)
 {

@@ -28,6 +28,12 @@ JOUST_MUST_USE joust_status joust_prompter_render(const joust_prompter *p,
                                                   joust_error *err);
 /* How many tokens at a prompt's start stay when it is cut: those of the post-processor, or the model's bos. */
 uint32_t joust_prompter_fixed_start(const joust_prompter *p, const joust_tokens *prompt);
+/* Most tokens that a prompt may have: what max_prompt_tokens says, and all but what the response begins with, and one. */
+uint32_t joust_prompter_limit(const joust_job_rollout *how, uint32_t context, uint32_t n_forced);
+/* Cuts a prompt that is longer, if the job says so: its last tokens stay, and those of its fixed start, as many as leave room
+ * for max_tokens. Returns how many are left out. */
+uint32_t joust_prompter_cut(const joust_prompter *p, const joust_job_rollout *how, uint32_t context,
+                            uint32_t n_forced, uint32_t max_tokens, joust_tokens *prompt);
 
 /* Whether such a prompt can be put to the servers of an endpoint, which have no prompter: a conversation goes as its messages, in
  * mode: chat. Errors: JOUST_INVALID, with the key that mends it. */

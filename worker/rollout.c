@@ -101,34 +101,6 @@ static joust_status watch(void *context, uint32_t request, uint32_t sample, cons
     return joust_stop_watch(&x->stop, request, sample, tokens, n, ret_finish, err);
 }
 
-/* Most tokens that a prompt may have: all but what the response begins with, and one. */
-static uint32_t prompt_limit(const run *x)
-{
-    const uint32_t context = joust_model_get_config(x->r->model)->context,
-                   limit = x->r->job->rollout.max_prompt_tokens,
-                   room = x->forced.n + 1 < context ? context - x->forced.n - 1 : 0;
-    return limit && limit < room ? limit : room;
-}
-
-/* Cuts a prompt that is too long, if the job says so: its last tokens stay, and the special
- * tokens that it began with, as many as leave room for max_tokens. */
-static void cut(run *x, task *t)
-{
-    const joust_model_config *config = joust_model_get_config(x->r->model);
-    uint32_t most = prompt_limit(x), wanted = x->r->stage->sampling.max_tokens;
-    if (x->r->job->rollout.long_prompts != JOUST_LONG_PROMPTS_CUT || t->prompt.n <= most)
-        return;
-    if (wanted < config->context && config->context - wanted < most)
-        most = config->context - wanted;
-    uint32_t kept = joust_prompter_fixed_start(x->prompter, &t->prompt);
-    if (kept >= most)
-        kept = 0;
-    t->n_cut = t->prompt.n - most;
-    memmove(t->prompt.ids + kept, t->prompt.ids + kept + t->n_cut,
-            (most - kept) * sizeof(*t->prompt.ids));
-    t->prompt.n = most;
-}
-
 joust_trajectory joust_rollout_record(const joust_job *job, const joust_stage *stage,
                                       const joust_lease_unit *unit, uint32_t sample)
 {
@@ -237,6 +209,9 @@ static joust_status no_room(run *x, uint32_t unit, joust_error *err)
 static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
 {
     task *t = &x->tasks[unit];
+    const joust_job_rollout *how = &x->r->job->rollout;
+    const uint32_t context = joust_model_get_config(x->r->model)->context,
+                   max_tokens = x->r->stage->sampling.max_tokens;
     joust_error why = {0};
     joust_status st = joust_prompter_render(x->prompter, &x->units[unit].prompt, &t->prompt, &why);
     if (st == JOUST_INVALID) {
@@ -247,11 +222,11 @@ static joust_status open_unit(run *x, uint32_t unit, joust_error *err)
     }
     if (st != JOUST_OK)
         return joust_fail(err, st, "%s", why.text);
-    cut(x, t);
+    t->n_cut = joust_prompter_cut(x->prompter, how, context, x->forced.n, max_tokens, &t->prompt);
     st = open_records(x, unit, err);
     if (st != JOUST_OK)
         return st;
-    if (t->prompt.n > prompt_limit(x) || t->prompt.n == 0)
+    if (t->prompt.n > joust_prompter_limit(how, context, x->forced.n) || t->prompt.n == 0)
         return no_room(x, unit, err);
     x->unit_of[x->n_requests] = unit;
     x->requests[x->n_requests++] = (joust_generate_request){.prompt = t->prompt.ids,

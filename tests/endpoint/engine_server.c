@@ -146,10 +146,13 @@ static joust_status complete(server *s, const json_t *body, json_t *choices, jou
         .n_prompt = prompt.n,
         .n_samples = n,
         .streams = streams,
-        .sampling = {.temperature = (float)json_number_value(json_object_get(body, "temperature")),
-                     .top_p = (float)json_number_value(json_object_get(body, "top_p")),
-                     .max_tokens =
-                         (uint32_t)json_integer_value(json_object_get(body, "max_tokens"))}};
+        .sampling = {
+            .temperature = (float)json_number_value(json_object_get(body, "temperature")),
+            .top_p = (float)json_number_value(json_object_get(body, "top_p")),
+            .max_tokens = (uint32_t)json_integer_value(json_object_get(body, "max_tokens")),
+            .min_tokens = (uint32_t)json_integer_value(json_object_get(body, "min_tokens")),
+            .repetition_penalty =
+                (float)json_number_value(json_object_get(body, "repetition_penalty"))}};
     if (st == JOUST_OK)
         st = joust_generate(s->engine, s->model, &request, 1, generated, NULL, &a, err);
     joust_tokens_fini(&prompt);

@@ -64,3 +64,30 @@ job "--no-ids" 0.001
 begin "$dir/bare"
 finish 1
 grep -q "gives no token ids with log-probs.*without serve the built-in engine answers" "$dir"/bare/logs/*.log || fail "what is missing isn't said"
+
+# What the built-in engine's rollouts take of length is taken here too: its prompts are cut alike, and answers are as long.
+job "" 0.001
+sed -i -e 's/max_tokens: 20,/max_tokens: 20, min_tokens: 18, repetition_penalty: 1.1, long_prompts: cut, max_prompt_tokens: 9,/' \
+    -e '/^train:/d' -e 's/{name: exact, .*}/{name: coin, kind: random}/' "$dir/job.yaml"
+status=0
+"$joust" validate "$dir/job.yaml" >"$dir/refused" 2>&1 || status=$?
+[ $status = 2 ] || fail "min_tokens of a server of any kind: status $status"
+grep -q "rollout.min_tokens: 'policy' is served by servers that aren't known to take it" "$dir/refused" || fail "$(cat "$dir/refused")"
+sed -i -e 's/      tolerance: 0.001/&\n      endpoint: {server: vllm}/' "$dir/job.yaml"
+SETS=""
+begin "$dir/cut"
+finish 0
+"$joust" trajectories export --store "$dir/cut" >"$dir/cut.served" || fail "export"
+sed -e '/serve:/,/endpoint:/d' "$dir/job.yaml" >"$dir/own.yaml"
+cp "$dir/own.yaml" "$dir/job.yaml"
+begin "$dir/own"
+finish 0
+"$joust" trajectories export --store "$dir/own" >"$dir/cut.own" || fail "export"
+for of in served own; do
+    grep -o '"prompt_tokens":\[[0-9,]*\]' "$dir/cut.$of" >"$dir/prompts.$of"
+    grep -o '"n_cut":[0-9]*' "$dir/cut.$of" >"$dir/counts.$of" || fail "nothing was cut in $of"
+done
+[ -s "$dir/prompts.own" ] || fail "no prompts: $(head -1 "$dir/cut.own")"
+cmp "$dir/prompts.own" "$dir/prompts.served" || fail "prompts are cut otherwise"
+cmp "$dir/counts.own" "$dir/counts.served" || fail "what was cut is counted otherwise"
+grep -o '"tokens":\[[0-9,]*\]' "$dir/cut.served" | awk -F, 'NF < 18 { exit 1 }' || fail "an answer is shorter than min_tokens"
