@@ -293,11 +293,28 @@ static joust_status on_result(const joust_step *s, joust_peer *peer)
         return refuse(s, peer, &result->id, "what it was computed from isn't complete");
     }
     take_lease(s, peer, unit);
-    peer->failures = 0;
+    peer->failures = peer->full = 0;
     joust_status st =
         joust_step_record(s, &(joust_fold){.kind = JOUST_FOLD_UNIT_DONE, .unit = *unit}, true);
     joust_step_send(s, JOUST_ACTION_ACK, &result->id);
     return st;
+}
+
+/* The peer had no room: leases cross a second HELLO where either end was slow, and name units beside those that the peer holds by
+ * the first. The unit's turn comes again, and nobody is charged: a slow machine must not be sent away for it. */
+static joust_status note_full(const joust_step *s, joust_peer *peer, const joust_unit_key *unit,
+                              const char *why)
+{
+    char name[160];
+    joust_lease *lease = joust_peer_find_lease(peer, unit);
+    joust_core_unit_text(s->core, unit, name);
+    joust_peer_drop_lease(peer, (uint32_t)(lease - peer->leases));
+    joust_core_move(s->core, unit, JOUST_UNIT_RELEASE);
+    peer->retry_ms = s->now_ms + (100 << (peer->full < 7 ? peer->full : 7));
+    peer->full++;
+    joust_actions_add(s->out, JOUST_ACTION_WARN);
+    joust_actions_set_text(s->out, "%s is given out again: %s: %s", name, peer->name, why);
+    return JOUST_OK;
 }
 
 static joust_status on_failed(const joust_step *s, joust_peer *peer)
@@ -310,6 +327,8 @@ static joust_status on_failed(const joust_step *s, joust_peer *peer)
     joust_core_move(s->core, &failed->id.unit, JOUST_UNIT_FAILURE);
     if (!joust_peer_find_lease(peer, &failed->id.unit))
         return JOUST_OK;
+    if (failed->code == JOUST_FULL)
+        return note_full(s, peer, &failed->id.unit, why);
     bool counts = joust_status_scope((joust_status)failed->code) != JOUST_SCOPE_NONE;
     return note_failure(s, peer, &failed->id.unit, counts, why);
 }

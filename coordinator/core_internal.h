@@ -50,6 +50,7 @@ typedef struct joust_peer {
     uint64_t progress;   /* sum over the units of its last heartbeat */
     int64_t heard_ms, joined_ms;
     uint32_t failures;     /* in a row */
+    uint32_t full;         /* leases in a row that it had no room for */
     int64_t retry_ms;      /* no lease before, after a failure */
     joust_unit_key failed; /* the last unit that it failed; somebody else's turn */
 } joust_peer;
@@ -64,12 +65,13 @@ struct joust_core {
     uint32_t round;
     char numeric_class[JOUST_MAX_NAME_BYTES];
     char failure[JOUST_CORE_TEXT_BYTES]; /* why the job failed; "" while it has not */
-    joust_lineage *lineages; /* (job->n_models) */
-    joust_stage_run *runs;   /* (plan->n_stages) of the current round */
+    joust_lineage *lineages;             /* (job->n_models) */
+    joust_stage_run *runs;               /* (plan->n_stages) of the current round */
     /* The volatile half. */
     bool started, stopped, superseded,
-        announced;      /* announced: JOB_DONE has gone out in this life */
-    int64_t settled_ms; /* until then peers may say what they hold of served models: nothing of them is leased */
+        announced; /* announced: JOB_DONE has gone out in this life */
+    int64_t
+        settled_ms; /* until then peers may say what they hold of served models: nothing of them is leased */
     uint64_t n_granted; /* leases of this life */
     uint32_t n_local;   /* RUN_LOCAL units under way */
     uint32_t n_peers, turn;

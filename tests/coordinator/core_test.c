@@ -454,6 +454,26 @@ static void a_reason_is_told_whole(void **state)
     close_rig(&r);
 }
 
+/* However often: a slow machine isn't sent away, and its units aren't charged. */
+static void a_full_peer_stays(void **state)
+{
+    rig r;
+    (void)state;
+    open_rig(&r, 2, NULL);
+    hello(&r, WORKER, 4);
+    for (int i = 0; i < 20; i++) {
+        report_failure(&r, WORKER, 2, JOUST_FULL);
+        assert_int_equal(find(&r, JOUST_ACTION_REVOKE)->peer, WORKER);
+        assert_int_equal(count(&r, JOUST_ACTION_GOODBYE) + count(&r, JOUST_ACTION_LEASE), 0);
+    }
+    assert_int_equal(joust_core_get_phase(r.core), JOUST_CORE_RUNNING);
+    r.now_ms += 100 << 7;
+    step(&r, (joust_core_event){.kind = JOUST_EVENT_CREDIT, .peer = WORKER, .u.credit = {4}});
+    assert_int_equal(find(&r, JOUST_ACTION_LEASE)->peer, WORKER);
+    result(&r, 1, GENERATE, 2, WORKER);
+    close_rig(&r);
+}
+
 static void a_failed_unit_goes_to_another(void **state)
 {
     rig r;
@@ -598,6 +618,7 @@ int main(void)
         cmocka_unit_test(rollouts_wait_for_judges),
         cmocka_unit_test(a_unit_that_always_fails_fails_the_job),
         cmocka_unit_test(a_reason_is_told_whole),
+        cmocka_unit_test(a_full_peer_stays),
         cmocka_unit_test(a_failed_unit_goes_to_another),
         cmocka_unit_test(a_job_without_pairs_fails_in_words),
         cmocka_unit_test(rounds_may_grow_on_resume),
