@@ -11,7 +11,7 @@
 #include "proto/job.h"
 #include "proto/records.h"
 #include "worker/engine/generate.h"
-#include "worker/engine/masks/grammar.h"
+#include "worker/engine/grammar/grammar.h"
 #include "worker/engine/masks/mask.h"
 #include "worker/engine/text/stop.h"
 

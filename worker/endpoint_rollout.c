@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "worker/engine/masks/text_rule.h"
+#include "worker/engine/grammar/text_rule.h"
 #include "worker/rollout.h"
 
 typedef struct task {

@@ -3,9 +3,9 @@
 
 #include "fuzz/fuzz.h"
 #include "proto/base/alloc.h"
-#include "worker/engine/masks/grammar.h"
-#include "worker/engine/masks/pushdown_internal.h"
-#include "worker/engine/masks/schema_internal.h"
+#include "worker/engine/grammar/grammar.h"
+#include "worker/engine/grammar/pushdown_internal.h"
+#include "worker/engine/grammar/schema_internal.h"
 
 enum { STEPS = 64 };
 

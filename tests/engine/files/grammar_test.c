@@ -11,10 +11,10 @@
 #include "masks_fixture.h"
 #include "proto/base/alloc.h"
 #include "proto/base/bytes.h"
-#include "worker/engine/masks/grammar.h"
+#include "worker/engine/grammar/grammar.h"
+#include "worker/engine/grammar/pushdown_internal.h"
+#include "worker/engine/grammar/schema_internal.h"
 #include "worker/engine/masks/mask.h"
-#include "worker/engine/masks/pushdown_internal.h"
-#include "worker/engine/masks/schema_internal.h"
 
 static void check_texts(const char *grammar, const json_t *texts)
 {

@@ -2,8 +2,8 @@
 #ifndef JOUST_TESTS_ENGINE_FILES_MASKS_FIXTURE_H
 #define JOUST_TESTS_ENGINE_FILES_MASKS_FIXTURE_H
 
+#include "worker/engine/grammar/pushdown_internal.h"
 #include "worker/engine/masks/mask.h"
-#include "worker/engine/masks/pushdown_internal.h"
 
 enum { N_VOCAB = 320, FIRST_PIECE = 258, END = 257, N_PIECES = 35 };
 

@@ -11,9 +11,9 @@
 #include "masks_fixture.h"
 #include "proto/base/alloc.h"
 #include "tests/oom.h"
-#include "worker/engine/masks/grammar.h"
-#include "worker/engine/masks/schema_internal.h"
-#include "worker/engine/masks/text_rule.h"
+#include "worker/engine/grammar/grammar.h"
+#include "worker/engine/grammar/schema_internal.h"
+#include "worker/engine/grammar/text_rule.h"
 
 static bool fits(const json_t *root, const json_t *schema, json_t *value);
 

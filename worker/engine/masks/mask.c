@@ -7,9 +7,9 @@
 #include "automaton_internal.h"
 #include "mask_grammar_internal.h"
 #include "proto/base/alloc.h"
-#include "schema_internal.h"
 #include "vocabulary_internal.h"
 #include "walked_internal.h"
+#include "worker/engine/grammar/schema_internal.h"
 #include "worker/engine/masks/trie.h"
 
 #define MAX_CACHED_BYTES (64u << 20)

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "proto/base/alloc.h"
-#include "pushdown_internal.h"
 #include "walked_internal.h"
+#include "worker/engine/grammar/pushdown_internal.h"
 
 #define MAX_KEPT_BYTES ((uint64_t)128 << 20) /* of sets and masks; then all are forgotten */
 

@@ -2,8 +2,8 @@
 #ifndef JOUST_WORKER_ENGINE_MASKS_MASK_GRAMMAR_INTERNAL_H
 #define JOUST_WORKER_ENGINE_MASKS_MASK_GRAMMAR_INTERNAL_H
 
-#include "grammar_internal.h"
 #include "vocabulary_internal.h"
+#include "worker/engine/grammar/grammar_internal.h"
 
 typedef struct joust_mask_grammar joust_mask_grammar;
 

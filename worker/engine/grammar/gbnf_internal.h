@@ -1,6 +1,6 @@
 /* From GBNF's text to a network: what its reader (gbnf.c) builds with. */
-#ifndef JOUST_WORKER_ENGINE_MASKS_GBNF_INTERNAL_H
-#define JOUST_WORKER_ENGINE_MASKS_GBNF_INTERNAL_H
+#ifndef JOUST_WORKER_ENGINE_GRAMMAR_GBNF_INTERNAL_H
+#define JOUST_WORKER_ENGINE_GRAMMAR_GBNF_INTERNAL_H
 
 #include "grammar_internal.h"
 

@@ -2,8 +2,8 @@
  * what follows its rule, itself such a set: a stack whose tails are shared by all that have the same, so that ambiguity adds
  * and never multiplies. Equal sets are one set, known by a number, and a set's ways on are kept: a step is a look-up.
  * Thread: one at a time. */
-#ifndef JOUST_WORKER_ENGINE_MASKS_PUSHDOWN_INTERNAL_H
-#define JOUST_WORKER_ENGINE_MASKS_PUSHDOWN_INTERNAL_H
+#ifndef JOUST_WORKER_ENGINE_GRAMMAR_PUSHDOWN_INTERNAL_H
+#define JOUST_WORKER_ENGINE_GRAMMAR_PUSHDOWN_INTERNAL_H
 
 #include "grammar_internal.h"
 

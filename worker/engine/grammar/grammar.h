@@ -1,6 +1,6 @@
 /* Grammars and JSON schemas of responses: what a job file's are checked by before anything runs. Thread: any. */
-#ifndef JOUST_WORKER_ENGINE_MASKS_GRAMMAR_H
-#define JOUST_WORKER_ENGINE_MASKS_GRAMMAR_H
+#ifndef JOUST_WORKER_ENGINE_GRAMMAR_GRAMMAR_H
+#define JOUST_WORKER_ENGINE_GRAMMAR_GRAMMAR_H
 
 #include "proto/base/status.h"
 

@@ -10,7 +10,7 @@
 #include "proto/base/alloc.h"
 #include "proto/base/text.h"
 #include "schema_types_internal.h"
-#include "worker/engine/masks/grammar.h"
+#include "worker/engine/grammar/grammar.h"
 
 #define MAX_DEPTH        64u
 #define MAX_REFS         4096u

@@ -1,7 +1,7 @@
 /* A context-free grammar over bytes, as a network of nodes that call each other's rules: what a response may go on with, for
  * masks. Written in llama.cpp's GBNF. Immutable once compiled; thread: any. */
-#ifndef JOUST_WORKER_ENGINE_MASKS_GRAMMAR_INTERNAL_H
-#define JOUST_WORKER_ENGINE_MASKS_GRAMMAR_INTERNAL_H
+#ifndef JOUST_WORKER_ENGINE_GRAMMAR_GRAMMAR_INTERNAL_H
+#define JOUST_WORKER_ENGINE_GRAMMAR_GRAMMAR_INTERNAL_H
 
 #include <stdbool.h>
 #include <stddef.h>

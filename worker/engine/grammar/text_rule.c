@@ -1,4 +1,4 @@
-#include "worker/engine/masks/text_rule.h"
+#include "worker/engine/grammar/text_rule.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -6,7 +6,7 @@
 #include "proto/base/alloc.h"
 #include "pushdown_internal.h"
 #include "schema_internal.h"
-#include "worker/engine/masks/grammar.h"
+#include "worker/engine/grammar/grammar.h"
 
 struct joust_text_rule {
     json_t *schema; /* or NULL */

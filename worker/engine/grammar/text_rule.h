@@ -1,6 +1,6 @@
 /* Whether texts that others drew are what a grammar or a JSON schema allows. Thread: one at a time. */
-#ifndef JOUST_WORKER_ENGINE_MASKS_TEXT_RULE_H
-#define JOUST_WORKER_ENGINE_MASKS_TEXT_RULE_H
+#ifndef JOUST_WORKER_ENGINE_GRAMMAR_TEXT_RULE_H
+#define JOUST_WORKER_ENGINE_GRAMMAR_TEXT_RULE_H
 
 #include <stdbool.h>
 

@@ -2,9 +2,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "automaton_internal.h"
 #include "proto/base/alloc.h"
 #include "schema_internal.h"
+#include "worker/engine/masks/automaton_internal.h"
 
 #define MAX_GBNF_BYTES (4u << 20)
 #define ANYTHING       "(.|\\n)*"

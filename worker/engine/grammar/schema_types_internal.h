@@ -1,6 +1,6 @@
 /* What a JSON schema's keywords say of types, before any text. jansson's values are borrowed. */
-#ifndef JOUST_WORKER_ENGINE_MASKS_SCHEMA_TYPES_INTERNAL_H
-#define JOUST_WORKER_ENGINE_MASKS_SCHEMA_TYPES_INTERNAL_H
+#ifndef JOUST_WORKER_ENGINE_GRAMMAR_SCHEMA_TYPES_INTERNAL_H
+#define JOUST_WORKER_ENGINE_GRAMMAR_SCHEMA_TYPES_INTERNAL_H
 
 #include <jansson.h>
 #include <stdbool.h>
