@@ -1,7 +1,7 @@
 /* Adapters on a device against the CPU: generated, scored and trained by one unmerged form. float32: the same tokens, and
  * log-probs and gradients that differ only by how the sum over the vocabulary is cut; bf16: within a bound. Without
  * arguments the device is the emulator; `adapter_test PLUGIN` runs the same on a GPU (tests/gpu/run). */
-#include "engine/cuda/device_fixture.h"
+#include "engine/cuda/steps_fixture.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -92,8 +92,7 @@ static void check_scores(joust_engine *cpu, joust_model *m, const answers *a, do
     for (uint32_t i = 0; i < SAMPLES; i++) {
         memcpy(whole, tokens, PROMPT * sizeof(*tokens));
         memcpy(whole + PROMPT, a->tokens[i], LENGTH * sizeof(*tokens));
-        joust_score_request r = {
-            .tokens = whole, .n = N, .first = PROMPT, .ret_logps = logps};
+        joust_score_request r = {.tokens = whole, .n = N, .first = PROMPT, .ret_logps = logps};
         check_ok(joust_score(cpu, m, &r, 1, NULL, NULL, &err));
         check_near(a->raw[i], logps, LENGTH, bound, "log-prob");
     }
@@ -173,67 +172,19 @@ static void test_switch(void **state)
 
 /* ---- training -------------------------------------------------------------------------------- */
 
-/* What steps leave: the last one's report and gradient, the adapter, the digest of the base. */
-typedef struct stepped {
-    joust_step_report report;
-    float *gradient, *weights;
-    joust_model *model;
-} stepped;
-
 static stepped step_on(joust_engine *e, const joust_model_config *c,
                        const joust_lora_settings *settings, joust_precision precision,
                        const joust_train_settings *p, uint32_t n_steps)
 {
-    stepped s = {.model = adapted(c, settings, precision)};
-    joust_error err = {0};
-    joust_trainer *t;
-    train_data d;
-    train_data_make(&d, c->vocab_size);
-    check_ok(joust_trainer_create(e, s.model, p, &t, &err));
-    if (joust_needs_live_reference(p))
-        check_ok(joust_trainer_reference_is_base(t, &err));
-    for (uint32_t i = 0; i < n_steps; i++)
-        check_ok(train_data_step(t, &d, &s.report, &err));
-    s.gradient = joust_calloc(t->trained.n, sizeof(float));
-    if (t->on_device)
-        check_ok(
-            api->block_get(t->on_device, JOUST_DEVICE_GRADIENT, 0, t->trained.n, s.gradient, &err));
-    else
-        memcpy(s.gradient, t->sums[0], t->trained.n * sizeof(float));
-    check_ok(joust_trainer_finish(t, &err));
-    s.weights = joust_memdup(t->trained.weights, t->trained.n * sizeof(float));
-    joust_trainer_free(&t);
-    joust_free(d.tokens);
-    return s;
+    return steps_take(e, adapted(c, settings, precision), NULL, p, n_steps);
 }
 
-static void stepped_free(stepped *s)
-{
-    joust_free(s->gradient);
-    joust_free(s->weights);
-    joust_model_free(&s->model);
-}
-
-/* bound: by the largest of a tensor. */
 static void check_tensors(const joust_model *m, const float *got, const float *expected,
                           double bound, const char *what)
 {
     uint32_t n;
     const joust_tensor *t = joust_model_adapter_tensors(m, &n);
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < n; at += t[i++].n) {
-        double largest = 0, off = 0;
-        for (uint64_t k = 0; k < t[i].n; k++) {
-            const double x = (double)expected[at + k], y = (double)got[at + k];
-            largest = fabs(x) > largest ? fabs(x) : largest;
-            if (!(fabs(x - y) <= off))
-                off = isnan(y) ? INFINITY : fabs(x - y);
-        }
-        if (getenv("JOUST_SHOW"))
-            printf("%-60s %s off %.3g of %.3g\n", t[i].name, what, off, largest);
-        if (!(off <= bound * (largest + 1e-4)))
-            fail_msg("%s: %s is off by %.3g, the largest is %.3g", t[i].name, what, off, largest);
-    }
+    check_tensors_near(t, n, got, expected, bound, what);
 }
 
 static void check_loss(const joust_model_config *c, const joust_lora_settings *settings,

@@ -4,7 +4,7 @@
  * float32: every tensor's gradient, the weights after steps and the log-probs, which differ only by how the sum over the
  * vocabulary is cut. bf16: within a bound. Both: the log-probs of training are those of scoring, to the bit; a state that was
  * saved goes on with the same bits. */
-#include "engine/cuda/device_fixture.h"
+#include "engine/cuda/steps_fixture.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -31,46 +31,11 @@ static joust_model *model_of(const joust_model_config *c, joust_precision precis
 
 /* ---- gradients ------------------------------------------------------------------------------- */
 
-/* What one step leaves: its report, the gradient, the weights after it. */
-typedef struct stepped {
-    joust_step_report report;
-    float *gradient, *weights;
-    joust_model *model;
-} stepped;
-
 static stepped step_on(joust_engine *e, const joust_model_config *c, joust_precision precision,
                        const joust_train_settings *p, uint32_t n_steps)
 {
-    stepped s = {.model = model_of(c, precision)};
-    joust_error err = {0};
-    joust_trainer *t;
-    train_data d;
-    train_data_make(&d, c->vocab_size);
-    check_ok(joust_trainer_create(e, s.model, p, &t, &err));
-    if (joust_needs_live_reference(p)) {
-        joust_model *reference = fixture_model(c, 4);
-        check_ok(joust_trainer_take_reference(t, &reference, &err));
-    }
-    for (uint32_t i = 0; i < n_steps; i++)
-        check_ok(train_data_step(t, &d, &s.report, &err));
-    s.gradient = joust_calloc(t->trained.n, sizeof(float));
-    if (t->on_device)
-        check_ok(
-            api->block_get(t->on_device, JOUST_DEVICE_GRADIENT, 0, t->trained.n, s.gradient, &err));
-    else
-        memcpy(s.gradient, t->sums[0], t->trained.n * sizeof(float));
-    check_ok(joust_trainer_finish(t, &err));
-    s.weights = joust_memdup(t->trained.weights, t->trained.n * sizeof(float));
-    joust_trainer_free(&t);
-    joust_free(d.tokens);
-    return s;
-}
-
-static void stepped_free(stepped *s)
-{
-    joust_free(s->gradient);
-    joust_free(s->weights);
-    joust_model_free(&s->model);
+    joust_model *reference = joust_needs_live_reference(p) ? fixture_model(c, 4) : NULL;
+    return steps_take(e, model_of(c, precision), reference, p, n_steps);
 }
 
 static void check_tensors(const joust_model *m, const float *got, const float *expected,
@@ -78,20 +43,7 @@ static void check_tensors(const joust_model *m, const float *got, const float *e
 {
     uint32_t n;
     const joust_tensor *t = joust_model_tensors((joust_model *)(uintptr_t)m, &n);
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < n; at += t[i++].n) {
-        double largest = 0, off = 0;
-        for (uint64_t k = 0; k < t[i].n; k++) {
-            const double x = (double)expected[at + k], y = (double)got[at + k];
-            largest = fabs(x) > largest ? fabs(x) : largest;
-            if (!(fabs(x - y) <= off))
-                off = isnan(y) ? INFINITY : fabs(x - y);
-        }
-        if (getenv("JOUST_SHOW"))
-            printf("%-50s %s off %.3g of %.3g\n", t[i].name, what, off, largest);
-        if (!(off <= bound * (largest + 1e-4)))
-            fail_msg("%s: %s is off by %.3g, the largest is %.3g", t[i].name, what, off, largest);
-    }
+    check_tensors_near(t, n, got, expected, bound, what);
 }
 
 static void check_loss(const joust_model_config *c, joust_precision precision,

@@ -78,6 +78,26 @@ static void layer_layout(joust_gpu_layout *l, const joust_model_config *c,
     to->k_norm = floats(l, of_heads, c->d_head);
 }
 
+void joust_gpu_layer_parts(const joust_device_layer *at, const joust_gpu_layer *to,
+                           const joust_gpu_widths *w, uint32_t d_head,
+                           joust_gpu_part ret[JOUST_GPU_LAYER_PARTS])
+{
+    const joust_gpu_part parts[JOUST_GPU_LAYER_PARTS] = {
+        {at->qkv, to->qkv, w->qkv, w->d, w->d_ld},
+        {at->o, to->o, w->d, w->query, w->query_ld},
+        {at->gate_up, to->gate_up, 2 * w->ff, w->d, w->d_ld},
+        {at->down, to->down, w->d, w->ff, w->ff_ld},
+        {at->attention_norm, to->attention_norm, 1, w->d, 0},
+        {at->ff_norm, to->ff_norm, 1, w->d, 0},
+        {at->qkv_bias, to->bias, 1, w->qkv, 0},
+        {at->o_bias, to->o_bias, 1, w->d, 0},
+        {at->gate_up_bias, to->gate_up_bias, 1, 2 * w->ff, 0},
+        {at->down_bias, to->down_bias, 1, w->d, 0},
+        {at->q_norm, to->q_norm, 1, d_head, 0},
+        {at->k_norm, to->k_norm, 1, d_head, 0}};
+    memcpy(ret, parts, sizeof(parts));
+}
+
 void joust_gpu_weights_layout(joust_gpu_layout *l, const joust_model_config *c,
                               const joust_gpu_widths *w, bool tied, joust_gpu_layer *layers,
                               joust_gpu_ends *to)

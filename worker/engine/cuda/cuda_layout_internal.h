@@ -32,6 +32,18 @@ uint64_t joust_gpu_page_bytes(const joust_model_config *config, const joust_gpu_
 void joust_gpu_weights_layout(joust_gpu_layout *l, const joust_model_config *config,
                               const joust_gpu_widths *w, bool tied, joust_gpu_layer *layers,
                               joust_gpu_ends *to);
+/* What a layer's weights are on a GPU: each part's first element among the engine's weights, and its place. */
+typedef struct joust_gpu_part {
+    uint64_t from;
+    void *to; /* NULL: the model has no such vector */
+    uint32_t rows,
+        k; /* of a matrix, whose rows lie ld stores apart; of a vector: k floats, ld is 0 */
+    uint32_t ld;
+} joust_gpu_part;
+#define JOUST_GPU_LAYER_PARTS 12u
+void joust_gpu_layer_parts(const joust_device_layer *at, const joust_gpu_layer *to,
+                           const joust_gpu_widths *w, uint32_t d_head,
+                           joust_gpu_part ret[JOUST_GPU_LAYER_PARTS]);
 /* to->products: (n_layers, JOUST_DEVICE_PRODUCTS), as from's; low and low_stores are 0 before. */
 void joust_gpu_adapter_layout(joust_gpu_layout *l, const joust_gpu_widths *w, uint32_t n_layers,
                               const joust_device_adapter *from, joust_gpu_adapter *to);

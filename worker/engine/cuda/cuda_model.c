@@ -143,22 +143,16 @@ static void matrix_put(upload *u, const float *from, void *to, uint32_t rows, ui
 static void layer_put(upload *u, const joust_device_model *m, const joust_device_weights *weights,
                       uint32_t layer)
 {
-    const joust_device_layer *at = &weights->layers[layer];
-    const joust_gpu_layer *to = &m->layers[layer];
-    const joust_gpu_widths *w = &m->w;
-    const float *from = weights->weights;
-    matrix_put(u, from + at->qkv, to->qkv, w->qkv, w->d, w->d_ld);
-    matrix_put(u, from + at->o, to->o, w->d, w->query, w->query_ld);
-    matrix_put(u, from + at->gate_up, to->gate_up, 2 * w->ff, w->d, w->d_ld);
-    matrix_put(u, from + at->down, to->down, w->d, w->ff, w->ff_ld);
-    floats_put(u, from + at->attention_norm, to->attention_norm, w->d);
-    floats_put(u, from + at->ff_norm, to->ff_norm, w->d);
-    floats_put(u, from + at->qkv_bias, to->bias, w->qkv);
-    floats_put(u, from + at->o_bias, to->o_bias, w->d);
-    floats_put(u, from + at->gate_up_bias, to->gate_up_bias, 2 * (uint64_t)w->ff);
-    floats_put(u, from + at->down_bias, to->down_bias, w->d);
-    floats_put(u, from + at->q_norm, to->q_norm, m->config.d_head);
-    floats_put(u, from + at->k_norm, to->k_norm, m->config.d_head);
+    joust_gpu_part parts[JOUST_GPU_LAYER_PARTS];
+    joust_gpu_layer_parts(&weights->layers[layer], &m->layers[layer], &m->w, m->config.d_head,
+                          parts);
+    for (uint32_t i = 0; i < JOUST_GPU_LAYER_PARTS; i++) {
+        const joust_gpu_part *p = &parts[i];
+        if (p->ld)
+            matrix_put(u, weights->weights + p->from, p->to, p->rows, p->k, p->ld);
+        else
+            floats_put(u, weights->weights + p->from, p->to, p->k);
+    }
 }
 
 static void weights_put(upload *u, const joust_device_model *m, const joust_device_weights *from)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cuda_adapter_internal.h"
+#include "cuda_layout_internal.h"
 #include "cuda_trainer_internal.h"
 #include "proto/base/alloc.h"
 
@@ -162,22 +163,16 @@ static void place_floats(joust_gpu_flow *f, const float *from, float *to, uint64
 
 static void layer_refresh(joust_gpu_flow *f, const joust_device_trainer *t, uint32_t layer)
 {
-    const joust_gpu_widths *w = &t->m->w;
-    const joust_device_layer *at = &t->at[layer];
-    const joust_gpu_layer *to = &t->m->layers[layer];
-    const float *from = t->weights;
-    place(f, from + at->qkv, to->qkv, w->qkv, w->d, w->d_ld);
-    place(f, from + at->o, to->o, w->d, w->query, w->query_ld);
-    place(f, from + at->gate_up, to->gate_up, 2 * w->ff, w->d, w->d_ld);
-    place(f, from + at->down, to->down, w->d, w->ff, w->ff_ld);
-    place_floats(f, from + at->attention_norm, to->attention_norm, w->d);
-    place_floats(f, from + at->ff_norm, to->ff_norm, w->d);
-    place_floats(f, from + at->qkv_bias, to->bias, w->qkv);
-    place_floats(f, from + at->o_bias, to->o_bias, w->d);
-    place_floats(f, from + at->gate_up_bias, to->gate_up_bias, 2 * (uint64_t)w->ff);
-    place_floats(f, from + at->down_bias, to->down_bias, w->d);
-    place_floats(f, from + at->q_norm, to->q_norm, t->m->config.d_head);
-    place_floats(f, from + at->k_norm, to->k_norm, t->m->config.d_head);
+    joust_gpu_part parts[JOUST_GPU_LAYER_PARTS];
+    joust_gpu_layer_parts(&t->at[layer], &t->m->layers[layer], &t->m->w, t->m->config.d_head,
+                          parts);
+    for (uint32_t i = 0; i < JOUST_GPU_LAYER_PARTS; i++) {
+        const joust_gpu_part *p = &parts[i];
+        if (p->ld)
+            place(f, t->weights + p->from, p->to, p->rows, p->k, p->ld);
+        else
+            place_floats(f, t->weights + p->from, p->to, p->k);
+    }
 }
 
 joust_status joust_gpu_refresh(joust_device_trainer *t, joust_error *err)
