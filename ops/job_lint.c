@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops/job_table_internal.h"
 #include "proto/base/file.h"
 
 #define MAX_CA_BYTES (8u << 20)
@@ -91,10 +92,10 @@ static bool reads(const joust_job_judge *j, const char *key)
 
 static const char *kind_name(const joust_job_judge *j)
 {
-    return j->kind == JOUST_JUDGE_YES_NO    ? "yes-no"
-           : j->kind == JOUST_JUDGE_COMPARE ? "compare"
-           : j->kind == JOUST_JUDGE_RULE    ? "rule"
-                                            : "random";
+    const joust_choice *choice = joust_judge_kind_choices;
+    while (choice->name && choice->value != (int)j->kind)
+        choice++;
+    return choice->name;
 }
 
 /* A warning: such a key is of the job's identity, and a job that began with it has to keep it. */

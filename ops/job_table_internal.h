@@ -21,6 +21,7 @@
 #define DRAFT(member) offsetof(joust_job_draft, member)
 
 extern const joust_choice joust_order_choices[];
+extern const joust_choice joust_judge_kind_choices[];
 
 extern const joust_section joust_models_section; /* of an element, as joust_judges_section */
 extern const joust_section joust_prompts_section;

@@ -1,11 +1,11 @@
 /* The table of keys: judges:, rewards: and pairs:. */
 #include "ops/job_table_internal.h"
 
-static const joust_choice JUDGE_KINDS[] = {{"yes-no", JOUST_JUDGE_YES_NO, false},
-                                           {"compare", JOUST_JUDGE_COMPARE, false},
-                                           {"rule", JOUST_JUDGE_RULE, false},
-                                           {"random", JOUST_JUDGE_RANDOM, false},
-                                           {NULL, 0, false}};
+const joust_choice joust_judge_kind_choices[] = {{"yes-no", JOUST_JUDGE_YES_NO, false},
+                                                 {"compare", JOUST_JUDGE_COMPARE, false},
+                                                 {"rule", JOUST_JUDGE_RULE, false},
+                                                 {"random", JOUST_JUDGE_RANDOM, false},
+                                                 {NULL, 0, false}};
 static const joust_choice RULES[] = {{"final-number", JOUST_RULE_FINAL_NUMBER, false},
                                      {"steps-and-number", JOUST_RULE_STEPS_AND_NUMBER, false},
                                      {"exact", JOUST_RULE_EXACT, false},
@@ -34,7 +34,7 @@ static const joust_key JUDGE_KEYS[] = {
     {.name = "kind",
      .kind = JOUST_KEY_CHOICE,
      .offset = AT(kind),
-     .choices = JUDGE_KINDS,
+     .choices = joust_judge_kind_choices,
      .required = true,
      .help = "and its values: yes-no: log p(yes) - log p(no), in nats; compare: share of "
              "comparisons won, 0 to 1; rule: 1 or 0; random: a control"},

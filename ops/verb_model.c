@@ -126,6 +126,16 @@ static void print_variants(const joust_model_config *c)
 static const char *const references[] = {"", ", another model as reference",
                                          ", a reference that scores every step"};
 
+/* The steps that training was planned for. */
+static void print_steps(const joust_memory_plan *plan)
+{
+    printf("              (steps of %u pairs of at most %u tokens, %u of them answers)\n",
+           plan->batch_size, plan->row_tokens, plan->row_answers);
+    if (plan->lora.rank)
+        printf("              of an adapter of rank %u alone, whose base may be its reference\n",
+               plan->lora.rank);
+}
+
 static void print_memory_gpu(const joust_model_config *c, const joust_memory_plan *plan)
 {
     const joust_memory_device need = joust_memory_predict_device(c, plan);
@@ -143,11 +153,6 @@ static void print_memory_gpu(const joust_model_config *c, const joust_memory_pla
            "%.1f MB)\n",
            (double)need.optimizer / 1e6, (double)need.gradients / 1e6,
            (double)need.activations / 1e6);
-    printf("              (steps of %u pairs of at most %u tokens, %u of them answers)\n",
-           plan->batch_size, plan->row_tokens, plan->row_answers);
-    if (plan->lora.rank)
-        printf("              of an adapter of rank %u alone, whose base may be its reference\n",
-               plan->lora.rank);
 }
 
 static void print_memory(const joust_model_config *c, const joust_memory_plan *plan)
@@ -159,11 +164,6 @@ static void print_memory(const joust_model_config *c, const joust_memory_plan *p
     for (int i = 0; i < 3; i++)
         printf("              training %.1f MB%s\n",
                (double)training_with(c, plan, (joust_memory_reference)i) / 1e6, references[i]);
-    printf("              (steps of %u pairs of at most %u tokens, %u of them answers)\n",
-           plan->batch_size, plan->row_tokens, plan->row_answers);
-    if (plan->lora.rank)
-        printf("              of an adapter of rank %u alone, whose base may be its reference\n",
-               plan->lora.rank);
 }
 
 static void print_page(const joust_model *model, const joust_tokenizer *tokenizer,
@@ -192,6 +192,7 @@ static void print_page(const joust_model *model, const joust_tokenizer *tokenize
                joust_model_adapter(model)->alpha,
                joust_model_adapter(model)->rslora ? ", rslora" : "");
     (on_gpu ? print_memory_gpu : print_memory)(c, plan);
+    print_steps(plan);
 }
 
 static bool has_tokenizer(const char *dir)
